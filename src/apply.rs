@@ -1,0 +1,341 @@
+//! Runs a plan: each step's effects, a journal line before each effect, and the way back when one
+//! fails or the run is interrupted.
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail};
+
+use crate::exit::{Code, Fault};
+use crate::host::{Child, Host, Ids, Kind};
+use crate::journal::{End, Journal, Undo};
+use crate::plan::Plan;
+use crate::prove;
+use crate::runtime::systemd;
+use crate::secrets;
+use crate::state::{DIR, State};
+use crate::step::{Body, Owner, Step};
+
+mod package;
+pub mod service;
+mod undo;
+
+pub use undo::{recover, roll_back};
+
+/// What a run tells while it is at work.
+#[derive(Debug)]
+pub enum Event<'a> {
+    /// A step begins.
+    Begin(&'a Step),
+    /// It is done, in this time.
+    Done(&'a Step, Duration),
+    /// Something that takes its time: apt's lock, a long sync.
+    Waiting(&'a str),
+    /// The steps are being undone, because of this error.
+    Undoing(&'a anyhow::Error),
+}
+
+/// Where events go.
+pub type Listener<'a> = &'a mut dyn FnMut(Event<'_>);
+
+/// A run at work.
+struct Run<'a> {
+    host: &'a Host,
+    journal: Journal,
+    state: State,
+    tell: Listener<'a>,
+}
+
+/// Carries a plan out. Either all of it happens, or none of it.
+///
+/// # Errors
+/// The first step's failure: with code 5 if nothing had been changed yet, 8 if everything is back as
+/// it was, 9 if not.
+pub fn apply(host: &Host, plan: &Plan, state: &State, command: &str, tell: Listener<'_>) -> Result<State> {
+    let mut run = Run { host, journal: Journal::new(host, command)?, state: state.clone(), tell };
+    match run.all(plan) {
+        Ok(()) => Ok(run.state),
+        Err(error) => Err(run.back_out(error)),
+    }
+}
+
+impl Run<'_> {
+    fn all(&mut self, plan: &Plan) -> Result<()> {
+        for (unit, before) in &plan.units {
+            self.state.units.entry(unit.clone()).or_insert(*before);
+        }
+        for step in &plan.steps {
+            if self.host.interrupted() {
+                bail!("interrupted");
+            }
+            (self.tell)(Event::Begin(step));
+            let start = self.host.now();
+            self.step(step).with_context(|| format!("cannot {}", step.describe()))?;
+            (self.tell)(Event::Done(step, start.elapsed()));
+        }
+        self.state.instances = plan.record.clone();
+        self.finish(plan)
+    }
+
+    fn finish(&mut self, plan: &Plan) -> Result<()> {
+        if plan.forget {
+            // The last of ours; the lock is given back by its holder.
+            self.journal.end(self.host, End::Done)?;
+            for name in self.host.list(Path::new(DIR))?.iter().filter(|name| *name != "lock") {
+                let path = Path::new(DIR).join(name);
+                match self.host.stat(&path)?.map(|stat| stat.kind) {
+                    Some(Kind::Dir) => self.host.remove_tree(&path)?,
+                    _ => self.host.remove(&path)?,
+                }
+            }
+            return Ok(());
+        }
+        self.journal.announce_file(self.host, &State::path())?;
+        self.state.save(self.host)?;
+        self.journal.end(self.host, End::Done)
+    }
+
+    fn back_out(&mut self, error: anyhow::Error) -> anyhow::Error {
+        if !self.journal.begun {
+            return error;
+        }
+        (self.tell)(Event::Undoing(&error));
+        self.host.ignore_interruption();
+        match undo::roll_back_run(self.host, self.journal.run, undo::Packages::Go) {
+            Ok(()) => error.context(Fault::new(Code::RolledBack, "failed; everything is back as it was")),
+            Err(back) => error.context(
+                Fault::new(Code::RollbackIncomplete, format!("failed, and could not be undone: {back:#}"))
+                    .hint("the journal is kept; when the cause is gone, finish the way back:\nredis-tp rollback"),
+            ),
+        }
+    }
+
+    fn step(&mut self, step: &Step) -> Result<()> {
+        match step {
+            Step::Install { engine, repair } => self.install(*engine, *repair),
+            Step::Prove { candidates } => prove::prove_all(self.host, candidates),
+            Step::Directory { path, owner, mode, copy } => self.directory(path, *owner, *mode, *copy),
+            Step::Write { path, body, owner, mode } => self.put(path, body, *owner, *mode),
+            Step::Remove { path } => self.take_away(path),
+            Step::RemoveEmpty { path } => self.remove_empty(path),
+            Step::Purge { path, keep } => self.purge(path, *keep),
+            Step::Reload => {
+                self.announce(Undo::Reload)?;
+                systemctl(self.host, &["daemon-reload"])
+            }
+            Step::Enable { unit } => self.enable(unit, true),
+            Step::Disable { unit } => self.enable(unit, false),
+            Step::Start { targets } => {
+                for target in targets {
+                    self.announce_log(target)?;
+                    self.announce(Undo::Stop { target: undo::without_password(target) })?;
+                }
+                service::start(self.host, targets)
+            }
+            Step::Restart { target, .. } => {
+                self.announce(Undo::Start { target: undo::without_password(target) })?;
+                service::stop(self.host, target, false)?;
+                service::start(self.host, std::slice::from_ref(target))
+            }
+            Step::Stop { target, lose } => {
+                if service::runs(self.host, target)? {
+                    self.announce(Undo::Start { target: undo::without_password(target) })?;
+                    service::stop(self.host, target, *lose)?;
+                }
+                Ok(())
+            }
+            Step::StartUnit { unit } => {
+                self.announce(Undo::StopUnit { unit: unit.clone() })?;
+                systemctl(self.host, &["start", unit])
+            }
+            Step::AwaitLink { target, master } => service::await_link(self.host, target, master, self.tell),
+            Step::RemovePackages { packages } => {
+                self.journal.no_return(self.host)?;
+                package::purge(self.host, packages, self.tell)?;
+                self.state.packages.clear();
+                Ok(())
+            }
+        }
+    }
+
+    fn announce(&mut self, undo: Undo) -> Result<()> {
+        self.journal.announce(self.host, undo)
+    }
+
+    fn ids(&self, owner: Owner) -> Result<Ids> {
+        ids(self.host, owner)
+    }
+
+    fn directory(&mut self, path: &Path, owner: Owner, mode: u32, copy: bool) -> Result<()> {
+        let before = self.host.stat(path)?;
+        self.announce(Undo::Directory { path: path.to_path_buf(), before, copy })?;
+        self.host.directory(path, self.ids(owner)?, mode)?;
+        if before.is_none() && !self.state.directories.contains(&path.to_path_buf()) {
+            self.state.directories.push(path.to_path_buf());
+        }
+        Ok(())
+    }
+
+    /// Writes a file, a copy of what stood there before us, and a copy of what we wrote.
+    fn put(&mut self, path: &Path, body: &Body, owner: Owner, mode: u32) -> Result<()> {
+        let ids = self.ids(owner)?;
+        self.make_parent(path)?;
+        self.remember_original(path)?;
+        self.journal.announce_file(self.host, path)?;
+        self.host.write(path, body.expose().as_bytes(), ids, mode)?;
+        if !path.starts_with(secrets::DIR) {
+            let written = State::written(path);
+            self.make_parent(&written)?;
+            self.journal.announce_file(self.host, &written)?;
+            self.host.write(&written, body.expose().as_bytes(), Ids::ROOT, 0o600)?;
+        }
+        Ok(())
+    }
+
+    fn remember_original(&mut self, path: &Path) -> Result<()> {
+        if self.state.files.contains_key(path) {
+            return Ok(());
+        }
+        let there = self.host.stat(path)?;
+        if let Some(stat) = there {
+            let copy = State::original(path);
+            self.make_parent(&copy)?;
+            self.journal.announce_file(self.host, &copy)?;
+            let bytes = self.host.read(path)?.unwrap_or_default();
+            self.host.write(&copy, &bytes, Ids { uid: stat.uid, gid: stat.gid }, stat.mode)?;
+        }
+        self.state.files.insert(path.to_path_buf(), there.is_some());
+        Ok(())
+    }
+
+    /// Drop-ins and our own copies lie in directories that may not be there yet.
+    fn make_parent(&mut self, path: &Path) -> Result<()> {
+        let Some(parent) = path.parent() else { return Ok(()) };
+        if self.host.stat(parent)?.is_some() {
+            return Ok(());
+        }
+        self.make_parent(parent)?;
+        let mode = if parent.starts_with(DIR) { 0o700 } else { 0o755 };
+        self.announce(Undo::Directory { path: parent.to_path_buf(), before: None, copy: false })?;
+        self.host.directory(parent, Ids::ROOT, mode)
+    }
+
+    fn take_away(&mut self, path: &Path) -> Result<()> {
+        let original = State::original(path);
+        self.journal.announce_file(self.host, path)?;
+        match (self.host.stat(&original)?, self.host.read(&original)?) {
+            (Some(stat), Some(bytes)) => {
+                self.host.write(path, &bytes, Ids { uid: stat.uid, gid: stat.gid }, stat.mode)?;
+            }
+            _ => self.host.remove(path)?,
+        }
+        for copy in [original, State::written(path)] {
+            self.journal.announce_file(self.host, &copy)?;
+            self.host.remove(&copy)?;
+        }
+        self.state.files.remove(path);
+        Ok(())
+    }
+
+    fn remove_empty(&mut self, path: &Path) -> Result<()> {
+        let before = self.host.stat(path)?;
+        if before.is_some() {
+            self.announce(Undo::Directory { path: path.to_path_buf(), before, copy: false })?;
+            self.host.remove_empty(path)?;
+        }
+        self.state.directories.retain(|made| made != path);
+        Ok(())
+    }
+
+    fn purge(&mut self, path: &Path, keep: bool) -> Result<()> {
+        self.journal.no_return(self.host)?;
+        match self.host.stat(path)?.map(|stat| stat.kind) {
+            Some(Kind::Dir) if keep => {
+                for name in self.host.list(path)? {
+                    self.purge(&path.join(name), false)?;
+                }
+            }
+            Some(Kind::Dir) => self.host.remove_tree(path)?,
+            Some(_) => self.host.remove(path)?,
+            None => {}
+        }
+        if !keep {
+            self.state.directories.retain(|made| made != path);
+            self.state.files.remove(path);
+        }
+        Ok(())
+    }
+
+    fn enable(&mut self, unit: &str, on: bool) -> Result<()> {
+        let before = systemd::is_enabled(self.host, unit)?;
+        if before == on {
+            return Ok(());
+        }
+        self.announce(Undo::Enabled { unit: unit.to_owned(), before })?;
+        set_enabled(self.host, unit, on)
+    }
+
+    /// A log that the server will make is taken away again with it.
+    fn announce_log(&mut self, target: &crate::instance::Target) -> Result<()> {
+        let conf = self.host.text(&target.conf())?.unwrap_or_default();
+        let conf = crate::conf::Conf::parse(&conf).unwrap_or_default();
+        let log = conf.word("logfile").map(PathBuf::from).filter(|log| log.is_absolute());
+        if let Some(log) = log.filter(|log| matches!(self.host.stat(log), Ok(None))) {
+            self.announce(Undo::File { path: log, before: None })?;
+        }
+        Ok(())
+    }
+
+    fn install(&mut self, engine: crate::engine::Engine, repair: bool) -> Result<()> {
+        let mark = format!("RedisTp::Run={}-{}", self.journal.run, self.host.random_hex(4)?);
+        package::await_lock(self.host, self.tell)?;
+        self.announce(Undo::Packages { engine, mark: mark.clone() })?;
+        let policy = Path::new(package::POLICY);
+        let before = self.host.read(policy)?.zip(self.host.stat(policy)?);
+        self.journal.announce_file(self.host, policy)?;
+        self.host.write(policy, package::POLICY_TEXT.as_bytes(), Ids::ROOT, 0o755)?;
+        let installed = package::install(self.host, engine, repair, &mark, self.tell);
+        match before {
+            Some((bytes, stat)) => {
+                self.host.write(policy, &bytes, Ids { uid: stat.uid, gid: stat.gid }, stat.mode)?;
+            }
+            None => self.host.remove(policy)?,
+        }
+        installed?;
+        self.state.packages.extend(package::installed_by(self.host, &mark)?);
+        self.state.packages.sort();
+        self.state.packages.dedup();
+        Ok(())
+    }
+}
+
+/// The numbers of an owner.
+pub fn ids(host: &Host, owner: Owner) -> Result<Ids> {
+    let server = |engine: crate::engine::Engine| {
+        host.user(engine.user())?.with_context(|| format!("there is no user '{}'", engine.user()))
+    };
+    Ok(match owner {
+        Owner::Root => Ids::ROOT,
+        Owner::Server(engine) => server(engine)?,
+        Owner::ServerAdm(engine) => {
+            let ids = server(engine)?;
+            Ids { gid: host.group("adm")?.unwrap_or(ids.gid), ..ids }
+        }
+    })
+}
+
+/// Enables or disables a unit. The links are all there is to it, so systemd need not read its files
+/// again, which would cost more than the rest of the run.
+fn set_enabled(host: &Host, unit: &str, on: bool) -> Result<()> {
+    systemctl(host, &[if on { "enable" } else { "disable" }, "--quiet", "--no-reload", unit])
+}
+
+/// Runs systemctl, and takes a status other than 0 for a failure.
+fn systemctl(host: &Host, args: &[&str]) -> Result<()> {
+    let done =
+        host.run(Child::new("systemctl").args(args.iter().copied()).deadline(Duration::from_secs(120)))?;
+    if !done.ok() {
+        bail!("systemctl {}: {}", args.join(" "), done.tail());
+    }
+    Ok(())
+}

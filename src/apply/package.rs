@@ -1,0 +1,162 @@
+//! apt and dpkg: install without a start, wait for locks, tell afterwards what an install brought.
+
+use std::path::Path;
+use std::time::Duration;
+
+use anyhow::{Result, bail};
+
+use super::{Event, Listener};
+use crate::engine::Engine;
+use crate::facts::parse;
+use crate::host::{Child, Done, Host};
+
+/// The file that invoke-rc.d and deb-systemd-invoke ask before they start anything
+/// (`/usr/share/doc/init-system-helpers/README.policy-rc.d.gz`).
+pub const POLICY: &str = "/usr/sbin/policy-rc.d";
+
+/// 101: the action is forbidden.
+pub const POLICY_TEXT: &str =
+    "#!/bin/sh\n# redis-tp: a package is being installed; nothing starts until it is configured.\nexit 101\n";
+
+/// How long apt may hold its lock before we give up; an unattended upgrade takes minutes.
+const PATIENCE: Duration = Duration::from_secs(600);
+
+/// How long one apt run may take.
+const APT: Duration = Duration::from_secs(1800);
+
+const LOCKS: [&str; 3] = ["/var/lib/dpkg/lock-frontend", "/var/lib/dpkg/lock", "/var/lib/apt/lists/lock"];
+
+/// Waits until nobody holds a lock of apt or dpkg.
+///
+/// # Errors
+/// Still held after ten minutes, or interrupted.
+pub fn await_lock(host: &Host, tell: Listener<'_>) -> Result<()> {
+    let holder = || LOCKS.iter().find_map(|lock| host.lock_holder(Path::new(lock)));
+    let Some(pid) = holder() else { return Ok(()) };
+    let name = host.text(Path::new(&format!("/proc/{pid}/comm"))).ok().flatten().unwrap_or_default();
+    tell(Event::Waiting(&format!("waiting for apt: {} (pid {pid}) holds its lock", name.trim())));
+    match host.poll(PATIENCE, || Ok(holder().is_none().then_some(())))? {
+        Some(()) => Ok(()),
+        None => bail!(
+            "{} (pid {pid}) still holds apt's lock after {} minutes",
+            name.trim(),
+            PATIENCE.as_secs() / 60
+        ),
+    }
+}
+
+/// Installs the engine's package; asks for a new index only if the one at hand does not serve.
+pub fn install(host: &Host, engine: Engine, repair: bool, mark: &str, tell: Listener<'_>) -> Result<()> {
+    if repair {
+        let done = host.run(quiet(Child::new("dpkg").args(["--configure", "-a", "--force-confold"])))?;
+        if !done.ok() {
+            bail!("dpkg --configure -a: {}", last_lines(&done));
+        }
+    }
+    let install = || apt(host, &["-o", mark, "--no-install-recommends", "install", engine.package()]);
+    let done = install()?;
+    if done.ok() {
+        return Ok(());
+    }
+    let said = format!("{}{}", done.stdout, done.stderr);
+    let stale = [
+        "Unable to locate package",
+        "has no installation candidate",
+        "404 ",
+        "Failed to fetch",
+        "Unable to fetch",
+    ];
+    if !stale.iter().any(|sign| said.contains(sign)) {
+        bail!("apt-get install {}: {}", engine.package(), last_lines(&done));
+    }
+    tell(Event::Waiting("apt's index does not serve: apt-get update"));
+    // apt-get update exits 0 even when nothing could be fetched; the install tells.
+    let update = apt(host, &["update"])?;
+    let done = install()?;
+    if !done.ok() {
+        let why = if update.stderr.trim().is_empty() { last_lines(&done) } else { last_lines(&update) };
+        bail!("apt-get install {} (after apt-get update): {why}", engine.package());
+    }
+    Ok(())
+}
+
+/// Purges packages.
+pub fn purge(host: &Host, packages: &[String], tell: Listener<'_>) -> Result<()> {
+    remove(host, "purge", packages, tell)
+}
+
+/// Removes or purges those of the packages that are there.
+pub fn remove(host: &Host, verb: &str, packages: &[String], tell: Listener<'_>) -> Result<()> {
+    await_lock(host, tell)?;
+    let status = host.text(Path::new("/var/lib/dpkg/status"))?.unwrap_or_default();
+    let there: Vec<&str> =
+        packages.iter().map(String::as_str).filter(|name| parse::package(&status, name).is_some()).collect();
+    if there.is_empty() {
+        return Ok(());
+    }
+    let mut args = vec![verb];
+    args.extend(&there);
+    let done = apt(host, &args)?;
+    if !done.ok() {
+        bail!("apt-get {verb} {}: {}", there.join(" "), last_lines(&done));
+    }
+    Ok(())
+}
+
+/// The packages that the apt run with this mark on its command line installed, by apt's own record.
+pub fn installed_by(host: &Host, mark: &str) -> Result<Vec<String>> {
+    let history = host.text(Path::new("/var/log/apt/history.log"))?.unwrap_or_default();
+    Ok(installed_in(&history, mark))
+}
+
+/// Reads apt's history: `Install: redis-server:amd64 (5:7.0.15), redis-tools:amd64 (…, automatic)`.
+fn installed_in(history: &str, mark: &str) -> Vec<String> {
+    let marked =
+        |entry: &&str| entry.lines().any(|line| line.starts_with("Commandline:") && line.contains(mark));
+    let installs = history
+        .split("\n\n")
+        .filter(marked)
+        .flat_map(str::lines)
+        .filter_map(|line| line.strip_prefix("Install: "));
+    installs
+        .flat_map(|line| line.split("), "))
+        .filter_map(|item| item.split([':', ' ']).next())
+        .map(str::to_owned)
+        .collect()
+}
+
+fn apt(host: &Host, args: &[&str]) -> Result<Done> {
+    let options = [
+        "-y",
+        "-q",
+        "-o",
+        "Dpkg::Use-Pty=0",
+        "-o",
+        "DPkg::Lock::Timeout=300",
+        "-o",
+        "Dpkg::Options::=--force-confold",
+    ];
+    host.run(quiet(Child::new("apt-get").args(options).args(args.iter().copied())))
+}
+
+fn quiet(child: Child) -> Child {
+    child.env("DEBIAN_FRONTEND", "noninteractive").env("NEEDRESTART_SUSPEND", "1").deadline(APT)
+}
+
+fn last_lines(done: &Done) -> String {
+    let tail = done.tail();
+    let errors: Vec<&str> = tail.lines().filter(|line| line.starts_with("E: ")).collect();
+    if errors.is_empty() { tail } else { errors.join(" / ") }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn apts_history_tells_what_came_with_us() {
+        let history = "\nStart-Date: 1\nCommandline: apt-get -o RedisTp::Run=1-ab install redis-server\nInstall: liblzf1:amd64 (3.6-3, automatic), redis-server:amd64 (5:7.0.15-1), redis-tools:amd64 (5:7.0.15-1, automatic)\nEnd-Date: 2\n\nStart-Date: 3\nCommandline: apt-get install vim\nInstall: vim:amd64 (9)\nEnd-Date: 4\n";
+        assert_eq!(installed_in(history, "RedisTp::Run=1-ab"), ["liblzf1", "redis-server", "redis-tools"]);
+        assert!(installed_in(history, "RedisTp::Run=2").is_empty());
+    }
+}

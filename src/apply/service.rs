@@ -1,0 +1,247 @@
+//! Starting, stopping and waiting. "Active" proves nothing, an answer does; and a stop has a
+//! deadline and a way out, for a server that cannot save refuses to end.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail};
+use nix::sys::signal::Signal;
+
+use super::{Event, Listener, systemctl};
+use crate::conf;
+use crate::exit::Fault;
+use crate::facts::{self, Role, parse};
+use crate::host::{Child, Host};
+use crate::instance::Target;
+use crate::runtime::Runtime;
+use crate::wire::{Address, Trouble, Wire};
+
+/// How long a server may take until it answers.
+const READY: Duration = Duration::from_secs(30);
+/// How long it may take to read its data once it answers.
+const LOADED: Duration = Duration::from_secs(900);
+/// How long a link may make no progress.
+const LINK: Duration = Duration::from_secs(30);
+/// How long a stop may take before the way out is taken. A server that saves does not answer; one
+/// that answers after this time has refused to end.
+const STOP: Duration = Duration::from_secs(3);
+/// How long a save at the end may take.
+const SAVE: Duration = Duration::from_secs(600);
+
+/// Starts instances together, and waits until each answers.
+///
+/// # Errors
+/// One does not, with the last lines of its log.
+pub fn start(host: &Host, targets: &[Target]) -> Result<()> {
+    let units: Vec<String> =
+        targets.iter().filter(|target| target.runtime == Runtime::Systemd).map(Target::unit).collect();
+    if !units.is_empty() {
+        let mut args = vec!["start"];
+        args.extend(units.iter().map(String::as_str));
+        if let Err(error) = systemctl(host, &args) {
+            let logs: Vec<String> = targets.iter().map(|target| log_lines(host, target)).collect();
+            return Err(error.context(logs.join("\n")));
+        }
+    }
+    for target in targets.iter().filter(|target| target.runtime == Runtime::Process) {
+        start_process(host, target)?;
+    }
+    targets.iter().try_for_each(|target| await_ready(host, target))
+}
+
+fn start_process(host: &Host, target: &Target) -> Result<()> {
+    if runs(host, target)? {
+        return Ok(());
+    }
+    let engine = target.engine;
+    let user = host.user(engine.user())?.with_context(|| format!("there is no user '{}'", engine.user()))?;
+    let server =
+        host.which(engine.server()).with_context(|| format!("{} is not on PATH", engine.server()))?;
+    let done = host.run(Child::new(server).args([target.conf()]).user(user).private_files())?;
+    if !done.ok() {
+        bail!("{} did not start: {}", target.name, conf::redact(&done.tail()));
+    }
+    Ok(())
+}
+
+/// Waits until a server answers and has read its data.
+fn await_ready(host: &Host, target: &Target) -> Result<()> {
+    let ping = || match Wire::open(host, &target.address, target.password.as_ref())
+        .and_then(|mut wire| wire.ping())
+    {
+        Ok(()) | Err(Trouble::NoAuth | Trouble::WrongPassword) => Some(true),
+        Err(Trouble::Loading) => Some(false),
+        Err(Trouble::Refused | Trouble::Other(_)) => None,
+    };
+    let loaded = match host.poll(READY, || Ok(ping()))? {
+        Some(true) => true,
+        Some(false) => host.poll(LOADED, || Ok((ping() == Some(true)).then_some(())))?.is_some(),
+        None => false,
+    };
+    if !loaded {
+        bail!("{} does not answer on {}{}", target.name, target.address, log_lines(host, target));
+    }
+    Ok(())
+}
+
+/// Whether an instance runs.
+pub fn runs(host: &Host, target: &Target) -> Result<bool> {
+    match target.runtime {
+        Runtime::Process => Ok(facts::pid_of(host, &target.pidfile(), target.engine)?.is_some()),
+        Runtime::Systemd => {
+            let state = unit_state(host, &target.unit())?;
+            Ok(!matches!(state.active.as_str(), "inactive" | "failed" | ""))
+        }
+    }
+}
+
+fn unit_state(host: &Host, unit: &str) -> Result<facts::Unit> {
+    let show = ["show", "--property=Id,LoadState,ActiveState,MainPID", unit];
+    let done = host.run(Child::new("systemctl").args(show))?;
+    Ok(parse::units(&done.stdout).remove(unit).unwrap_or_default())
+}
+
+/// Stops an instance. With `lose`, one that cannot save goes without.
+///
+/// # Errors
+/// It refuses to end, and what it holds may not be lost.
+pub fn stop(host: &Host, target: &Target, lose: bool) -> Result<()> {
+    if !runs(host, target)? {
+        return Ok(());
+    }
+    ask_to_end(host, target)?;
+    let gone = || Ok((!runs(host, target)?).then_some(()));
+    if host.poll(STOP, gone)?.is_some() {
+        return Ok(());
+    }
+    // It saves, and does not answer; or it answers, and has refused.
+    let answers = || {
+        Wire::open(host, &target.address, target.password.as_ref())
+            .and_then(|mut wire| refused_to_end(&mut wire))
+    };
+    let ended = host.poll(SAVE, || match runs(host, target)? {
+        false => Ok(Some(true)),
+        true => Ok(matches!(answers(), Ok(true)).then_some(false)),
+    })?;
+    if ended == Some(true) {
+        return Ok(());
+    }
+    if !lose {
+        return Err(Fault::new(crate::exit::Code::Failed, format!(
+            "{} refuses to stop: it cannot save its data{}",
+            target.name,
+            log_lines(host, target)
+        ))
+        .hint(format!("make room or give its directory back to it, then:\nredis-tp service stop {0}\nor let it go without saving:\nredis-tp service stop {0} --force", target.name))
+        .into());
+    }
+    end_unsaved(host, target)
+}
+
+fn ask_to_end(host: &Host, target: &Target) -> Result<()> {
+    match target.runtime {
+        // Debian's units have no deadline of their own (TimeoutStopSec=0): ours must not wait in it.
+        Runtime::Systemd => systemctl(host, &["stop", "--no-block", &target.unit()]),
+        Runtime::Process => match facts::pid_of(host, &target.pidfile(), target.engine)? {
+            Some(pid) => host.signal(pid, Signal::SIGTERM),
+            None => Ok(()),
+        },
+    }
+}
+
+/// Whether a server that was asked to end goes on as if nothing were: from 7.0 it says while it
+/// waits for its replicas.
+fn refused_to_end(wire: &mut Wire) -> Result<bool, Trouble> {
+    let info = wire.info("server")?;
+    Ok(!info.contains_key("shutdown_in_milliseconds"))
+}
+
+/// Ends a server without a save: told to keep nothing, it ends at the next SIGTERM; one that does not
+/// listen to us is killed.
+fn end_unsaved(host: &Host, target: &Target) -> Result<()> {
+    let pid = match target.runtime {
+        Runtime::Systemd => Some(unit_state(host, &target.unit())?.pid).filter(|pid| *pid > 0),
+        Runtime::Process => facts::pid_of(host, &target.pidfile(), target.engine)?,
+    };
+    forget_data(host, target);
+    let gone = || Ok((!runs(host, target)?).then_some(()));
+    if let Some(pid) = pid {
+        host.signal(pid, Signal::SIGTERM)?;
+        if host.poll(STOP, gone)?.is_some() {
+            return Ok(());
+        }
+        host.signal(pid, Signal::SIGKILL)?;
+    }
+    match host.poll(STOP, gone)? {
+        Some(()) => Ok(()),
+        None => bail!("{} cannot be ended", target.name),
+    }
+}
+
+/// Tells a server to save nothing when it ends.
+pub fn forget_data(host: &Host, target: &Target) {
+    if let Ok(mut wire) = Wire::open(host, &target.address, target.password.as_ref()) {
+        // It may have another password, or no CONFIG; then the signal has to do.
+        let _ = wire.ask::<()>(&["CONFIG", "SET", "save", ""]);
+        let _ = wire.ask::<()>(&["CONFIG", "SET", "appendonly", "no"]);
+    }
+}
+
+/// Whether a server holds no key.
+pub fn is_empty(host: &Host, target: &Target) -> bool {
+    let size = Wire::open(host, &target.address, target.password.as_ref())
+        .and_then(|mut wire| wire.ask::<u64>(&["DBSIZE"]));
+    size == Ok(0)
+}
+
+/// Waits until a replica's link is up. A first sync of a large master takes its time; only standing
+/// still is a failure.
+///
+/// # Errors
+/// No link and no progress, with the reason out of the replica's log.
+pub fn await_link(host: &Host, target: &Target, master: &Address, tell: Listener<'_>) -> Result<()> {
+    let mut seen = String::new();
+    loop {
+        let mut progress = String::new();
+        let linked = host.poll(LINK, || {
+            let Ok(mut wire) = Wire::open(host, &target.address, target.password.as_ref()) else {
+                return Ok(None);
+            };
+            let Ok(info) = wire.info("replication") else { return Ok(None) };
+            if matches!(parse::role(&info), Role::Replica { up: true, .. }) {
+                return Ok(Some(true));
+            }
+            progress = info
+                .get("master_sync_read_bytes")
+                .or(info.get("master_sync_left_bytes"))
+                .cloned()
+                .unwrap_or_default();
+            Ok((progress != seen && !progress.is_empty() && progress != "0").then_some(false))
+        })?;
+        match linked {
+            Some(true) => return Ok(()),
+            Some(false) => {
+                if seen.is_empty() {
+                    tell(Event::Waiting(&format!("{} copies the data of {master}", target.name)));
+                }
+                seen = progress;
+                host.sleep(Duration::from_millis(200));
+            }
+            None => bail!("{} has no link to {master}{}", target.name, log_lines(host, target)),
+        }
+    }
+}
+
+/// The last lines of an instance's log, for an error: what is wrong is mostly there.
+pub fn log_lines(host: &Host, target: &Target) -> String {
+    let text = host.text(&target.conf()).ok().flatten().unwrap_or_default();
+    let conf = conf::Conf::parse(&text).unwrap_or_default();
+    let Some(log) = conf.word("logfile").map(PathBuf::from) else { return String::new() };
+    let tail = conf::redact(&host.tail(&log, 2048).unwrap_or_default());
+    let mut lines: Vec<&str> = tail.lines().rev().filter(|line| !line.trim().is_empty()).take(4).collect();
+    lines.reverse();
+    match lines.is_empty() {
+        true => String::new(),
+        false => format!("\nthe last lines of {}:\n  {}", log.display(), lines.join("\n  ")),
+    }
+}

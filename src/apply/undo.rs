@@ -1,0 +1,219 @@
+//! The way back: what the journal announced, in reverse; services come last, when their files are
+//! back. Every undo may be repeated.
+
+use anyhow::{Context, Result};
+
+use super::{Event, Listener, package, service, set_enabled, systemctl};
+use crate::conf::{self, Conf};
+use crate::exit::{Code, Fault};
+use crate::host::{Host, Ids, Kind};
+use crate::instance::Target;
+use crate::journal::{self, End, Record, Saved, Undo};
+use crate::runtime::{Runtime, systemd};
+use crate::secret::Secret;
+use crate::secrets;
+use crate::state::State;
+
+/// What becomes of packages that the run installed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Packages {
+    /// They go: the former state is asked for.
+    Go,
+    /// They stay: the next run needs them.
+    Stay,
+}
+
+/// Undoes a run that was killed, before another one begins. Says what it was, if there was one.
+///
+/// # Errors
+/// The way back failed (exit code 9).
+pub fn recover(host: &Host, tell: Listener<'_>) -> Result<Option<String>> {
+    let Some(record) = journal::open_run(host)? else { return Ok(None) };
+    if record.undo.iter().any(|undo| matches!(undo, Undo::Packages { .. })) {
+        // Its apt may have outlived it.
+        package::await_lock(host, tell)?;
+    }
+    if record.no_return {
+        journal::close(host, record.run, End::Done)?;
+        return Ok(Some(record.command));
+    }
+    walk_back(host, &record, Packages::Stay)?;
+    keep_packages(host, &record)?;
+    journal::close(host, record.run, End::Undone)?;
+    Ok(Some(record.command))
+}
+
+/// What apt installed for a run that was killed is still ours to remove one day.
+fn keep_packages(host: &Host, record: &Record) -> Result<()> {
+    let mut state = State::load(host)?;
+    let before = state.packages.len();
+    for undo in &record.undo {
+        if let Undo::Packages { mark, .. } = undo {
+            state.packages.extend(package::installed_by(host, mark)?);
+        }
+    }
+    state.packages.sort();
+    state.packages.dedup();
+    if state.packages.len() != before { state.save(host) } else { Ok(()) }
+}
+
+/// Undoes a run of this very process.
+pub fn roll_back_run(host: &Host, run: u32, packages: Packages) -> Result<()> {
+    let record =
+        journal::open_run(host)?.filter(|record| record.run == run).context("its journal is gone")?;
+    if record.no_return {
+        anyhow::bail!("data was purged already; run the same command again to finish it");
+    }
+    walk_back(host, &record, packages)?;
+    journal::close(host, run, End::Undone)
+}
+
+/// Undoes the last run that was done (`redis-tp rollback`).
+///
+/// # Errors
+/// Something was changed by hand since (exit code 5), or the way back failed (9).
+pub fn roll_back(host: &Host, record: &Record, overwrite: bool) -> Result<()> {
+    if record.no_return {
+        return Err(Fault::refused(format!(
+            "'{}' purged data, which no rollback brings back",
+            record.command
+        ))
+        .into());
+    }
+    if !overwrite {
+        record.undo.iter().try_for_each(|undo| refuse_edited(host, undo))?;
+    }
+    walk_back(host, record, Packages::Go)?;
+    journal::close(host, record.run, End::Undone)
+}
+
+/// A file that somebody changed since the run is not overwritten in silence.
+fn refuse_edited(host: &Host, undo: &Undo) -> Result<()> {
+    let Undo::File { path, .. } = undo else { return Ok(()) };
+    let (Some(written), Some(there)) = (host.text(&State::written(path))?, host.text(path)?) else {
+        return Ok(());
+    };
+    if written == there {
+        return Ok(());
+    }
+    if let (Ok(written), Ok(there)) = (Conf::parse(&written), Conf::parse(&there))
+        && conf::compare(&written, &there, &written).is_empty()
+    {
+        return Ok(());
+    }
+    Err(Fault::refused(format!("{} was changed by hand since", path.display()))
+        .hint(
+            "to see the change, and then to roll back over it:\nredis-tp plan\nredis-tp rollback --overwrite",
+        )
+        .into())
+}
+
+fn walk_back(host: &Host, record: &Record, packages: Packages) -> Result<()> {
+    let incomplete = |error: anyhow::Error| {
+        let fault = Fault::new(Code::RollbackIncomplete, "the way back failed; the journal is kept")
+            .hint("when the cause is gone, finish it:\nredis-tp rollback");
+        error.context(fault)
+    };
+    back(host, record, packages).map_err(incomplete)
+}
+
+fn back(host: &Host, record: &Record, packages: Packages) -> Result<()> {
+    let mut reload = false;
+    for undo in record.undo.iter().rev() {
+        match undo {
+            Undo::Reload => reload = true,
+            Undo::Start { .. } | Undo::StartUnit { .. } => {}
+            Undo::Packages { engine, mark } if packages == Packages::Go => {
+                remove_packages(host, *engine, mark)?
+            }
+            Undo::Packages { .. } => {}
+            undo => one(host, undo)?,
+        }
+    }
+    if reload {
+        systemctl(host, &["daemon-reload"])?;
+    }
+    let mut again: Vec<Target> = Vec::new();
+    for undo in record.undo.iter().rev() {
+        match undo {
+            // Each once, however often the run restarted it.
+            Undo::Start { target } if !again.iter().any(|other| other.name == target.name) => {
+                again.push(target.clone());
+            }
+            Undo::StartUnit { unit } => systemctl(host, &["start", unit])?,
+            _ => {}
+        }
+    }
+    for target in &again {
+        let target = current(host, target);
+        service::stop(host, &target, false)?;
+        service::start(host, std::slice::from_ref(&target))?;
+    }
+    Ok(())
+}
+
+fn one(host: &Host, undo: &Undo) -> Result<()> {
+    match undo {
+        Undo::File { path, before } => {
+            host.remove(&Host::staging(path))?;
+            match before {
+                Some(saved) => put_back(host, path, saved),
+                None => host.remove(path),
+            }
+        }
+        Undo::Directory { path, before, copy } => match (before, host.stat(path)?.map(|stat| stat.kind)) {
+            (Some(stat), _) => host.directory(path, Ids { uid: stat.uid, gid: stat.gid }, stat.mode),
+            (None, Some(Kind::Dir)) if *copy => host.remove_tree(path),
+            (None, Some(Kind::Dir)) => host.remove_empty(path).map(drop),
+            (None, _) => Ok(()),
+        },
+        Undo::Stop { target } => {
+            let target = current(host, target);
+            if target.replica || service::is_empty(host, &target) {
+                service::forget_data(host, &target);
+            }
+            service::stop(host, &target, target.replica)
+        }
+        Undo::StopUnit { unit } => systemctl(host, &["stop", unit]),
+        Undo::Enabled { unit, before } => match systemd::is_enabled(host, unit)? == *before {
+            true => Ok(()),
+            false => set_enabled(host, unit, *before),
+        },
+        Undo::Reload | Undo::Start { .. } | Undo::StartUnit { .. } | Undo::Packages { .. } => Ok(()),
+    }
+}
+
+fn put_back(host: &Host, path: &std::path::Path, saved: &Saved) -> Result<()> {
+    let bytes = host.read(&saved.copy)?.with_context(|| format!("the copy of {} is gone", path.display()))?;
+    host.write(path, &bytes, saved.ids, saved.mode)
+}
+
+/// Takes packages away that a run brought; with data in the engine's directory they are removed and
+/// not purged, for the purge would take the data.
+fn remove_packages(host: &Host, engine: crate::engine::Engine, mark: &str) -> Result<()> {
+    let names = package::installed_by(host, mark)?;
+    let data = !host.list(&engine.data(crate::engine::MASTER))?.is_empty();
+    package::remove(host, if data { "remove" } else { "purge" }, &names, &mut |_: Event<'_>| {})
+}
+
+/// A target of the journal with the password that its file has now.
+fn current(host: &Host, target: &Target) -> Target {
+    let text = host.text(&target.conf()).ok().flatten().unwrap_or_default();
+    let conf = Conf::parse(&text).unwrap_or_default();
+    let mut current = target.clone();
+    current.password = conf.word("requirepass").map(Secret::new).or_else(|| {
+        let kept = host.text(&secrets::password_file()).ok().flatten()?;
+        Secret::parse(&kept).ok()
+    });
+    if let (Some(port), Runtime::Process | Runtime::Systemd) =
+        (conf.word("port").and_then(|port| port.parse().ok()), target.runtime)
+    {
+        current.address.port = port;
+    }
+    current
+}
+
+/// A target for the journal, which holds no secret.
+pub fn without_password(target: &Target) -> Target {
+    Target { password: None, ..target.clone() }
+}

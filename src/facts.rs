@@ -1,0 +1,209 @@
+//! What is there, read once and without effects: plain data that `plan()` decides on.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+
+use crate::engine::Version;
+use crate::host::{Ids, Stat};
+use crate::secret::Secret;
+use crate::state::State;
+use crate::topology::Name;
+
+mod gather;
+pub mod parse;
+
+pub use gather::{Question, about, gather, listening, pid_of};
+
+/// Everything that planning may look at.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Facts {
+    /// systemd is PID 1.
+    pub systemd: bool,
+    /// apt-get is there.
+    pub apt: bool,
+    /// The engine's server package, as dpkg has it.
+    pub package: Option<Package>,
+    /// The server's program and version.
+    pub server: Option<Server>,
+    /// The engine's system user.
+    pub user: Option<Ids>,
+    /// What the paths in question are; one that is absent is not there.
+    pub paths: BTreeMap<PathBuf, Stat>,
+    /// Data directories that have something in them.
+    pub occupied: BTreeSet<PathBuf>,
+    /// The text of files in question.
+    pub texts: BTreeMap<PathBuf, Secret>,
+    /// What we last wrote to files in question.
+    pub written: BTreeMap<PathBuf, Secret>,
+    /// The master's configuration file is the package's own, untouched.
+    pub stock: bool,
+    /// The units in question.
+    pub units: BTreeMap<String, Unit>,
+    /// TCP listeners on the ports in question.
+    pub listeners: Vec<Listener>,
+    /// Servers that answered on an instance's address.
+    pub running: BTreeMap<Name, Running>,
+    /// Masters elsewhere that replicas are to follow: what came of an attempt to talk to them.
+    pub upstreams: BTreeMap<Name, Upstream>,
+    /// Processes that the instances' pid files name and that are servers.
+    pub pids: BTreeMap<Name, u32>,
+    /// IPv6 is switched off.
+    pub no_ipv6: bool,
+    /// Addresses of `bind` that this machine does not have.
+    pub unbindable: Vec<IpAddr>,
+    /// What we did here before.
+    pub state: State,
+}
+
+/// A package as dpkg's status file has it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Package {
+    /// Debian's version.
+    pub version: String,
+    /// `installed`, or what dpkg was left at (`half-configured`, `config-files`, …).
+    pub status: String,
+}
+
+impl Package {
+    /// Whether the package's programs are in place and configured.
+    pub fn installed(&self) -> bool {
+        self.status == "installed"
+    }
+}
+
+/// The server's program.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Server {
+    /// Where it is.
+    pub path: PathBuf,
+    /// Its version.
+    pub version: Version,
+}
+
+/// A unit as systemd has it.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Unit {
+    /// `loaded`, `not-found`, `masked`, …
+    pub load: String,
+    /// `active`, `inactive`, `failed`, `activating`, `deactivating`.
+    pub active: String,
+    /// Its main process, 0 for none.
+    pub pid: u32,
+    /// A file of it changed since systemd read it.
+    pub needs_reload: bool,
+    /// It is to start at boot.
+    pub enabled: bool,
+}
+
+/// A TCP socket in LISTEN.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Listener {
+    /// The address it is bound to.
+    pub address: IpAddr,
+    /// The port.
+    pub port: u16,
+    /// Whose it is; none when the kernel would not tell.
+    pub owner: Option<Process>,
+}
+
+/// A process that listens.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Process {
+    /// Its number.
+    pub pid: u32,
+    /// Its program, as /proc/PID/comm has it.
+    pub program: String,
+    /// The unit that it runs in, if it is a service.
+    #[serde(default)]
+    pub unit: Option<String>,
+    /// Its user.
+    #[serde(default)]
+    pub uid: u32,
+}
+
+/// A server of ours that answered.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Running {
+    /// Its process.
+    pub pid: u32,
+    /// Which password it took.
+    pub auth: Auth,
+    /// Changes with every start.
+    #[serde(default)]
+    pub run_id: String,
+    /// Master or replica, now.
+    pub role: Role,
+    /// CONFIG GET *, without its secrets; empty where the command is forbidden.
+    #[serde(default)]
+    pub config: BTreeMap<String, String>,
+}
+
+/// Which password a server took.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Auth {
+    /// The wanted one (or wants none, and none is wanted).
+    Wanted,
+    /// The one that its file had before.
+    Former,
+    /// It asks for none although one is wanted.
+    Open,
+    /// None that we know.
+    Unknown,
+}
+
+/// What a server is now.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Role {
+    /// It takes writes.
+    Master,
+    /// It follows another.
+    Replica {
+        /// The master's address as it was told.
+        host: String,
+        /// The master's port.
+        port: u16,
+        /// `master_link_status:up`
+        up: bool,
+    },
+    /// It would not tell us.
+    Unknown,
+}
+
+/// A master elsewhere.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Upstream {
+    /// It answered and took the password.
+    Fine,
+    /// It did not; why.
+    Trouble(String),
+}
+
+impl Facts {
+    /// What a path is.
+    pub fn path(&self, path: &Path) -> Option<&Stat> {
+        self.paths.get(path)
+    }
+
+    /// The text of a file.
+    pub fn text(&self, path: &Path) -> Option<&str> {
+        self.texts.get(path).map(Secret::expose)
+    }
+
+    /// Whether the server is there, by package or on PATH.
+    pub fn installed(&self) -> bool {
+        self.server.is_some() && self.package.as_ref().is_none_or(Package::installed)
+    }
+
+    /// The unit, as far as systemd knows it.
+    pub fn unit(&self, name: &str) -> Option<&Unit> {
+        self.units.get(name)
+    }
+}

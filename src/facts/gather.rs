@@ -1,0 +1,311 @@
+//! Reads the facts. Everything here looks and nothing touches. The dearest look by far is a child
+//! process, so there is at most one (`systemctl show`), and the servers are asked while it runs.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
+use std::path::{Path, PathBuf};
+
+use anyhow::Result;
+
+use super::{Auth, Facts, Listener, Process, Role, Running, Server, Unit, Upstream, parse};
+use crate::conf::Conf;
+use crate::directives;
+use crate::engine::{Engine, Version};
+use crate::host::{Child, Host};
+use crate::instance::Instance;
+use crate::runtime::{process, systemd};
+use crate::secret::Secret;
+use crate::state::State;
+use crate::topology::BindAddress;
+use crate::wire::{Address, Trouble, Wire};
+
+/// What the facts are to be about.
+#[derive(Debug)]
+pub struct Question<'a> {
+    /// The engine that is wanted.
+    pub engine: Engine,
+    /// The instances that are wanted.
+    pub instances: &'a [Instance],
+    /// More files to know: the topology, secrets.
+    pub files: Vec<PathBuf>,
+}
+
+/// Reads the facts.
+///
+/// # Errors
+/// What should be readable is not.
+pub fn gather(host: &Host, question: &Question<'_>) -> Result<Facts> {
+    let mut facts = Facts {
+        systemd: systemd::runs(host)?,
+        apt: host.which("apt-get").is_some(),
+        state: State::load(host)?,
+        user: host.user(question.engine.user())?,
+        ..Facts::default()
+    };
+    software(host, question.engine, &mut facts)?;
+    files(host, question, &mut facts)?;
+    let units: Vec<String> = question.instances.iter().map(|instance| instance.unit.clone()).collect();
+    let known = std::thread::scope(|scope| {
+        let shown = facts.systemd.then(|| scope.spawn(|| show_units(host, &units)));
+        for instance in question.instances {
+            if let Some(running) = ask(host, instance, &facts) {
+                facts.running.insert(instance.name.clone(), running);
+            }
+            if let Some(upstream) = upstream(host, instance, &facts) {
+                facts.upstreams.insert(instance.name.clone(), upstream);
+            }
+        }
+        shown.map(|handle| handle.join())
+    });
+    if let Some(Ok(units)) = known {
+        facts.units = units?;
+    }
+    facts.listeners = listeners(host, question, &facts)?;
+    facts.unbindable = unbindable(host, question);
+    facts.no_ipv6 = !facts.unbindable.is_empty() && !host.can_bind(IpAddr::V6(std::net::Ipv6Addr::LOCALHOST));
+    Ok(facts)
+}
+
+fn software(host: &Host, engine: Engine, facts: &mut Facts) -> Result<()> {
+    if let Some(status) = host.text(Path::new("/var/lib/dpkg/status"))? {
+        facts.package = parse::package(&status, engine.package());
+    }
+    let Some(path) = host.which(engine.server()) else { return Ok(()) };
+    // The package says the version without a child, if the program is the package's own.
+    let packaged =
+        facts.package.as_ref().filter(|package| package.installed() && path.starts_with("/usr/bin"));
+    let version = match packaged.and_then(|package| Version::parse(&package.version)) {
+        Some(version) => Some(version),
+        None => host
+            .run(Child::new(&path).args(["--version"]))
+            .ok()
+            .and_then(|done| Version::of_banner(&done.stdout)),
+    };
+    facts.server = version.map(|version| Server { path, version });
+    Ok(())
+}
+
+fn files(host: &Host, question: &Question<'_>, facts: &mut Facts) -> Result<()> {
+    let engine = question.engine;
+    let mut paths: BTreeSet<PathBuf> = question.files.iter().cloned().collect();
+    paths.extend([engine.etc(), engine.log(), PathBuf::from("/usr/sbin/policy-rc.d")]);
+    let mut texts = paths.clone();
+    for instance in question.instances {
+        let drop_in = systemd::drop_in(&instance.unit);
+        paths.extend([instance.dir.clone(), instance.logfile.clone(), process::run_dir(&instance.pidfile)]);
+        paths.extend([instance.conf.clone(), drop_in.clone()]);
+        paths.extend(instance.logfile.ancestors().skip(1).map(Path::to_path_buf));
+        paths.extend(instance.dir.ancestors().skip(1).map(Path::to_path_buf));
+        texts.extend([instance.conf.clone(), drop_in]);
+    }
+    paths.extend(facts.state.directories.iter().cloned());
+    for path in paths {
+        if let Some(stat) = host.stat(&path)? {
+            facts.paths.insert(path.clone(), stat);
+            if stat.kind == crate::host::Kind::File && texts.contains(&path) {
+                // What is not text is nobody's configuration; the planner sees a file without one.
+                if let Ok(Some(text)) = host.text(&path) {
+                    facts.texts.insert(path.clone(), Secret::new(text));
+                }
+            }
+        }
+    }
+    for path in facts.state.files.keys() {
+        if let Some(text) = host.text(&State::written(path))? {
+            facts.written.insert(path.clone(), Secret::new(text));
+        }
+    }
+    for instance in question.instances {
+        if !host.list(&instance.dir).unwrap_or_default().is_empty() {
+            facts.occupied.insert(instance.dir.clone());
+        }
+        if let Some(pid) = pid_of(host, &instance.pidfile, engine)? {
+            facts.pids.insert(instance.name.clone(), pid);
+        }
+    }
+    let master = engine.conf(crate::engine::MASTER);
+    let foreign = facts.texts.contains_key(&master) && !facts.written.contains_key(&master);
+    facts.stock = foreign && facts.package.is_some() && is_stock(host, engine, &master);
+    Ok(())
+}
+
+/// Whether a conffile is as the package brought it: dpkg compares the checksums.
+fn is_stock(host: &Host, engine: Engine, path: &Path) -> bool {
+    let verify = Child::new("dpkg").args(["--verify", engine.package()]);
+    let line = format!(" {}", path.display());
+    matches!(host.run(verify), Ok(done) if done.ok() && !done.stdout.lines().any(|said| said.ends_with(&line)))
+}
+
+fn show_units(host: &Host, units: &[String]) -> Result<BTreeMap<String, Unit>> {
+    if units.is_empty() {
+        return Ok(BTreeMap::new());
+    }
+    let show = Child::new("systemctl")
+        .args(["show", "--property=Id,LoadState,ActiveState,MainPID,NeedDaemonReload"])
+        .args(units);
+    let mut units = parse::units(&host.run(show)?.stdout);
+    for (name, unit) in &mut units {
+        unit.enabled = systemd::is_enabled(host, name)?;
+    }
+    Ok(units)
+}
+
+/// Talks to whatever answers on an instance's address, with the passwords that it may have.
+fn ask(host: &Host, instance: &Instance, facts: &Facts) -> Option<Running> {
+    let text = facts.text(&instance.conf).unwrap_or_default();
+    let conf = Conf::parse(text).unwrap_or_default();
+    let mut address = instance.address();
+    if let Some(port) = conf.word("port").and_then(|port| port.parse().ok()).filter(|port| *port > 0) {
+        address.port = port;
+    }
+    let former = conf.word("requirepass").map(Secret::new);
+    let (mut wire, auth) = authenticate(host, &address, instance.requirepass.as_ref(), former.as_ref())?;
+    let Ok(info) = wire.info("all") else {
+        return Some(Running {
+            pid: 0,
+            auth: Auth::Unknown,
+            run_id: String::new(),
+            role: Role::Unknown,
+            config: BTreeMap::new(),
+        });
+    };
+    let get = |name: &str| info.get(name).cloned().unwrap_or_default();
+    let mut config = wire.config().unwrap_or_default();
+    config.retain(|name, _| !directives::secret(name));
+    Some(Running {
+        pid: get("process_id").parse().unwrap_or(0),
+        auth,
+        run_id: get("run_id"),
+        role: parse::role(&info),
+        config,
+    })
+}
+
+/// Opens a connection with the first password that is taken; none when nobody listens.
+fn authenticate(
+    host: &Host,
+    at: &Address,
+    wanted: Option<&Secret>,
+    former: Option<&Secret>,
+) -> Option<(Wire, Auth)> {
+    let mut tries: Vec<(Option<&Secret>, Auth)> = vec![(wanted, Auth::Wanted)];
+    if former != wanted {
+        tries.push((former, Auth::Former));
+    }
+    tries.push((None, if wanted.is_none() { Auth::Wanted } else { Auth::Open }));
+    for (password, auth) in tries {
+        match Wire::open(host, at, password) {
+            Ok(mut wire) => match wire.ping() {
+                Ok(()) | Err(Trouble::Loading) => return Some((wire, auth)),
+                Err(_) => {}
+            },
+            Err(Trouble::Refused) => return None,
+            Err(_) => {}
+        }
+    }
+    // Something listens, but lets us in with no password that we know.
+    Wire::open(host, at, None).ok().map(|wire| (wire, Auth::Unknown))
+}
+
+/// Whether a master elsewhere is there and takes the password, asked before a replica of it is made.
+fn upstream(host: &Host, instance: &Instance, facts: &Facts) -> Option<Upstream> {
+    let of = instance.upstream.as_ref().filter(|of| of.instance.is_none())?;
+    if facts
+        .running
+        .get(&instance.name)
+        .is_some_and(|running| matches!(running.role, Role::Replica { up: true, .. }))
+    {
+        return None;
+    }
+    let trouble = match Wire::open(host, &of.address, instance.masterauth.as_ref()) {
+        Ok(mut wire) => wire.ping().err(),
+        Err(trouble) => Some(trouble),
+    };
+    Some(trouble.map_or(Upstream::Fine, |trouble| Upstream::Trouble(trouble.to_string())))
+}
+
+fn listeners(host: &Host, question: &Question<'_>, facts: &Facts) -> Result<Vec<Listener>> {
+    let mut ports: BTreeSet<u16> = question.instances.iter().map(|instance| instance.port).collect();
+    ports.extend(facts.state.instances.values().map(|kept| kept.port));
+    let known: Vec<u32> = facts
+        .running
+        .values()
+        .map(|running| running.pid)
+        .chain(facts.units.values().map(|unit| unit.pid))
+        .collect();
+    listening(host, &known, |port| ports.contains(&port))
+}
+
+/// The TCP listeners on some ports, with their owners; `known` are processes to look at first, for a
+/// look at all of them is dear.
+pub fn listening(host: &Host, known: &[u32], wanted: impl Fn(u16) -> bool) -> Result<Vec<Listener>> {
+    let mut sockets: Vec<(IpAddr, u16, u64)> = Vec::new();
+    for table in ["/proc/net/tcp", "/proc/net/tcp6"] {
+        let text = host.text(Path::new(table))?.unwrap_or_default();
+        sockets.extend(text.lines().filter_map(parse::listener).filter(|(_, port, _)| wanted(*port)));
+    }
+    if sockets.is_empty() {
+        return Ok(Vec::new());
+    }
+    let mut owners: BTreeMap<u64, u32> = BTreeMap::new();
+    let missing =
+        |owners: &BTreeMap<u64, u32>| sockets.iter().any(|(_, _, inode)| !owners.contains_key(inode));
+    for pid in known.iter().filter(|pid| **pid > 0) {
+        sockets_of(host, *pid, &mut owners);
+    }
+    if missing(&owners) {
+        for name in host.list(Path::new("/proc"))? {
+            if let Ok(pid) = name.parse() {
+                sockets_of(host, pid, &mut owners);
+            }
+        }
+    }
+    let listener = |(address, port, inode): (IpAddr, u16, u64)| Listener {
+        address,
+        port,
+        owner: owners.get(&inode).and_then(|pid| about(host, *pid)),
+    };
+    Ok(sockets.iter().copied().map(listener).collect())
+}
+
+fn sockets_of(host: &Host, pid: u32, owners: &mut BTreeMap<u64, u32>) {
+    let fds = PathBuf::from(format!("/proc/{pid}/fd"));
+    for fd in host.list(&fds).unwrap_or_default() {
+        let inode = host
+            .link(&fds.join(fd))
+            .and_then(|link| link.to_str()?.strip_prefix("socket:[")?.strip_suffix(']')?.parse().ok());
+        if let Some(inode) = inode {
+            owners.insert(inode, pid);
+        }
+    }
+}
+
+/// What /proc tells of a process; none when it is gone.
+pub fn about(host: &Host, pid: u32) -> Option<Process> {
+    let proc = PathBuf::from(format!("/proc/{pid}"));
+    let program = host.text(&proc.join("comm")).ok()??.trim().to_owned();
+    let cgroup = host.text(&proc.join("cgroup")).ok()?.unwrap_or_default();
+    let uid = host.stat(&proc).ok()??.uid;
+    Some(Process { pid, program, unit: parse::cgroup_unit(&cgroup), uid })
+}
+
+fn unbindable(host: &Host, question: &Question<'_>) -> Vec<IpAddr> {
+    let wanted = question.instances.iter().flat_map(|instance| instance.bind.iter().flatten());
+    let addresses: BTreeSet<IpAddr> = wanted
+        .filter(|bind| !bind.optional)
+        .filter_map(|bind| match bind.address {
+            BindAddress::Ip(ip) => Some(ip),
+            BindAddress::AnyV4 => None,
+            BindAddress::AnyV6 => Some(IpAddr::V6(std::net::Ipv6Addr::UNSPECIFIED)),
+        })
+        .collect();
+    addresses.into_iter().filter(|address| !host.can_bind(*address)).collect()
+}
+
+/// Looks for the process in a pid file that is still a server of this configuration.
+pub fn pid_of(host: &Host, pidfile: &Path, engine: Engine) -> Result<Option<u32>> {
+    let Some(text) = host.text(pidfile)? else { return Ok(None) };
+    let Ok(pid) = text.trim().parse::<u32>() else { return Ok(None) };
+    // The kernel cuts comm at 15 characters; the servers' names are shorter.
+    Ok(about(host, pid).filter(|process| process.program == engine.server()).map(|process| process.pid))
+}

@@ -1,0 +1,133 @@
+//! Pure parsers of what the kernel, dpkg and systemd print.
+
+use std::collections::BTreeMap;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
+use super::{Package, Role, Unit};
+
+/// A package's paragraph in dpkg's status file.
+pub fn package(status: &str, name: &str) -> Option<Package> {
+    let head = format!("Package: {name}\n");
+    let start = match status.starts_with(&head) {
+        true => 0,
+        false => status.find(&format!("\n{head}"))? + 1,
+    };
+    let paragraph = status.get(start..)?.split("\n\n").next()?;
+    let field = |name: &str| paragraph.lines().find_map(|line| line.strip_prefix(name));
+    Some(Package {
+        version: field("Version: ").unwrap_or_default().to_owned(),
+        status: field("Status: ")?.split_whitespace().last()?.to_owned(),
+    })
+}
+
+/// `systemctl show`'s blocks, by unit.
+pub fn units(shown: &str) -> BTreeMap<String, Unit> {
+    let mut units = BTreeMap::new();
+    for block in shown.split("\n\n") {
+        let mut unit = Unit::default();
+        let mut id = String::new();
+        for (name, value) in block.lines().filter_map(|line| line.split_once('=')) {
+            match name {
+                "Id" => id = value.to_owned(),
+                "LoadState" => unit.load = value.to_owned(),
+                "ActiveState" => unit.active = value.to_owned(),
+                "MainPID" => unit.pid = value.parse().unwrap_or(0),
+                "NeedDaemonReload" => unit.needs_reload = value == "yes",
+                _ => {}
+            }
+        }
+        if !id.is_empty() {
+            units.insert(id, unit);
+        }
+    }
+    units
+}
+
+/// One line of /proc/net/tcp or tcp6 that is in LISTEN: address, port, socket inode.
+pub fn listener(line: &str) -> Option<(IpAddr, u16, u64)> {
+    let mut cells = line.split_whitespace();
+    let local = cells.nth(1)?;
+    if cells.nth(1)? != "0A" {
+        return None;
+    }
+    let inode = cells.nth(5)?.parse().ok()?;
+    let (address, port) = local.split_once(':')?;
+    Some((hex_address(address)?, u16::from_str_radix(port, 16).ok()?, inode))
+}
+
+/// The kernel prints addresses as 32-bit words in host order.
+fn hex_address(hex: &str) -> Option<IpAddr> {
+    let word = |at: usize| u32::from_str_radix(hex.get(at..at + 8)?, 16).ok().map(u32::to_ne_bytes);
+    match hex.len() {
+        8 => word(0).map(|bytes| IpAddr::V4(Ipv4Addr::from(bytes))),
+        32 => {
+            let mut bytes = [0; 16];
+            for (index, chunk) in bytes.chunks_mut(4).enumerate() {
+                chunk.copy_from_slice(&word(index * 8)?);
+            }
+            Some(IpAddr::V6(Ipv6Addr::from(bytes)))
+        }
+        _ => None,
+    }
+}
+
+/// The unit that a process runs in, out of /proc/PID/cgroup: the last part that is a service.
+pub fn cgroup_unit(cgroup: &str) -> Option<String> {
+    let parts = cgroup.lines().flat_map(|line| line.rsplit('/'));
+    parts.map(str::trim).find(|part| part.ends_with(".service")).map(unescape)
+}
+
+/// systemd escapes what is no plain character in cgroup names; ours have no more than `\x2d`.
+fn unescape(name: &str) -> String {
+    name.replace("\\x2d", "-")
+}
+
+/// The role that INFO replication tells.
+pub fn role(info: &BTreeMap<String, String>) -> Role {
+    let get = |name: &str| info.get(name).map(String::as_str);
+    match (get("role"), get("master_host"), get("master_port").and_then(|port| port.parse().ok())) {
+        (Some("master"), _, _) => Role::Master,
+        (Some("slave"), Some(host), Some(port)) => {
+            Role::Replica { host: host.to_owned(), port, up: get("master_link_status") == Some("up") }
+        }
+        _ => Role::Unknown,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_package_is_found_in_any_place() {
+        let status = "Package: a\nStatus: install ok installed\nVersion: 1\n\nPackage: redis-server\nStatus: install ok half-configured\nVersion: 5:7.0.15-1\n\nPackage: redis-server-x\nStatus: x\n";
+        let package = package(status, "redis-server").unwrap();
+        assert_eq!((package.status.as_str(), package.version.as_str()), ("half-configured", "5:7.0.15-1"));
+        assert!(super::package(status, "redis").is_none());
+        assert!(super::package(status, "a").unwrap().installed());
+    }
+
+    #[test]
+    fn listeners_of_both_families_are_read() {
+        let v4 = "   0: 0100007F:18EB 00000000:0000 0A 00000000:00000000 00:00000000 00000000     0        0 1234 1 0000";
+        assert_eq!(listener(v4), Some((IpAddr::V4(Ipv4Addr::LOCALHOST), 6379, 1234)));
+        let v6 = "   0: 00000000000000000000000001000000:18EB 00000000000000000000000000000000:0000 0A 00000000:00000000 00:00000000 00000000     0        0 99 1 0000";
+        assert_eq!(listener(v6), Some((IpAddr::V6(Ipv6Addr::LOCALHOST), 6379, 99)));
+        assert_eq!(listener(&v4.replace(" 0A ", " 01 ")), None);
+        assert_eq!(listener("  sl  local_address rem_address   st"), None);
+    }
+
+    #[test]
+    fn a_process_is_put_to_its_unit() {
+        let cgroup = "0::/system.slice/system-redis\\x2dserver.slice/redis-server@slave.service\n";
+        assert_eq!(cgroup_unit(cgroup).as_deref(), Some("redis-server@slave.service"));
+        assert_eq!(cgroup_unit("0::/user.slice/session-1.scope\n"), None);
+    }
+
+    #[test]
+    fn systemctl_show_is_read_block_by_block() {
+        let shown = "Id=a.service\nLoadState=loaded\nActiveState=active\nMainPID=7\nNeedDaemonReload=no\n\nId=b.service\nLoadState=not-found\nActiveState=inactive\nMainPID=0\nNeedDaemonReload=yes\n";
+        let units = units(shown);
+        assert_eq!((units["a.service"].pid, units["b.service"].needs_reload), (7, true));
+    }
+}

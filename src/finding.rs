@@ -1,0 +1,119 @@
+//! What a check found. Two layers: "could not look" is something else than "looked, and it is bad".
+
+use std::time::Duration;
+
+use serde::{Serialize, Serializer};
+
+use crate::exit::Code;
+
+/// One check, done.
+#[derive(Clone, Debug, Serialize)]
+pub struct Check {
+    /// A stable name, such as `replica-readonly`.
+    pub id: &'static str,
+    /// What was looked at: an instance, a file, the machine.
+    pub subject: String,
+    /// What was done to find out.
+    pub did: String,
+    /// What came of it.
+    #[serde(flatten)]
+    pub finding: Finding,
+    /// How long it took; in JSON as `ms`.
+    #[serde(rename = "ms", serialize_with = "milliseconds")]
+    pub time: Duration,
+}
+
+/// What came of a check.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(tag = "result", rename_all = "lowercase")]
+pub enum Finding {
+    /// It is as it should be.
+    Pass {
+        /// What was found.
+        found: String,
+    },
+    /// It is not.
+    Fail {
+        /// What was found.
+        found: String,
+        /// Why that is, as far as can be told.
+        cause: String,
+        /// The command that cures it.
+        cure: String,
+    },
+    /// It does not apply here.
+    Skip {
+        /// Why not.
+        why: String,
+    },
+    /// It could not be looked at. That is no pass.
+    Unknown {
+        /// Why not.
+        why: String,
+        /// The command that makes it possible.
+        cure: String,
+    },
+}
+
+impl Finding {
+    /// It is as it should be.
+    pub fn pass(found: impl Into<String>) -> Self {
+        Self::Pass { found: found.into() }
+    }
+
+    /// It is not.
+    pub fn fail(found: impl Into<String>, cause: impl Into<String>, cure: impl Into<String>) -> Self {
+        Self::Fail { found: found.into(), cause: cause.into(), cure: cure.into() }
+    }
+
+    /// It does not apply here.
+    pub fn skip(why: impl Into<String>) -> Self {
+        Self::Skip { why: why.into() }
+    }
+
+    /// It could not be looked at.
+    pub fn unknown(why: impl Into<String>, cure: impl Into<String>) -> Self {
+        Self::Unknown { why: why.into(), cure: cure.into() }
+    }
+}
+
+impl Check {
+    /// Whether it stands in the way of an exit code of 0.
+    pub fn is_bad(&self) -> bool {
+        matches!(self.finding, Finding::Fail { .. } | Finding::Unknown { .. })
+    }
+}
+
+/// All checks of a run.
+#[derive(Clone, Debug, Serialize)]
+pub struct Findings {
+    /// The format.
+    pub schema: u32,
+    /// `verify` or `check`.
+    pub command: &'static str,
+    /// The checks in their order.
+    pub checks: Vec<Check>,
+    /// How long all took; in JSON as `ms`.
+    #[serde(rename = "ms", serialize_with = "milliseconds")]
+    pub time: Duration,
+}
+
+impl Findings {
+    /// How many passed, failed (or could not be looked at), and did not apply.
+    pub fn count(&self) -> (usize, usize, usize) {
+        let bad = self.checks.iter().filter(|check| check.is_bad()).count();
+        let skipped =
+            self.checks.iter().filter(|check| matches!(check.finding, Finding::Skip { .. })).count();
+        (self.checks.len() - bad - skipped, bad, skipped)
+    }
+
+    /// 0, or 4 when something is bad.
+    pub fn code(&self) -> Code {
+        if self.checks.iter().any(Check::is_bad) { Code::Findings } else { Code::Done }
+    }
+}
+
+fn milliseconds<S: Serializer>(time: &Duration, serializer: S) -> Result<S::Ok, S::Error> {
+    // Microseconds are enough, and keep the numbers short.
+    serializer.serialize_f64((time.as_secs_f64() * 1e6).round() / 1e3)
+}

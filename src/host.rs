@@ -1,0 +1,683 @@
+//! The machine: files, children, users, clock, environment, sockets. The only file with effects;
+//! everyone else decides what to do and asks here (clippy's `disallowed-methods` holds them to it).
+
+#![allow(clippy::disallowed_methods)]
+
+use std::ffi::OsString;
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, Read, Write};
+use std::os::fd::AsFd;
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt};
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use anyhow::{Context, Result, bail};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::{Gid, Group, Pid, Uid, User, fchown};
+use serde::{Deserialize, Serialize};
+
+use crate::secret::Secret;
+
+/// How much of a child's output is kept for an error message, in bytes.
+const TAIL: usize = 1024;
+
+/// A machine whose files are looked for below `root` (`/`, but for tests).
+#[derive(Debug)]
+pub struct Host {
+    root: PathBuf,
+    interrupted: Arc<AtomicBool>,
+}
+
+/// What a path is, without following a link.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Kind {
+    /// A regular file.
+    File,
+    /// A directory.
+    Dir,
+    /// A symbolic link, wherever it points.
+    Link,
+    /// A socket, a device, a fifo.
+    Other,
+}
+
+/// What `lstat(2)` tells of a path.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Stat {
+    /// What the path is.
+    pub kind: Kind,
+    /// Permission bits, set-id and sticky bits included.
+    pub mode: u32,
+    /// The owner.
+    #[serde(default)]
+    pub uid: u32,
+    /// The group.
+    #[serde(default)]
+    pub gid: u32,
+    /// The inode.
+    #[serde(default)]
+    pub inode: u64,
+}
+
+/// A user and group by number.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Ids {
+    /// The user.
+    pub uid: u32,
+    /// The group.
+    pub gid: u32,
+}
+
+impl Ids {
+    /// root:root
+    pub const ROOT: Self = Self { uid: 0, gid: 0 };
+}
+
+/// A child process to be: program, arguments, and what it may see.
+#[derive(Debug)]
+pub struct Child {
+    program: PathBuf,
+    args: Vec<OsString>,
+    env: Vec<(String, OsString)>,
+    stdin: Option<Vec<u8>>,
+    user: Option<Ids>,
+    umask: bool,
+    deadline: Duration,
+}
+
+/// How a child ended, and what it printed (never more than asked for by name).
+#[derive(Debug)]
+pub struct Done {
+    /// The exit status, none when a signal ended it.
+    pub code: Option<i32>,
+    /// All of its standard output.
+    pub stdout: String,
+    /// All of its standard error.
+    pub stderr: String,
+}
+
+impl Done {
+    /// Whether the child exited with 0.
+    pub fn ok(&self) -> bool {
+        self.code == Some(0)
+    }
+
+    /// The last KiB of what it said, standard error first.
+    pub fn tail(&self) -> String {
+        let said = if self.stderr.trim().is_empty() { &self.stdout } else { &self.stderr };
+        let said = said.trim();
+        let mut from = said.len().saturating_sub(TAIL);
+        while !said.is_char_boundary(from) {
+            from += 1;
+        }
+        said.get(from..).unwrap_or(said).to_owned()
+    }
+}
+
+impl Child {
+    /// A child with an empty standard input and a minimal environment of ours, not the caller's.
+    pub fn new(program: impl Into<PathBuf>) -> Self {
+        Self {
+            program: program.into(),
+            args: Vec::new(),
+            env: Vec::new(),
+            stdin: None,
+            user: None,
+            umask: false,
+            deadline: Duration::from_secs(60),
+        }
+    }
+
+    /// Adds arguments.
+    pub fn args<I: IntoIterator<Item = S>, S: Into<OsString>>(mut self, args: I) -> Self {
+        self.args.extend(args.into_iter().map(Into::into));
+        self
+    }
+
+    /// Sets a variable of its environment.
+    pub fn env(mut self, name: &str, value: impl Into<OsString>) -> Self {
+        self.env.push((name.to_owned(), value.into()));
+        self
+    }
+
+    /// What it reads on standard input.
+    pub fn stdin(mut self, bytes: impl Into<Vec<u8>>) -> Self {
+        self.stdin = Some(bytes.into());
+        self
+    }
+
+    /// Runs it as this user, without root's supplementary groups.
+    pub fn user(mut self, ids: Ids) -> Self {
+        self.user = Some(ids);
+        self
+    }
+
+    /// Runs it with umask 0027, whatever ours is: for a server that makes files.
+    pub fn private_files(mut self) -> Self {
+        self.umask = true;
+        self
+    }
+
+    /// How long it may take; it is killed after that.
+    pub fn deadline(mut self, deadline: Duration) -> Self {
+        self.deadline = deadline;
+        self
+    }
+}
+
+impl Host {
+    /// The machine that this process runs on. Children start from umask 0022, whatever ours was:
+    /// a package installed under umask 0077 would be readable by root alone.
+    pub fn real() -> Self {
+        nix::sys::stat::umask(nix::sys::stat::Mode::from_bits_truncate(0o022));
+        Self::at("/")
+    }
+
+    /// A machine whose files lie below `root`.
+    pub fn at(root: impl Into<PathBuf>) -> Self {
+        Self { root: root.into(), interrupted: Arc::default() }
+    }
+
+    fn path(&self, path: &Path) -> PathBuf {
+        self.root.join(path.strip_prefix("/").unwrap_or(path))
+    }
+
+    // ---- files ------------------------------------------------------------------------------
+
+    /// What the path is; none when nothing is there.
+    pub fn stat(&self, path: &Path) -> Result<Option<Stat>> {
+        match fs::symlink_metadata(self.path(path)) {
+            Ok(meta) => Ok(Some(Stat {
+                kind: match meta.file_type() {
+                    kind if kind.is_file() => Kind::File,
+                    kind if kind.is_dir() => Kind::Dir,
+                    kind if kind.is_symlink() => Kind::Link,
+                    _ => Kind::Other,
+                },
+                mode: meta.mode() & 0o7777,
+                uid: meta.uid(),
+                gid: meta.gid(),
+                inode: meta.ino(),
+            })),
+            Err(error) if absent(&error) => Ok(None),
+            Err(error) => Err(error).with_context(|| format!("cannot look at {}", path.display())),
+        }
+    }
+
+    /// The process that holds a record lock (fcntl(2)) on a file, as apt and dpkg take them.
+    pub fn lock_holder(&self, path: &Path) -> Option<u32> {
+        use nix::fcntl::{FcntlArg, fcntl};
+        let file = File::open(self.path(path)).ok()?;
+        let mut query = nix::libc::flock {
+            l_type: nix::libc::F_WRLCK as nix::libc::c_short,
+            l_whence: nix::libc::SEEK_SET as nix::libc::c_short,
+            l_start: 0,
+            l_len: 0,
+            l_pid: 0,
+        };
+        fcntl(&file, FcntlArg::F_GETLK(&mut query)).ok()?;
+        let held = query.l_type != nix::libc::F_UNLCK as nix::libc::c_short;
+        held.then(|| u32::try_from(query.l_pid).ok()).flatten()
+    }
+
+    /// The bytes of a file; none when it is not there.
+    pub fn read(&self, path: &Path) -> Result<Option<Vec<u8>>> {
+        match fs::read(self.path(path)) {
+            Ok(bytes) => Ok(Some(bytes)),
+            Err(error) if absent(&error) => Ok(None),
+            Err(error) => Err(error).with_context(|| format!("cannot read {}", path.display())),
+        }
+    }
+
+    /// The text of a file; none when it is not there.
+    ///
+    /// # Errors
+    /// Unreadable, or not UTF-8.
+    pub fn text(&self, path: &Path) -> Result<Option<String>> {
+        self.read(path)?
+            .map(String::from_utf8)
+            .transpose()
+            .map_err(|_| anyhow::anyhow!("{} is not UTF-8 text", path.display()))
+    }
+
+    /// At most the last `bytes` of a file, as text; empty when it is not there.
+    pub fn tail(&self, path: &Path, bytes: u64) -> Result<String> {
+        use std::io::{Seek, SeekFrom};
+        let mut file = match File::open(self.path(path)) {
+            Ok(file) => file,
+            Err(error) if absent(&error) => return Ok(String::new()),
+            Err(error) => return Err(error).with_context(|| format!("cannot read {}", path.display())),
+        };
+        let length = file.metadata()?.len();
+        file.seek(SeekFrom::Start(length.saturating_sub(bytes)))?;
+        let mut last = Vec::new();
+        file.take(bytes).read_to_end(&mut last)?;
+        Ok(String::from_utf8_lossy(&last).into_owned())
+    }
+
+    /// Where a symbolic link points; none when the path is none.
+    pub fn link(&self, path: &Path) -> Option<PathBuf> {
+        fs::read_link(self.path(path)).ok()
+    }
+
+    /// The names in a directory, sorted; empty when it is not there.
+    pub fn list(&self, path: &Path) -> Result<Vec<String>> {
+        let entries = match fs::read_dir(self.path(path)) {
+            Ok(entries) => entries,
+            Err(error) if absent(&error) => return Ok(Vec::new()),
+            Err(error) => return Err(error).with_context(|| format!("cannot list {}", path.display())),
+        };
+        let mut names = Vec::new();
+        for entry in entries {
+            names.push(entry?.file_name().to_string_lossy().into_owned());
+        }
+        names.sort();
+        Ok(names)
+    }
+
+    /// Where [`Host::write`] builds a file before it takes its place.
+    pub fn staging(path: &Path) -> PathBuf {
+        let mut name = OsString::from(".");
+        name.push(path.file_name().unwrap_or_default());
+        name.push(".redis-tp-new");
+        path.with_file_name(name)
+    }
+
+    /// Puts a file in place, whole or not at all, with its owner and mode from the first moment.
+    pub fn write(&self, path: &Path, bytes: &[u8], owner: Ids, mode: u32) -> Result<()> {
+        let staged = self.path(&Self::staging(path));
+        let write = || -> io::Result<()> {
+            match fs::remove_file(&staged) {
+                Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+                _ => {}
+            }
+            let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&staged)?;
+            file.write_all(bytes)?;
+            fchown(&file, Some(Uid::from_raw(owner.uid)), Some(Gid::from_raw(owner.gid)))?;
+            file.set_permissions(fs::Permissions::from_mode(mode))?;
+            file.sync_all()?;
+            fs::rename(&staged, self.path(path))?;
+            sync_parent(&self.path(path))
+        };
+        write()
+            .inspect_err(|_| {
+                // A full disk must not keep half a file; what stands in the way of the removal
+                // is the error already reported.
+                let _ = fs::remove_file(&staged);
+            })
+            .with_context(|| format!("cannot write {}", path.display()))
+    }
+
+    /// Appends to a file of mode 0600 and waits until it is on the disk.
+    pub fn append(&self, path: &Path, bytes: &[u8]) -> Result<()> {
+        OpenOptions::new()
+            .append(true)
+            .create(true)
+            .mode(0o600)
+            .open(self.path(path))
+            .and_then(|mut file| file.write_all(bytes).and_then(|()| file.sync_data()))
+            .with_context(|| format!("cannot write {}", path.display()))
+    }
+
+    /// Makes a directory (its parents must exist), or gives one that exists this owner and mode.
+    pub fn directory(&self, path: &Path, owner: Ids, mode: u32) -> Result<()> {
+        let real = self.path(path);
+        let make = || -> io::Result<()> {
+            match fs::DirBuilder::new().mode(0o700).create(&real) {
+                Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(error),
+                _ => {}
+            }
+            let flags = nix::libc::O_DIRECTORY | nix::libc::O_NOFOLLOW;
+            let dir = OpenOptions::new().read(true).custom_flags(flags).open(&real)?;
+            fchown(dir.as_fd(), Some(Uid::from_raw(owner.uid)), Some(Gid::from_raw(owner.gid)))?;
+            dir.set_permissions(fs::Permissions::from_mode(mode))?;
+            sync_parent(&real)
+        };
+        make().with_context(|| format!("cannot make the directory {}", path.display()))
+    }
+
+    /// Removes a file; nothing happens when it is not there.
+    pub fn remove(&self, path: &Path) -> Result<()> {
+        match fs::remove_file(self.path(path)) {
+            Err(error) if !absent(&error) => {
+                Err(error).with_context(|| format!("cannot remove {}", path.display()))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Removes a directory if it is empty; says whether it is gone.
+    pub fn remove_empty(&self, path: &Path) -> Result<bool> {
+        match fs::remove_dir(self.path(path)) {
+            Ok(()) => Ok(true),
+            Err(error) if absent(&error) => Ok(true),
+            Err(error) if error.kind() == io::ErrorKind::DirectoryNotEmpty => Ok(false),
+            Err(error) => Err(error).with_context(|| format!("cannot remove {}", path.display())),
+        }
+    }
+
+    /// Removes a directory with all that is in it; a link is not followed.
+    pub fn remove_tree(&self, path: &Path) -> Result<()> {
+        match fs::remove_dir_all(self.path(path)) {
+            Err(error) if !absent(&error) => {
+                Err(error).with_context(|| format!("cannot remove {}", path.display()))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Renames within one file system.
+    pub fn rename(&self, from: &Path, to: &Path) -> Result<()> {
+        fs::rename(self.path(from), self.path(to))
+            .and_then(|()| sync_parent(&self.path(to)))
+            .with_context(|| format!("cannot rename {} to {}", from.display(), to.display()))
+    }
+
+    /// A directory for scratch files that only `owner` may enter; gone when the value is dropped.
+    pub fn scratch(&self, owner: Ids) -> Result<tempfile::TempDir> {
+        let dir = tempfile::Builder::new()
+            .prefix("redis-tp-")
+            .permissions(fs::Permissions::from_mode(0o700))
+            // Not TMPDIR: it may be the caller's own, closed to the server's user.
+            .tempdir_in("/tmp")
+            .context("cannot make a scratch directory")?;
+        let handle = File::open(dir.path())?;
+        fchown(&handle, Some(Uid::from_raw(owner.uid)), Some(Gid::from_raw(owner.gid)))?;
+        Ok(dir)
+    }
+
+    /// Opens a file for an advisory lock, making it with mode 0600.
+    pub fn lock_file(&self, path: &Path) -> Result<File> {
+        OpenOptions::new()
+            .read(true)
+            .write(true)
+            .create(true)
+            .truncate(false)
+            .mode(0o600)
+            .open(self.path(path))
+            .with_context(|| format!("cannot open the lock {}", path.display()))
+    }
+
+    /// The inode of an open file.
+    pub fn inode(&self, file: &File) -> Result<Option<u64>> {
+        Ok(Some(file.metadata()?.ino()))
+    }
+
+    /// Standard input to its end, for a password or a topology given by `-`.
+    pub fn stdin(&self) -> Result<String> {
+        let mut text = String::new();
+        io::stdin().take(1 << 20).read_to_string(&mut text).context("cannot read standard input")?;
+        Ok(text)
+    }
+
+    // ---- children ---------------------------------------------------------------------------
+
+    /// Finds a program on PATH, or at an absolute path.
+    pub fn which(&self, program: &str) -> Option<PathBuf> {
+        let path = std::env::var_os("PATH").unwrap_or_default();
+        let mut all = OsString::from(path);
+        // A student's shell under `su` may lack the directories that hold redis-server and dpkg.
+        all.push(":/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin");
+        which::which_in(program, Some(all), "/").ok()
+    }
+
+    /// Runs a child to its end. It gets a process group of its own, so that a Ctrl-C at the
+    /// terminal ends our run between two steps and not its package manager in the middle of one.
+    ///
+    /// # Errors
+    /// It could not be started, or passed its deadline. A status other than 0 is no error here.
+    pub fn run(&self, child: Child) -> Result<Done> {
+        let (name, deadline) = (child.program.display().to_string(), child.deadline);
+        let handle = start(child).with_context(|| format!("cannot run {name}"))?;
+        if handle.wait_timeout(deadline).with_context(|| format!("cannot wait for {name}"))?.is_none() {
+            handle.kill().with_context(|| format!("cannot end {name}"))?;
+            bail!("{name} did not end within {} s", deadline.as_secs());
+        }
+        finish(handle, &name)
+    }
+
+    /// Runs a child until `ready` says so, then ends it (none), or until it ends by itself.
+    ///
+    /// # Errors
+    /// It could not be started, or was neither ready nor gone at its deadline.
+    pub fn run_until(&self, child: Child, mut ready: impl FnMut() -> bool) -> Result<Option<Done>> {
+        let (name, deadline) = (child.program.display().to_string(), Instant::now() + child.deadline);
+        let handle = start(child).with_context(|| format!("cannot run {name}"))?;
+        loop {
+            if ready() {
+                handle
+                    .kill()
+                    .and_then(|()| handle.wait().map(drop))
+                    .with_context(|| format!("cannot end {name}"))?;
+                return Ok(None);
+            }
+            if handle.try_wait()?.is_some() {
+                return finish(handle, &name).map(Some);
+            }
+            if Instant::now() >= deadline || self.interrupted() {
+                handle
+                    .kill()
+                    .and_then(|()| handle.wait().map(drop))
+                    .with_context(|| format!("cannot end {name}"))?;
+                bail!("{name} was not ready in time");
+            }
+            std::thread::sleep(Duration::from_millis(1));
+        }
+    }
+
+    /// Replaces this process by another program, with one more variable in its environment.
+    /// Returns only if that failed.
+    pub fn exec(&self, program: &Path, args: &[String], env: Option<(&str, &Secret)>) -> anyhow::Error {
+        let mut command = std::process::Command::new(program);
+        command.args(args);
+        if let Some((name, value)) = env {
+            command.env(name, value.expose());
+        }
+        anyhow::Error::new(command.exec()).context(format!("cannot run {}", program.display()))
+    }
+
+    /// Sends a signal; a process that is gone already is no error.
+    pub fn signal(&self, pid: u32, signal: Signal) -> Result<()> {
+        match kill(Pid::from_raw(i32::try_from(pid)?), signal) {
+            Ok(()) | Err(nix::errno::Errno::ESRCH) => Ok(()),
+            Err(error) => Err(error).with_context(|| format!("cannot signal process {pid}")),
+        }
+    }
+
+    // ---- users, clock, environment ----------------------------------------------------------
+
+    /// The effective user of this process.
+    pub fn euid(&self) -> u32 {
+        Uid::effective().as_raw()
+    }
+
+    /// The numbers of a user and its primary group.
+    pub fn user(&self, name: &str) -> Result<Option<Ids>> {
+        let user = User::from_name(name).with_context(|| format!("cannot look up the user {name}"))?;
+        Ok(user.map(|user| Ids { uid: user.uid.as_raw(), gid: user.gid.as_raw() }))
+    }
+
+    /// The number of a group.
+    pub fn group(&self, name: &str) -> Result<Option<u32>> {
+        let group = Group::from_name(name).with_context(|| format!("cannot look up the group {name}"))?;
+        Ok(group.map(|group| group.gid.as_raw()))
+    }
+
+    /// The name of a user, or the number where there is none.
+    pub fn user_name(&self, uid: u32) -> String {
+        User::from_uid(Uid::from_raw(uid)).ok().flatten().map_or_else(|| uid.to_string(), |user| user.name)
+    }
+
+    /// A variable of our environment, if it is set and not empty.
+    pub fn env(&self, name: &str) -> Option<String> {
+        std::env::var(name).ok().filter(|value| !value.is_empty())
+    }
+
+    /// Seconds since 1970.
+    pub fn unix_time(&self) -> u64 {
+        SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs())
+    }
+
+    /// A point on the monotonic clock.
+    pub fn now(&self) -> Instant {
+        Instant::now()
+    }
+
+    /// Sleeps, but not through an interruption.
+    pub fn sleep(&self, duration: Duration) {
+        let end = Instant::now() + duration;
+        while !self.interrupted() {
+            let left = end.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                return;
+            }
+            std::thread::sleep(left.min(Duration::from_millis(20)));
+        }
+    }
+
+    /// Asks again and again, at growing intervals from 1 to 25 ms, until there is an answer or the
+    /// deadline has passed (none).
+    ///
+    /// # Errors
+    /// What `ask` returns, and an interruption.
+    pub fn poll<T>(
+        &self,
+        deadline: Duration,
+        mut ask: impl FnMut() -> Result<Option<T>>,
+    ) -> Result<Option<T>> {
+        let end = Instant::now() + deadline;
+        let mut pause = Duration::from_millis(1);
+        loop {
+            if let Some(answer) = ask()? {
+                return Ok(Some(answer));
+            }
+            if self.interrupted() {
+                bail!("interrupted");
+            }
+            if Instant::now() >= end {
+                return Ok(None);
+            }
+            std::thread::sleep(pause);
+            pause = (pause * 2).min(Duration::from_millis(25));
+        }
+    }
+
+    /// 256 bits from the kernel, as 64 hexadecimal digits.
+    pub fn generate_password(&self) -> Result<Secret> {
+        Ok(Secret::new(self.random_hex(32)?))
+    }
+
+    /// Random bytes from the kernel, in hexadecimal digits.
+    pub fn random_hex(&self, bytes: usize) -> Result<String> {
+        let mut raw = vec![0; bytes];
+        File::open("/dev/urandom")
+            .and_then(|mut source| source.read_exact(&mut raw))
+            .context("cannot read /dev/urandom")?;
+        Ok(raw.iter().map(|byte| format!("{byte:02x}")).collect())
+    }
+
+    /// From now on SIGINT, SIGTERM and SIGHUP only raise a flag; the run ends between two steps.
+    pub fn catch_signals(&self) -> Result<()> {
+        use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
+        for signal in [SIGINT, SIGTERM, SIGHUP] {
+            signal_hook::flag::register(signal, Arc::clone(&self.interrupted))
+                .context("cannot catch signals")?;
+        }
+        Ok(())
+    }
+
+    /// Whether a signal asked us to end.
+    pub fn interrupted(&self) -> bool {
+        self.interrupted.load(Ordering::Relaxed)
+    }
+
+    /// From now on an interruption is forgotten: the way back must be walked to its end.
+    pub fn ignore_interruption(&self) {
+        self.interrupted.store(false, Ordering::Relaxed);
+    }
+
+    // ---- sockets ----------------------------------------------------------------------------
+
+    /// Connects to a Redis server, without a word said yet (no AUTH, no CLIENT SETINFO).
+    pub fn connect(&self, host: &str, port: u16, timeout: Duration) -> redis::RedisResult<redis::Connection> {
+        let settings = redis::RedisConnectionInfo::default().set_skip_set_lib_name();
+        let info =
+            redis::IntoConnectionInfo::into_connection_info((host, port))?.set_redis_settings(settings);
+        let connection = redis::Client::open(info)?.get_connection_with_timeout(timeout)?;
+        connection.set_read_timeout(Some(timeout))?;
+        connection.set_write_timeout(Some(timeout))?;
+        Ok(connection)
+    }
+
+    /// Whether an address can be bound on this machine: an absent address, or IPv6 switched off,
+    /// is not. Nothing listens on it afterwards.
+    pub fn can_bind(&self, address: std::net::IpAddr) -> bool {
+        std::net::UdpSocket::bind((address, 0)).is_ok()
+    }
+
+    /// A datagram socket at `path`, for systemd's notification protocol (sd_notify(3)).
+    pub fn datagram(&self, path: &Path) -> Result<std::os::unix::net::UnixDatagram> {
+        let socket = std::os::unix::net::UnixDatagram::bind(path)
+            .with_context(|| format!("cannot bind {}", path.display()))?;
+        fs::set_permissions(path, fs::Permissions::from_mode(0o666))?;
+        socket.set_nonblocking(true)?;
+        Ok(socket)
+    }
+}
+
+fn start(child: Child) -> io::Result<duct::Handle> {
+    let Child { program, args, env, stdin, user, umask, .. } = child;
+    let mut vars: Vec<(OsString, OsString)> = vec![
+        ("PATH".into(), "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin".into()),
+        ("LC_ALL".into(), "C.UTF-8".into()),
+        ("HOME".into(), "/root".into()),
+    ];
+    vars.extend(env.into_iter().map(|(name, value)| (OsString::from(name), value)));
+    let expression = duct::cmd(program, args)
+        .full_env(vars)
+        .dir("/")
+        .stdout_capture()
+        .stderr_capture()
+        .unchecked()
+        .before_spawn(move |command| {
+            command.process_group(0);
+            if let Some(ids) = user {
+                command.gid(ids.gid).uid(ids.uid);
+            }
+            Ok(())
+        });
+    let expression = match stdin {
+        Some(bytes) => expression.stdin_bytes(bytes),
+        None => expression.stdin_null(),
+    };
+    let before = umask.then(|| nix::sys::stat::umask(nix::sys::stat::Mode::from_bits_truncate(0o027)));
+    let started = expression.start();
+    if let Some(mask) = before {
+        nix::sys::stat::umask(mask);
+    }
+    started
+}
+
+fn finish(handle: duct::Handle, name: &str) -> Result<Done> {
+    let output = handle.into_output().with_context(|| format!("cannot read what {name} printed"))?;
+    Ok(Done {
+        code: output.status.code(),
+        stdout: String::from_utf8_lossy(&output.stdout).into_owned(),
+        stderr: String::from_utf8_lossy(&output.stderr).into_owned(),
+    })
+}
+
+fn absent(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory)
+}
+
+fn sync_parent(path: &Path) -> io::Result<()> {
+    match path.parent() {
+        Some(parent) => File::open(parent)?.sync_all(),
+        None => Ok(()),
+    }
+}

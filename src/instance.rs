@@ -1,0 +1,347 @@
+//! An instance as wanted, with every default filled in: what the planner, the renderer and the
+//! checks work on.
+
+use std::path::{Path, PathBuf};
+
+use anyhow::Result;
+use serde::{Deserialize, Serialize};
+
+use crate::conf::{self, Conf};
+use crate::engine::{Engine, Version};
+use crate::exit::Fault;
+use crate::runtime::Runtime;
+use crate::secret::Secret;
+use crate::secrets::Secrets;
+use crate::state::Kept;
+use crate::templates::{self, ConfContext};
+use crate::topology::{Bind, Name, Named, ReplicaOf, Section, Topology};
+use crate::wire::Address;
+
+/// One redis-server as wanted.
+#[derive(Clone, Debug)]
+pub struct Instance {
+    /// Its name.
+    pub name: Name,
+    /// Redis or Valkey.
+    pub engine: Engine,
+    /// Who keeps it running.
+    pub runtime: Runtime,
+    /// Its port.
+    pub port: u16,
+    /// The addresses it listens on; none for the loopback default.
+    pub bind: Option<Vec<Bind>>,
+    /// Whether it refuses other machines while it has no password.
+    pub protected_mode: bool,
+    /// Its data directory.
+    pub dir: PathBuf,
+    /// Its log.
+    pub logfile: PathBuf,
+    /// Its pid file.
+    pub pidfile: PathBuf,
+    /// Its configuration file.
+    pub conf: PathBuf,
+    /// Its unit.
+    pub unit: String,
+    /// What clients must say.
+    pub requirepass: Option<Secret>,
+    /// What it says to its master.
+    pub masterauth: Option<Secret>,
+    /// Whom it follows.
+    pub upstream: Option<Upstream>,
+    /// Every other directive of its section.
+    pub directives: Vec<Named>,
+}
+
+/// The master of a replica.
+#[derive(Clone, Debug)]
+pub struct Upstream {
+    /// Where it listens.
+    pub address: Address,
+    /// Its name, if it is an instance of this machine.
+    pub instance: Option<Name>,
+}
+
+/// What is needed to start, stop and talk to an instance: the object of a step.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Target {
+    /// The instance.
+    pub name: Name,
+    /// Redis or Valkey.
+    pub engine: Engine,
+    /// Who keeps it running.
+    pub runtime: Runtime,
+    /// Where it is reached.
+    pub address: Address,
+    /// What it wants to hear.
+    pub password: Option<Secret>,
+    /// Whether it is a copy of another, so that losing its data loses nothing.
+    pub replica: bool,
+}
+
+impl Target {
+    /// Its unit.
+    pub fn unit(&self) -> String {
+        self.engine.unit(self.name.as_str())
+    }
+
+    /// Its configuration file.
+    pub fn conf(&self) -> PathBuf {
+        self.engine.conf(self.name.as_str())
+    }
+
+    /// Its pid file.
+    pub fn pidfile(&self) -> PathBuf {
+        self.engine.pidfile(self.name.as_str())
+    }
+
+    /// An instance that only our record knows.
+    pub fn of_record(name: &Name, kept: &Kept, password: Option<Secret>) -> Self {
+        Self {
+            name: name.clone(),
+            engine: kept.engine,
+            runtime: kept.runtime,
+            address: Address { host: kept.address.clone(), port: kept.port },
+            password,
+            replica: kept.replica,
+        }
+    }
+}
+
+impl Instance {
+    /// Fills in the defaults of every section.
+    pub fn resolve(topology: &Topology, secrets: &Secrets, runtime: Runtime) -> Vec<Self> {
+        let one = |section: &Section| {
+            let name = section.name.as_str();
+            let engine = topology.engine;
+            let requirepass = inline(section, "requirepass").or_else(|| secrets.password.clone());
+            let upstream = section.replicaof.as_ref().map(|of| upstream(topology, of));
+            let masterauth = inline(section, "masterauth").or_else(|| match &section.replicaof {
+                Some(ReplicaOf::Remote { .. }) => secrets.upstream.get(&section.name).cloned(),
+                Some(ReplicaOf::Instance(of)) => topology
+                    .instance(of.as_str())
+                    .and_then(|master| inline(master, "requirepass"))
+                    .or_else(|| secrets.password.clone()),
+                // A master may have to follow one of its replicas after a failover.
+                None => requirepass.clone(),
+            });
+            Self {
+                name: section.name.clone(),
+                engine,
+                runtime,
+                port: section.port,
+                bind: section.bind.clone(),
+                protected_mode: section.protected_mode.unwrap_or(true),
+                dir: section.dir.clone().unwrap_or_else(|| engine.data(name)),
+                logfile: section.logfile.clone().unwrap_or_else(|| engine.logfile(name)),
+                pidfile: engine.pidfile(name),
+                conf: engine.conf(name),
+                unit: engine.unit(name),
+                requirepass,
+                masterauth,
+                upstream,
+                directives: section
+                    .directives
+                    .iter()
+                    .filter(|named| !typed_secret(&named.name))
+                    .cloned()
+                    .collect(),
+            }
+        };
+        topology.instances.iter().map(one).collect()
+    }
+
+    /// Where this machine reaches it.
+    pub fn address(&self) -> Address {
+        Address { host: reach(self.bind.as_deref()), port: self.port }
+    }
+
+    /// What steps need of it.
+    pub fn target(&self) -> Target {
+        Target {
+            name: self.name.clone(),
+            engine: self.engine,
+            runtime: self.runtime,
+            address: self.address(),
+            password: self.requirepass.clone(),
+            replica: self.upstream.is_some(),
+        }
+    }
+
+    /// What our record keeps of it.
+    pub fn record(&self) -> Kept {
+        Kept {
+            engine: self.engine,
+            runtime: self.runtime,
+            port: self.port,
+            address: self.address().host,
+            replica: self.upstream.is_some(),
+            dir: self.dir.clone(),
+            logfile: self.logfile.clone(),
+            active: true,
+        }
+    }
+
+    /// The addresses that the file names: those wanted, or loopback, in words that this version knows
+    /// (`-::1` came with 6.2).
+    pub fn binds(&self, version: Version) -> Vec<Bind> {
+        let default = if version < Version::new(6, 2) { "127.0.0.1 ::1" } else { "127.0.0.1 -::1" };
+        self.bind
+            .clone()
+            .unwrap_or_else(|| default.split(' ').filter_map(|word| Bind::parse(word).ok()).collect())
+    }
+
+    /// Whether other machines can reach it.
+    pub fn is_exposed(&self) -> bool {
+        self.bind.as_ref().is_some_and(|binds| !binds.iter().all(Bind::is_loopback))
+    }
+
+    /// The configuration file as wanted. `kept` are lines of another's hand that stay.
+    pub fn configuration(&self, topology: &Path, version: Version, kept: &[Hand]) -> Result<String> {
+        let hand = |name: &str| kept.iter().find(|hand| hand.directive == name);
+        let word = |name: &str, ours: String| match hand(name) {
+            Some(Hand { lines, .. }) => lines.first().cloned().unwrap_or(ours),
+            None => ours,
+        };
+        let optional = |name: &str, ours: Option<String>| match hand(name) {
+            Some(Hand { lines, .. }) => lines.first().cloned(),
+            None => ours,
+        };
+        let secret = |secret: &Option<Secret>| secret.as_ref().map(|secret| conf::quote(secret.expose()));
+        let ours = |name: &str| hand(name).is_none();
+        let binds: Vec<String> = self.binds(version).iter().map(ToString::to_string).collect();
+        let named = |name: &str| self.directives.iter().any(|named| named.name == name);
+        let context = ConfContext {
+            name: self.name.to_string(),
+            topology: topology.display().to_string(),
+            bind: word("bind", binds.join(" ")),
+            protected_mode: match word("protected-mode", yes_no(self.protected_mode).into()).as_str() {
+                "no" => "no",
+                _ => "yes",
+            },
+            port: word("port", self.port.to_string()).parse().unwrap_or(self.port),
+            requirepass: optional("requirepass", secret(&self.requirepass)),
+            masterauth: optional("masterauth", secret(&self.masterauth)),
+            replicaof: optional(
+                "replicaof",
+                self.upstream
+                    .as_ref()
+                    .map(|of| format!("{} {}", conf::quote(&of.address.host), of.address.port)),
+            ),
+            dir: word("dir", self.dir.display().to_string()),
+            logfile: word("logfile", self.logfile.display().to_string()),
+            pidfile: word("pidfile", self.pidfile.display().to_string()),
+            defaults: DEFAULTS
+                .iter()
+                .filter(|(name, _)| ours(name) && !named(name))
+                .map(|(name, value)| format!("{name} {value}"))
+                .collect(),
+            directives: self.directives.iter().filter(|named| ours(&named.name)).flat_map(lines).collect(),
+            kept: kept
+                .iter()
+                .filter(|hand| !TEMPLATED.contains(&hand.directive.as_str()))
+                .flat_map(|hand| hand.lines.iter().map(move |line| format!("{} {line}", hand.directive)))
+                .collect(),
+        };
+        let replica = self.upstream.is_some() || context.replicaof.is_some();
+        templates::configuration(&context, replica)
+    }
+}
+
+/// A directive that somebody set by hand and that stays: its lines, without the name; none when the
+/// hand took it away.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Hand {
+    /// The directive.
+    pub directive: String,
+    /// What stands behind it, quoted as it must be in a file.
+    pub lines: Vec<String>,
+}
+
+impl Hand {
+    /// A directive as a file has it.
+    pub fn of(conf: &Conf, directive: &str) -> Self {
+        let same = |line: &&conf::Directive| crate::directives::canonical(&line.name) == directive;
+        let lines = conf.directives.iter().filter(same).map(|line| conf::quote_all(&line.args)).collect();
+        Self { directive: directive.to_owned(), lines }
+    }
+}
+
+/// The lines of a directive. Redis before 7.0 ignores a `save` with several pairs in silence, so each
+/// pair gets its own.
+fn lines(named: &Named) -> Vec<String> {
+    let line = |args: &[String]| format!("{} {}", named.name, conf::quote_all(args));
+    match named.name.as_str() {
+        "save" if named.args.len() > 2 => named.args.chunks(2).map(line).collect(),
+        _ => vec![line(&named.args)],
+    }
+}
+
+/// What we set unless the topology says otherwise. A first link waits 5 s for more replicas by
+/// default, and a chain of two 10 s; with 0 it takes some 20 ms. The snapshots are the defaults of
+/// Redis 6.2 and later; 6.0 takes none unless it is told to.
+const DEFAULTS: [(&str, &str); 4] =
+    [("repl-diskless-sync-delay", "0"), ("save", "3600 1"), ("save", "300 100"), ("save", "60 10000")];
+
+/// The directives that the templates name themselves.
+const TEMPLATED: [&str; 9] =
+    ["bind", "protected-mode", "port", "requirepass", "masterauth", "replicaof", "dir", "logfile", "pidfile"];
+
+fn typed_secret(name: &str) -> bool {
+    matches!(name, "requirepass" | "masterauth")
+}
+
+fn inline(section: &Section, name: &str) -> Option<Secret> {
+    section.directives.iter().rev().find(|named| named.name == name)?.args.first().map(Secret::new)
+}
+
+fn upstream(topology: &Topology, of: &ReplicaOf) -> Upstream {
+    match of {
+        ReplicaOf::Remote { host, port } => {
+            Upstream { address: Address { host: host.clone(), port: *port }, instance: None }
+        }
+        ReplicaOf::Instance(name) => {
+            let master = topology.instance(name.as_str());
+            let bind = master.and_then(|master| master.bind.as_deref());
+            let port = master.map_or(0, |master| master.port);
+            Upstream { address: Address { host: reach(bind), port }, instance: Some(name.clone()) }
+        }
+    }
+}
+
+/// The best of several addresses to reach a server under: loopback if it listens there.
+fn reach(bind: Option<&[Bind]>) -> String {
+    let all: Vec<String> = bind.unwrap_or_default().iter().map(Bind::reach).collect();
+    let loopback = all.iter().find(|address| *address == "127.0.0.1");
+    loopback.or(all.first()).cloned().unwrap_or_else(|| "127.0.0.1".into())
+}
+
+/// `yes` or `no`.
+pub fn yes_no(flag: bool) -> &'static str {
+    if flag { "yes" } else { "no" }
+}
+
+/// Refuses what would let anybody in: an instance that other machines reach and that asks for no
+/// password, and a password in a topology that others can read.
+///
+/// # Errors
+/// A [`Fault`] with the cure.
+pub fn refuse_open_doors(instances: &[Instance]) -> Result<(), Fault> {
+    for instance in instances {
+        if instance.is_exposed() && instance.requirepass.is_none() {
+            let binds: Vec<String> = instance
+                .bind
+                .iter()
+                .flatten()
+                .filter(|bind| !bind.is_loopback())
+                .map(ToString::to_string)
+                .collect();
+            return Err(Fault::refused(format!(
+                "[{}] would listen on {} without a password: anybody who reaches this machine could take it over",
+                instance.name,
+                binds.join(" ")
+            ))
+            .hint("let redis-tp make a password (leave --no-password and `password = none` away), or give your own:\nredis-tp install --password-file FILE"));
+        }
+    }
+    Ok(())
+}

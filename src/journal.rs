@@ -1,0 +1,406 @@
+//! The journal: a line on disk before each effect, enough to undo it; and the lock that lets one run
+//! at a time change the machine.
+//!
+//! Every run has a directory `/var/lib/redis-tp/runs/NNNNNN` with its `journal` (a JSON object a
+//! line) and copies of what it replaced. A journal without an `end` line is open: its run was killed.
+
+use std::fs::{File, TryLockError};
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result, bail};
+use serde::{Deserialize, Serialize};
+
+use crate::engine::Engine;
+use crate::exit::{Code, Fault};
+use crate::host::{Host, Ids, Stat};
+use crate::instance::Target;
+use crate::state::{DIR, SCHEMA};
+
+/// How many finished runs are kept for `rollback`.
+const HISTORY: usize = 10;
+
+/// How to undo one effect. Undoing twice does no more than undoing once.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "undo", rename_all = "kebab-case")]
+pub enum Undo {
+    /// Put a file back, or take it away where there was none.
+    File {
+        /// Its path.
+        path: PathBuf,
+        /// What stood there.
+        before: Option<Saved>,
+    },
+    /// Give a directory its owner and mode back, or take it away.
+    Directory {
+        /// Its path.
+        path: PathBuf,
+        /// What it was; none when it was not there.
+        before: Option<Stat>,
+        /// What is in it is a copy and may go.
+        copy: bool,
+    },
+    /// Stop an instance that did not run.
+    Stop {
+        /// The instance.
+        target: Target,
+    },
+    /// Start an instance again that ran, with its former files; after all of these are back.
+    Start {
+        /// The instance.
+        target: Target,
+    },
+    /// Start a unit again that ran.
+    StartUnit {
+        /// The unit.
+        unit: String,
+    },
+    /// Stop a unit that did not run.
+    StopUnit {
+        /// The unit.
+        unit: String,
+    },
+    /// Enable or disable a unit, as it was.
+    Enabled {
+        /// The unit.
+        unit: String,
+        /// Whether it was enabled.
+        before: bool,
+    },
+    /// Let systemd read its files again, after all of these are back.
+    Reload,
+    /// Purge what an apt run of ours installed; apt's own history names it by this mark.
+    Packages {
+        /// Redis or Valkey.
+        engine: Engine,
+        /// The mark on apt's command line.
+        mark: String,
+    },
+}
+
+/// A copy of a file that was replaced.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Saved {
+    /// Where the copy is.
+    pub copy: PathBuf,
+    /// The file's mode.
+    pub mode: u32,
+    /// The file's owner.
+    pub ids: Ids,
+}
+
+/// How a run ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum End {
+    /// All steps done.
+    Done,
+    /// All steps undone.
+    Undone,
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(untagged)]
+enum Line {
+    Head {
+        journal: u32,
+        run: u32,
+        command: String,
+        time: u64,
+    },
+    End {
+        end: End,
+    },
+    /// From here on steps cannot be undone (a purge): an interrupted run is finished, not undone.
+    NoReturn {
+        no_return: bool,
+    },
+    Undo(Undo),
+}
+
+/// A run's journal, read back.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Record {
+    /// The number of the run.
+    pub run: u32,
+    /// The command that it was.
+    pub command: String,
+    /// Seconds since 1970.
+    pub time: u64,
+    /// The effects that may have happened, in order.
+    pub undo: Vec<Undo>,
+    /// How it ended; none for an open one.
+    pub end: Option<End>,
+    /// It had begun to do what cannot be undone.
+    pub no_return: bool,
+}
+
+impl Record {
+    /// Reads a journal. The last line may be torn: its effect had not begun.
+    ///
+    /// # Errors
+    /// What is no journal, or one of a later redis-tp.
+    pub fn parse(text: &str) -> Result<Self> {
+        let whole = text.rfind('\n').map_or("", |end| text.get(..=end).unwrap_or_default());
+        let mut lines = whole.lines().enumerate();
+        let Some((_, head)) = lines.next() else { bail!("it is empty") };
+        let mut record = match serde_json::from_str(head).context("line 1 is not the head of a journal")? {
+            Line::Head { journal, .. } if journal > SCHEMA => {
+                bail!("it is of a later redis-tp (format {journal}, this one knows {SCHEMA}): use that one")
+            }
+            Line::Head { run, command, time, .. } => {
+                Self { run, command, time, undo: Vec::new(), end: None, no_return: false }
+            }
+            _ => bail!("line 1 is not the head of a journal"),
+        };
+        for (index, line) in lines {
+            match serde_json::from_str(line)
+                .with_context(|| format!("line {} is not of a journal", index + 1))?
+            {
+                Line::Undo(undo) => record.undo.push(undo),
+                Line::End { end } => record.end = Some(end),
+                Line::NoReturn { no_return } => record.no_return |= no_return,
+                Line::Head { .. } => bail!("line {} is a second head", index + 1),
+            }
+        }
+        Ok(record)
+    }
+}
+
+/// The journal of the run in progress.
+#[derive(Debug)]
+pub struct Journal {
+    dir: PathBuf,
+    copies: usize,
+    /// The number of the run.
+    pub run: u32,
+    /// Whether any effect has been announced.
+    pub begun: bool,
+    command: String,
+}
+
+impl Journal {
+    /// A journal for a run; nothing is on disk before the first effect.
+    pub fn new(host: &Host, command: &str) -> Result<Self> {
+        let run = runs(host)?.last().map_or(1, |last| last + 1);
+        Ok(Self { dir: run_dir(run), copies: 0, run, begun: false, command: command.to_owned() })
+    }
+
+    /// Announces an effect; when this returns, the line is on the disk.
+    pub fn announce(&mut self, host: &Host, undo: Undo) -> Result<()> {
+        self.line(host, &Line::Undo(undo))
+    }
+
+    /// Announces an effect on a file, and keeps a copy of what stands there.
+    pub fn announce_file(&mut self, host: &Host, path: &Path) -> Result<()> {
+        self.begin(host)?;
+        let before = match (host.stat(path)?, host.read(path)?) {
+            (Some(stat), Some(bytes)) => {
+                self.copies += 1;
+                let copy = self.dir.join(self.copies.to_string());
+                host.write(&copy, &bytes, Ids::ROOT, 0o600)?;
+                Some(Saved { copy, mode: stat.mode, ids: Ids { uid: stat.uid, gid: stat.gid } })
+            }
+            _ => None,
+        };
+        self.announce(host, Undo::File { path: path.to_path_buf(), before })
+    }
+
+    /// Says that what follows cannot be undone.
+    pub fn no_return(&mut self, host: &Host) -> Result<()> {
+        self.line(host, &Line::NoReturn { no_return: true })
+    }
+
+    /// Closes the journal.
+    pub fn end(&mut self, host: &Host, end: End) -> Result<()> {
+        if self.begun {
+            self.line(host, &Line::End { end })?;
+            forget_old(host)?;
+        }
+        Ok(())
+    }
+
+    fn begin(&mut self, host: &Host) -> Result<()> {
+        if !self.begun {
+            host.directory(&Path::new(DIR).join("runs"), Ids::ROOT, 0o700)?;
+            host.directory(&self.dir, Ids::ROOT, 0o700)?;
+            self.begun = true;
+            let head = Line::Head {
+                journal: SCHEMA,
+                run: self.run,
+                command: self.command.clone(),
+                time: host.unix_time(),
+            };
+            self.line(host, &head)?;
+        }
+        Ok(())
+    }
+
+    fn line(&mut self, host: &Host, line: &Line) -> Result<()> {
+        self.begin(host)?;
+        let mut text = serde_json::to_string(line)?;
+        text.push('\n');
+        host.append(&self.dir.join("journal"), text.as_bytes())
+    }
+}
+
+/// Closes the journal of an earlier run.
+pub fn close(host: &Host, run: u32, end: End) -> Result<()> {
+    // A torn last line would swallow the one that follows it.
+    let path = run_dir(run).join("journal");
+    let torn = host.text(&path)?.is_some_and(|text| !text.is_empty() && !text.ends_with('\n'));
+    if torn {
+        let text = host.text(&path)?.unwrap_or_default();
+        let whole = text.rfind('\n').map_or("", |end| text.get(..=end).unwrap_or_default());
+        host.write(&path, whole.as_bytes(), Ids::ROOT, 0o600)?;
+    }
+    let mut line = serde_json::to_string(&Line::End { end })?;
+    line.push('\n');
+    host.append(&path, line.as_bytes())
+}
+
+/// The run that was killed, if one was.
+///
+/// # Errors
+/// A journal that cannot be read, named with what to do.
+pub fn open_run(host: &Host) -> Result<Option<Record>> {
+    let Some(last) = runs(host)?.pop() else { return Ok(None) };
+    // A run killed before its first line is on the disk has done nothing.
+    let Some(record) = read(host, last)? else {
+        host.remove_tree(&run_dir(last))?;
+        return Ok(None);
+    };
+    Ok((record.end.is_none()).then_some(record))
+}
+
+/// The last run that was done and not undone.
+///
+/// # Errors
+/// A journal that cannot be read.
+pub fn last_done(host: &Host) -> Result<Option<Record>> {
+    for run in runs(host)?.into_iter().rev() {
+        if let Some(record) = read(host, run)?.filter(|record| record.end == Some(End::Done)) {
+            return Ok(Some(record));
+        }
+    }
+    Ok(None)
+}
+
+fn read(host: &Host, run: u32) -> Result<Option<Record>> {
+    let path = run_dir(run).join("journal");
+    let Some(text) = host.text(&path)?.filter(|text| text.contains('\n')) else { return Ok(None) };
+    let cure = || {
+        Fault::refused(format!("{} cannot be read", path.display())).hint(format!(
+            "look at it, and if nothing in it matters to you, move it away:\nmv {} /root/",
+            run_dir(run).display()
+        ))
+    };
+    Record::parse(&text).map(Some).map_err(|error| anyhow::Error::new(cure()).context(format!("{error:#}")))
+}
+
+/// The numbers of the runs that are on disk, in order.
+fn runs(host: &Host) -> Result<Vec<u32>> {
+    let names = host.list(&Path::new(DIR).join("runs"))?;
+    let mut runs: Vec<u32> = names.iter().filter_map(|name| name.parse().ok()).collect();
+    runs.sort_unstable();
+    Ok(runs)
+}
+
+fn run_dir(run: u32) -> PathBuf {
+    Path::new(DIR).join("runs").join(format!("{run:06}"))
+}
+
+fn forget_old(host: &Host) -> Result<()> {
+    let runs = runs(host)?;
+    for run in runs.iter().take(runs.len().saturating_sub(HISTORY)) {
+        host.remove_tree(&run_dir(*run))?;
+    }
+    Ok(())
+}
+
+/// The right to change the machine; given back when it is dropped.
+#[derive(Debug)]
+pub struct Lock {
+    _file: File,
+}
+
+impl Lock {
+    /// Takes the lock, and makes our state directory for it.
+    ///
+    /// # Errors
+    /// Another run holds it (exit code 6), named by its process.
+    pub fn take(host: &Host) -> Result<Self> {
+        let path = Path::new(DIR).join("lock");
+        loop {
+            if host.stat(Path::new(DIR))?.is_none() {
+                host.directory(Path::new(DIR), Ids::ROOT, 0o700)?;
+            }
+            let file = host.lock_file(&path)?;
+            match file.try_lock() {
+                Ok(()) => {}
+                Err(TryLockError::WouldBlock) => return Err(held(host, &path).into()),
+                Err(TryLockError::Error(error)) => return Err(error).context("cannot lock"),
+            }
+            // The run before may have purged the directory between our open and our lock.
+            let same = host.inode(&file)? == host.stat(&path)?.map(|stat| stat.inode);
+            if same {
+                return Ok(Self { _file: file });
+            }
+        }
+    }
+
+    /// Gives the lock back, and takes the state directory away if this run left nothing in it.
+    pub fn release(self, host: &Host) -> Result<()> {
+        let dir = Path::new(DIR);
+        let runs = dir.join("runs");
+        if host.list(&runs)?.is_empty() {
+            host.remove_empty(&runs)?;
+        }
+        if host.list(dir)? == ["lock"] {
+            host.remove(&dir.join("lock"))?;
+            host.remove_empty(dir)?;
+        }
+        Ok(())
+    }
+}
+
+fn held(host: &Host, path: &Path) -> Fault {
+    let inode = host.stat(path).ok().flatten().map_or(0, |stat| stat.inode);
+    let locks = host.text(Path::new("/proc/locks")).ok().flatten().unwrap_or_default();
+    let pid = locks
+        .lines()
+        .find(|line| line.contains(&format!(":{inode} ")))
+        .and_then(|line| line.split_whitespace().nth(4));
+    let who = pid.map_or_else(String::new, |pid| format!(" (pid {pid})"));
+    Fault::new(Code::Locked, format!("another redis-tp is at work on this machine{who}"))
+        .hint("wait until it has ended, and run this again")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const HEAD: &str = "{\"journal\":1,\"run\":3,\"command\":\"install\",\"time\":0}\n";
+
+    #[test]
+    fn a_torn_last_line_is_an_effect_that_had_not_begun() {
+        let text = format!("{HEAD}{{\"undo\":\"reload\"}}\n{{\"undo\":\"enab");
+        let record = Record::parse(&text).unwrap();
+        assert_eq!((record.undo, record.end), (vec![Undo::Reload], None));
+    }
+
+    #[test]
+    fn what_is_no_journal_is_refused() {
+        for bad in [
+            "",
+            "\n",
+            "{}\n",
+            "[]\n",
+            "{\"undo\":\"reload\"}\n",
+            "{\"journal\":99,\"run\":1,\"command\":\"x\",\"time\":0}\n",
+        ] {
+            assert!(Record::parse(bad).is_err(), "{bad:?}");
+        }
+        assert!(Record::parse(&format!("{HEAD}{{\"undo\":\"explode\"}}\n")).is_err());
+        assert!(Record::parse(&format!("{HEAD}{HEAD}")).is_err());
+    }
+}

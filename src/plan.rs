@@ -1,0 +1,396 @@
+//! From what is wanted and what is there to an ordered list of steps. Pure: no file, no child, no
+//! clock. Dry run, diff, explanation and test vector are all this same data.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use anyhow::Result;
+use serde::Serialize;
+
+use crate::conf::Difference;
+use crate::engine::{Engine, Version};
+use crate::facts::{Facts, Role};
+use crate::host::Kind;
+use crate::instance::{Instance, Target};
+use crate::runtime::{Runtime, process, systemd};
+use crate::secrets::Secrets;
+use crate::state::{Kept, UnitBefore};
+use crate::step::{Body, Candidate, Origin, Owner, Step};
+use crate::topology::{Name, Topology};
+
+mod change;
+mod leave;
+mod refuse;
+
+pub use leave::{leave, removal};
+
+use change::Change;
+
+/// Everything that is wanted.
+#[derive(Debug)]
+pub struct Wanted<'a> {
+    /// The topology, parsed.
+    pub topology: &'a Topology,
+    /// Its text, if the file on disk has to become that.
+    pub text: Option<&'a str>,
+    /// Its instances with their defaults.
+    pub instances: &'a [Instance],
+    /// Their passwords.
+    pub secrets: &'a Secrets,
+    /// Take our value where somebody edited a file by hand.
+    pub overwrite: bool,
+    /// Take the data of instances that are no longer wanted, too.
+    pub purge: bool,
+}
+
+/// What is to be done, and what there is to say.
+#[derive(Clone, Debug, Default, Serialize)]
+pub struct Plan {
+    /// The steps in their order.
+    pub steps: Vec<Step>,
+    /// What differs and stays as it is.
+    pub notes: Vec<Note>,
+    /// What our record will say of instances afterwards.
+    #[serde(skip)]
+    pub record: BTreeMap<Name, Kept>,
+    /// How units are now, for the day they are to be so again.
+    #[serde(skip)]
+    pub units: BTreeMap<String, UnitBefore>,
+    /// Our state directory goes, too.
+    #[serde(skip)]
+    pub forget: bool,
+}
+
+impl Plan {
+    /// Whether there is nothing to do.
+    pub fn is_empty(&self) -> bool {
+        self.steps.is_empty()
+    }
+
+    /// Whether somebody's hand made the machine differ from the topology.
+    pub fn has_drift(&self) -> bool {
+        self.notes.iter().any(|note| !matches!(note, Note::LinkDown { .. }))
+    }
+}
+
+/// Something that a run sees and leaves alone.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(tag = "note", rename_all = "kebab-case")]
+pub enum Note {
+    /// A directive that somebody changed by hand.
+    Edited {
+        /// The instance.
+        instance: Name,
+        /// The file.
+        file: PathBuf,
+        /// The directive, and both values.
+        difference: Difference,
+    },
+    /// A file of ours that somebody changed by hand.
+    FileEdited {
+        /// The file.
+        file: PathBuf,
+    },
+    /// A replica that was promoted: it is a master now.
+    Promoted {
+        /// The instance.
+        instance: Name,
+        /// The master that the topology names.
+        wanted: String,
+    },
+    /// An instance that now follows another server than the topology says.
+    Follows {
+        /// The instance.
+        instance: Name,
+        /// Whom it follows.
+        now: String,
+        /// Whom the topology names.
+        wanted: String,
+    },
+    /// A replica without a link, for a reason that no step of ours cures.
+    LinkDown {
+        /// The instance.
+        instance: Name,
+    },
+}
+
+impl std::fmt::Display for Note {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Edited { instance, file, difference } => write!(
+                f,
+                "{instance}: {} in {} was changed by hand: {} there, {} in the topology; kept",
+                difference.directive,
+                file.display(),
+                difference.there,
+                difference.wanted
+            ),
+            Self::FileEdited { file } => write!(f, "{} was changed by hand; kept", file.display()),
+            Self::Promoted { instance, wanted } => {
+                write!(
+                    f,
+                    "{instance}: was promoted and is a master now (the topology says replica of {wanted}); left as it is"
+                )
+            }
+            Self::Follows { instance, now, wanted } => {
+                write!(f, "{instance}: follows {now} now (the topology says {wanted}); left as it is")
+            }
+            Self::LinkDown { instance } => write!(f, "{instance}: the link to its master is down"),
+        }
+    }
+}
+
+/// Decides what to do.
+///
+/// # Errors
+/// A [`crate::exit::Fault`] with code 5 where the machine or the topology does not allow it.
+pub fn plan(wanted: &Wanted<'_>, facts: &Facts) -> Result<Plan> {
+    refuse::impossible(wanted, facts)?;
+    let version = facts.server.as_ref().map_or(ASSUMED, |server| server.version);
+    let order = by_depth(wanted.instances);
+    let mut changes = Vec::new();
+    for instance in &order {
+        changes.push(change::of(wanted, facts, instance, version)?);
+    }
+    let mut plan = Plan::default();
+    retire_dropped(wanted, facts, &mut plan);
+    software(wanted, facts, &changes, &mut plan);
+    places(wanted, facts, &order, &mut plan);
+    files(wanted, facts, &changes, &mut plan);
+    services(facts, &changes, &mut plan);
+    plan.units = facts
+        .units
+        .iter()
+        .map(|(name, unit)| {
+            (name.clone(), UnitBefore { enabled: unit.enabled, active: unit.active == "active" })
+        })
+        .collect();
+    plan.notes = changes.iter().flat_map(|change| change.notes.clone()).collect();
+    plan.record.extend(
+        facts.state.instances.clone().into_iter().map(|(name, kept)| (name, Kept { active: false, ..kept })),
+    );
+    if wanted.purge {
+        plan.record.clear();
+    }
+    plan.record.extend(wanted.instances.iter().map(|instance| (instance.name.clone(), instance.record())));
+    Ok(plan)
+}
+
+/// The version that configurations are rendered for while none is installed: that of Debian 12.
+const ASSUMED: Version = Version::new(7, 0);
+
+/// Masters before their replicas.
+fn by_depth(instances: &[Instance]) -> Vec<&Instance> {
+    let depth = |instance: &Instance| {
+        let mut depth = 0;
+        let mut at = instance;
+        while let Some(of) = at.upstream.as_ref().and_then(|of| of.instance.as_ref()) {
+            depth += 1;
+            match instances.iter().find(|other| &other.name == of) {
+                Some(next) if depth <= instances.len() => at = next,
+                _ => break,
+            }
+        }
+        depth
+    };
+    let mut order: Vec<&Instance> = instances.iter().collect();
+    order.sort_by_key(|instance| depth(instance));
+    order
+}
+
+/// Instances that we set up and that the topology no longer names go first: they may hold a port.
+fn retire_dropped(wanted: &Wanted<'_>, facts: &Facts, plan: &mut Plan) {
+    let dropped = |name: &Name| !wanted.instances.iter().any(|instance| &instance.name == name);
+    let mut gone: Vec<(&Name, &Kept)> = facts
+        .state
+        .instances
+        .iter()
+        .filter(|(name, kept)| dropped(name) && (kept.active || wanted.purge))
+        .collect();
+    gone.sort_by_key(|(_, kept)| !kept.replica);
+    for (name, kept) in gone {
+        leave::retire(name, kept, facts, wanted.secrets.password.clone(), wanted.purge, &mut plan.steps);
+    }
+}
+
+/// Drop-ins, package, proof. The drop-ins come before the package: its postinst makes systemd read
+/// its files anyway, and that spares a reload of our own.
+fn software(wanted: &Wanted<'_>, facts: &Facts, changes: &[Change<'_>], plan: &mut Plan) {
+    if !facts.installed() {
+        drop_ins(changes, plan);
+        plan.steps.push(Step::Install {
+            engine: wanted.topology.engine,
+            repair: facts.package.as_ref().is_some_and(|package| package.status != "config-files"),
+        });
+    }
+    let candidates: Vec<Candidate> = changes.iter().filter_map(|change| candidate(wanted, change)).collect();
+    if !candidates.is_empty() {
+        plan.steps.push(Step::Prove { candidates });
+    }
+}
+
+fn drop_ins(changes: &[Change<'_>], plan: &mut Plan) {
+    for change in changes {
+        if let Some(text) = &change.drop_in {
+            let path = systemd::drop_in(&change.instance.unit);
+            plan.steps.push(Step::Write {
+                path,
+                body: Body::Plain(text.clone()),
+                owner: Owner::Root,
+                mode: 0o644,
+            });
+        }
+    }
+}
+
+fn candidate(wanted: &Wanted<'_>, change: &Change<'_>) -> Option<Candidate> {
+    let text = change.text.clone()?;
+    let file = wanted.topology.file.display();
+    let section = wanted.topology.instance(change.instance.name.as_str());
+    let named = section.map(|section| section.directives.as_slice()).unwrap_or_default();
+    let origins = named
+        .iter()
+        .map(|named| Origin { directive: named.name.clone(), place: format!("{file}:{}", named.line) })
+        .collect();
+    Some(Candidate { target: change.instance.target(), text: Body::Conf(text), origins })
+}
+
+/// Directories, parents first.
+fn places(wanted: &Wanted<'_>, facts: &Facts, order: &[&Instance], plan: &mut Plan) {
+    let engine = wanted.topology.engine;
+    let mut planned: Vec<PathBuf> = Vec::new();
+    let mut step = |path: &Path, owner: Owner, mode: u32, copy: bool, correct: bool| {
+        let right = match facts.path(path) {
+            Some(stat) if correct => stat.mode == mode && owns(facts, owner, stat.uid),
+            Some(_) => true,
+            None => false,
+        };
+        if !right && !planned.contains(&path.to_path_buf()) {
+            planned.push(path.to_path_buf());
+            plan.steps.push(Step::Directory { path: path.to_path_buf(), owner, mode, copy });
+        }
+    };
+    let (ours, packaged) = (Path::new(crate::secrets::DIR), !facts.installed());
+    step(ours, Owner::Root, 0o755, false, false);
+    if !packaged {
+        step(&engine.etc(), Owner::Server(engine), 0o2770, false, false);
+        step(&engine.log(), Owner::ServerAdm(engine), 0o2750, false, false);
+    }
+    for instance in order {
+        // The package makes the distribution's own directories itself.
+        let by_package = |path: &Path| packaged && (path == engine.data("master") || path == engine.log());
+        let log = instance.logfile.parent().unwrap_or(Path::new("/"));
+        for (path, owner, mode, copy, correct) in [
+            (instance.dir.as_path(), Owner::Server(engine), 0o750, instance.upstream.is_some(), true),
+            (log, Owner::ServerAdm(engine), 0o2750, false, false),
+        ] {
+            if by_package(path) {
+                continue;
+            }
+            for parent in path.ancestors().skip(1).collect::<Vec<_>>().into_iter().rev() {
+                if parent != Path::new("/")
+                    && !matches!(parent.to_str(), Some("/var" | "/var/lib" | "/var/log"))
+                {
+                    step(parent, Owner::Root, 0o755, false, false);
+                }
+            }
+            step(path, owner, mode, copy, correct);
+        }
+        if instance.runtime == Runtime::Process {
+            step(&process::run_dir(&instance.pidfile), Owner::Server(engine), 0o2755, false, false);
+        }
+    }
+}
+
+fn owns(facts: &Facts, owner: Owner, uid: u32) -> bool {
+    match owner {
+        Owner::Root => uid == 0,
+        Owner::Server(_) | Owner::ServerAdm(_) => facts.user.is_some_and(|user| user.uid == uid),
+    }
+}
+
+/// Secrets, the topology itself, configurations, drop-ins.
+fn files(wanted: &Wanted<'_>, facts: &Facts, changes: &[Change<'_>], plan: &mut Plan) {
+    for (path, secret) in &wanted.secrets.fresh {
+        let text = crate::secret::Secret::new(format!("{}\n", secret.expose()));
+        plan.steps.push(Step::Write {
+            path: path.clone(),
+            body: Body::Secret(text),
+            owner: Owner::Root,
+            mode: 0o600,
+        });
+    }
+    if let Some(text) = wanted.text {
+        // A topology with a password in it is nobody's to read.
+        let mode = if wanted.topology.instances.iter().any(has_secret) { 0o600 } else { 0o644 };
+        let body = Body::Conf(crate::secret::Secret::new(text));
+        plan.steps.push(Step::Write { path: wanted.topology.file.clone(), body, owner: Owner::Root, mode });
+    }
+    for change in changes {
+        if let Some(text) = &change.text {
+            plan.steps.push(Step::Write {
+                path: change.instance.conf.clone(),
+                body: Body::Conf(text.clone()),
+                owner: Owner::Server(change.instance.engine),
+                mode: 0o640,
+            });
+        }
+    }
+    if facts.installed() {
+        drop_ins(changes, plan);
+    }
+}
+
+fn has_secret(section: &crate::topology::Section) -> bool {
+    section.directives.iter().any(|named| crate::directives::secret(&named.name))
+}
+
+/// Reload, restart (replicas before their masters), start (masters before their replicas), enable,
+/// and the links awaited.
+fn services(facts: &Facts, changes: &[Change<'_>], plan: &mut Plan) {
+    let written = facts.installed() && changes.iter().any(|change| change.drop_in.is_some());
+    let stale =
+        changes.iter().any(|change| facts.unit(&change.instance.unit).is_some_and(|unit| unit.needs_reload));
+    if written || stale {
+        plan.steps.push(Step::Reload);
+    }
+    for change in changes.iter().rev() {
+        if let Some(why) = &change.restart {
+            plan.steps.push(Step::Restart { target: change.instance.target(), why: why.clone() });
+        }
+    }
+    let targets: Vec<Target> =
+        changes.iter().filter(|change| change.start).map(|change| change.instance.target()).collect();
+    if !targets.is_empty() {
+        plan.steps.push(Step::Start { targets });
+    }
+    for change in changes.iter().filter(|change| change.enable) {
+        plan.steps.push(Step::Enable { unit: change.instance.unit.clone() });
+    }
+    let moved = |name: &Name| changes.iter().any(|change| &change.instance.name == name && change.moves());
+    for change in changes {
+        let Some(of) = &change.instance.upstream else { continue };
+        let master_moved = of.instance.as_ref().is_some_and(moved);
+        if (change.moves() || master_moved) && !change.promoted {
+            plan.steps.push(Step::AwaitLink { target: change.instance.target(), master: of.address.clone() });
+        }
+    }
+}
+
+/// Whether the server that runs follows the wanted master by an up link.
+fn linked(facts: &Facts, instance: &Instance) -> bool {
+    matches!(
+        facts.running.get(&instance.name).map(|running| &running.role),
+        Some(Role::Replica { up: true, .. })
+    )
+}
+
+/// Whether a path is a directory, or nothing yet.
+fn may_be_directory(facts: &Facts, path: &Path) -> bool {
+    facts.path(path).is_none_or(|stat| stat.kind == Kind::Dir)
+}
+
+/// The unit's name for an engine's stock service.
+fn stock_unit(engine: Engine) -> String {
+    engine.unit(crate::engine::MASTER)
+}

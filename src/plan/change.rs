@@ -1,0 +1,279 @@
+//! What changes for one instance: its configuration in the light of three states, its drop-in, and
+//! whether it has to start or restart.
+
+use anyhow::Result;
+
+use super::{Note, Wanted, linked};
+use crate::conf::{self, By, Conf, Difference};
+use crate::engine::Version;
+use crate::exit::Fault;
+use crate::facts::{Facts, Role, Running};
+use crate::instance::{Hand, Instance};
+use crate::runtime::{Runtime, systemd};
+use crate::secret::Secret;
+use crate::{templates, unit};
+
+/// The change of one instance.
+#[derive(Debug)]
+pub struct Change<'a> {
+    /// The instance.
+    pub instance: &'a Instance,
+    /// Its configuration, if the file has to be written.
+    pub text: Option<Secret>,
+    /// Its drop-in, if the file has to be written.
+    pub drop_in: Option<String>,
+    /// Why it has to restart.
+    pub restart: Option<String>,
+    /// It does not run and has to.
+    pub start: bool,
+    /// It does not start at boot and has to.
+    pub enable: bool,
+    /// It is a master now, by somebody's hand.
+    pub promoted: bool,
+    /// What is left as it is.
+    pub notes: Vec<Note>,
+}
+
+impl Change<'_> {
+    /// Whether its server starts anew.
+    pub fn moves(&self) -> bool {
+        self.start || self.restart.is_some()
+    }
+}
+
+/// Works out the change of one instance.
+///
+/// # Errors
+/// A file of somebody else's making, or changed on both sides.
+pub fn of<'a>(
+    wanted: &Wanted<'_>,
+    facts: &Facts,
+    instance: &'a Instance,
+    version: Version,
+) -> Result<Change<'a>> {
+    let running = facts.running.get(&instance.name);
+    let file = File::look(wanted, facts, instance, version)?;
+    let drop_in = drop_in(facts, instance)?;
+    let mut notes = file.notes;
+    if let DropIn::Edited(path) = &drop_in {
+        notes.push(Note::FileEdited { file: path.clone() });
+    }
+    let drop_in = match drop_in {
+        DropIn::Write(text) => Some(text),
+        DropIn::Fine | DropIn::Edited(_) => None,
+    };
+    let alive = is_alive(facts, instance, running);
+    let restart = alive
+        .then(|| match (&file.directives[..], &drop_in) {
+            ([], None) => None,
+            ([], Some(_)) => Some("its unit changes".to_owned()),
+            (names, _) => Some(format!("{} changes", short_list(names))),
+        })
+        .flatten();
+    let promoted = notes.iter().any(|note| matches!(note, Note::Promoted { .. } | Note::Follows { .. }));
+    if alive && restart.is_none() && instance.upstream.is_some() && !promoted && !linked(facts, instance) {
+        notes.push(Note::LinkDown { instance: instance.name.clone() });
+    }
+    let enabled = facts.unit(&instance.unit).is_some_and(|unit| unit.enabled);
+    Ok(Change {
+        instance,
+        text: file.text,
+        drop_in,
+        restart,
+        start: !alive,
+        enable: instance.runtime == Runtime::Systemd && !enabled && !enabled_by_package(facts, instance),
+        promoted,
+        notes,
+    })
+}
+
+/// The package's postinst enables the distribution's own service.
+fn enabled_by_package(facts: &Facts, instance: &Instance) -> bool {
+    !facts.installed() && instance.name.as_str() == crate::engine::MASTER
+}
+
+fn is_alive(facts: &Facts, instance: &Instance, running: Option<&Running>) -> bool {
+    match instance.runtime {
+        Runtime::Process => running.is_some(),
+        Runtime::Systemd => {
+            let unit = facts.unit(&instance.unit);
+            unit.is_some_and(|unit| matches!(unit.active.as_str(), "active" | "activating" | "reloading"))
+        }
+    }
+}
+
+fn short_list(names: &[String]) -> String {
+    match names {
+        [one] => one.clone(),
+        [one, two] => format!("{one} and {two}"),
+        [one, rest @ ..] => format!("{one} and {} more", rest.len()),
+        [] => String::new(),
+    }
+}
+
+/// A configuration file compared.
+struct File {
+    /// What to write; none when the file is right.
+    text: Option<Secret>,
+    /// The directives that change by it.
+    directives: Vec<String>,
+    notes: Vec<Note>,
+}
+
+impl File {
+    fn look(wanted: &Wanted<'_>, facts: &Facts, instance: &Instance, version: Version) -> Result<Self> {
+        let render = |kept: &[Hand]| instance.configuration(&wanted.topology.file, version, kept);
+        let ours = render(&[])?;
+        let want = parse(&ours)?;
+        let Some(there_text) = facts.text(&instance.conf) else {
+            return Ok(Self {
+                text: Some(Secret::new(ours)),
+                directives: vec!["its file".into()],
+                notes: Vec::new(),
+            });
+        };
+        let last_text = facts.written.get(&instance.conf).map(Secret::expose);
+        let running = facts.running.get(&instance.name);
+        if last_text == Some(there_text) && ours == there_text && role_is_wanted(running, &want) {
+            return Ok(Self { text: None, directives: Vec::new(), notes: Vec::new() });
+        }
+        let mut there = match Conf::parse(there_text) {
+            Ok(there) => there,
+            Err(_) if wanted.overwrite => Conf::default(),
+            Err(bad) => return Err(foreign(instance, &format!("line {} cannot be read", bad.line)).into()),
+        };
+        let last = match last_text {
+            Some(text) => parse(text)?,
+            // The package's own file is nobody's work.
+            None if facts.stock || wanted.overwrite => there.clone(),
+            None => match conf::compare(&want, &there, &want).first() {
+                None => want.clone(),
+                Some(_) => return Err(foreign(instance, "it is not redis-tp's").into()),
+            },
+        };
+        if last_text.is_some() {
+            overlay_role(&mut there, running);
+        }
+        Self::judge(wanted, instance, &render, [&last, &there, &want], is_open(facts, instance))
+    }
+
+    fn judge(
+        wanted: &Wanted<'_>,
+        instance: &Instance,
+        render: &dyn Fn(&[Hand]) -> Result<String>,
+        [last, there, want]: [&Conf; 3],
+        open: bool,
+    ) -> Result<Self> {
+        let differences = conf::compare(last, there, want);
+        let by =
+            |by: By| differences.iter().filter(move |difference| difference.by == by && !wanted.overwrite);
+        if let Some(both) = by(By::Both).next() {
+            return Err(conflict(instance, both).into());
+        }
+        let hands: Vec<Hand> =
+            by(By::Hand).map(|difference| Hand::of(there, &difference.directive)).collect();
+        let notes = by(By::Hand).map(|difference| note(instance, difference)).collect();
+        let directives: Vec<String> = differences
+            .iter()
+            .filter(|difference| difference.by == By::Topology || wanted.overwrite)
+            .map(|difference| difference.directive.clone())
+            .collect();
+        let text = match directives.is_empty() && !open {
+            true => None,
+            false => Some(Secret::new(render(&hands)?)),
+        };
+        Ok(Self { text, directives, notes })
+    }
+}
+
+/// Whether others may read the file: CONFIG REWRITE makes it anew, with a mode of its own.
+fn is_open(facts: &Facts, instance: &Instance) -> bool {
+    facts.path(&instance.conf).is_some_and(|stat| stat.mode & 0o007 != 0)
+}
+
+fn parse(text: &str) -> Result<Conf> {
+    Conf::parse(text)
+        .map_err(|bad| anyhow::anyhow!("line {} of a rendered configuration has unbalanced quotes", bad.line))
+}
+
+/// What runs is the truth about roles: a promotion need not have reached the file.
+fn overlay_role(there: &mut Conf, running: Option<&Running>) {
+    let args = match running.map(|running| &running.role) {
+        Some(Role::Master) => None,
+        Some(Role::Replica { host, port, .. }) => Some(vec![host.clone(), port.to_string()]),
+        Some(Role::Unknown) | None => return,
+    };
+    there.directives.retain(|directive| crate::directives::canonical(&directive.name) != "replicaof");
+    if let Some(args) = args {
+        there.directives.push(conf::Directive { name: "replicaof".into(), args, line: 0 });
+    }
+}
+
+fn role_is_wanted(running: Option<&Running>, want: &Conf) -> bool {
+    match running.map(|running| &running.role) {
+        None | Some(Role::Unknown) => true,
+        Some(Role::Master) => want.get("replicaof").is_none(),
+        Some(Role::Replica { host, port, .. }) => {
+            want.get("replicaof").is_some_and(|words| words == [host.clone(), port.to_string()])
+        }
+    }
+}
+
+fn note(instance: &Instance, difference: &Difference) -> Note {
+    let name = instance.name.clone();
+    match (difference.directive.as_str(), difference.there.as_str()) {
+        ("replicaof", "-") => Note::Promoted { instance: name, wanted: difference.wanted.clone() },
+        ("replicaof", now) => Note::Follows {
+            instance: name,
+            now: now.to_owned(),
+            wanted: match difference.wanted.as_str() {
+                "-" => "master".into(),
+                wanted => format!("replica of {wanted}"),
+            },
+        },
+        _ => Note::Edited { instance: name, file: instance.conf.clone(), difference: difference.clone() },
+    }
+}
+
+fn foreign(instance: &Instance, why: &str) -> Fault {
+    Fault::refused(format!("{} is there already, and {why}: left alone", instance.conf.display())).hint(
+        "to see what would change, and then to put it in its place (the file is kept, and `redis-tp uninstall` brings it back):\nredis-tp plan --overwrite --diff\nredis-tp apply --overwrite",
+    )
+}
+
+fn conflict(instance: &Instance, both: &Difference) -> Fault {
+    Fault::refused(format!(
+        "{} in {} was changed by hand to {}, and the topology now wants {}",
+        both.directive,
+        instance.conf.display(),
+        both.there,
+        both.wanted
+    ))
+    .hint("put the value you want into the topology, or take the topology's:\nredis-tp apply --overwrite")
+}
+
+enum DropIn {
+    Fine,
+    Write(String),
+    Edited(std::path::PathBuf),
+}
+
+fn drop_in(facts: &Facts, instance: &Instance) -> Result<DropIn> {
+    if instance.runtime != Runtime::Systemd {
+        return Ok(DropIn::Fine);
+    }
+    let path = systemd::drop_in(&instance.unit);
+    let closed = systemd::closed_to(instance);
+    let last = facts.written.get(&path).map(Secret::expose);
+    let there = facts.text(&path);
+    if closed.is_empty() && there.is_none() {
+        return Ok(DropIn::Fine);
+    }
+    let want = templates::drop_in(&instance.unit, &closed)?;
+    Ok(match (there, last) {
+        (None, _) => DropIn::Write(want),
+        (Some(there), _) if unit::same(there, &want) => DropIn::Fine,
+        (Some(there), Some(last)) if unit::same(there, last) => DropIn::Write(want),
+        (Some(_), _) => DropIn::Edited(path),
+    })
+}

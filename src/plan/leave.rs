@@ -1,0 +1,132 @@
+//! The way out: stop instances, take our files away, put back what was there before; data and
+//! packages go only when a purge is asked for.
+
+use anyhow::Result;
+
+use super::{Plan, stock_unit};
+use crate::engine::MASTER;
+use crate::facts::Facts;
+use crate::instance::Target;
+use crate::runtime::{Runtime, systemd};
+use crate::secret::Secret;
+use crate::state::{Kept, UnitBefore};
+use crate::step::Step;
+use crate::topology::{Name, Topology};
+
+/// Everything of ours, gone.
+///
+/// # Errors
+/// None today; a plan may always be refused.
+pub fn leave(
+    topology: Option<&Topology>,
+    facts: &Facts,
+    password: Option<Secret>,
+    purge: bool,
+) -> Result<Plan> {
+    let state = &facts.state;
+    let mut plan = Plan::default();
+    let mut instances: Vec<(&Name, &Kept)> = state.instances.iter().collect();
+    instances.sort_by_key(|(_, kept)| !kept.replica);
+    for (name, kept) in &instances {
+        retire(name, kept, facts, password.clone(), false, &mut plan.steps);
+    }
+    units_as_before(facts, purge, &instances, &mut plan.steps);
+    if purge {
+        purge_all(topology, facts, &instances, &mut plan.steps);
+        plan.forget = true;
+    } else {
+        plan.record = state.instances.clone();
+        plan.record.values_mut().for_each(|kept| kept.active = false);
+    }
+    Ok(plan)
+}
+
+/// One instance, gone.
+pub fn removal(name: &Name, kept: &Kept, facts: &Facts, password: Option<Secret>, purge: bool) -> Vec<Step> {
+    let mut steps = Vec::new();
+    retire(name, kept, facts, password, purge, &mut steps);
+    steps
+}
+
+/// The steps that stop an instance and take its files away.
+pub fn retire(
+    name: &Name,
+    kept: &Kept,
+    facts: &Facts,
+    password: Option<Secret>,
+    purge: bool,
+    steps: &mut Vec<Step>,
+) {
+    let target = Target::of_record(name, kept, password);
+    if kept.active {
+        steps.push(Step::Stop { target: target.clone(), lose: kept.replica || purge });
+        if kept.runtime == Runtime::Systemd {
+            steps.push(Step::Disable { unit: target.unit() });
+        }
+    }
+    let mut reload = false;
+    for path in [target.conf(), systemd::drop_in(&target.unit())] {
+        if facts.state.files.contains_key(&path) {
+            reload |= path == systemd::drop_in(&target.unit());
+            steps.push(Step::Remove { path });
+        }
+    }
+    if reload {
+        if let Some(dir) = systemd::drop_in(&target.unit()).parent() {
+            steps.push(Step::RemoveEmpty { path: dir.to_path_buf() });
+        }
+        steps.push(Step::Reload);
+    }
+    if purge {
+        purge_data(name, kept, steps);
+    }
+}
+
+fn purge_data(name: &Name, kept: &Kept, steps: &mut Vec<Step>) {
+    // The distribution's own directory stays for its package.
+    let keep = name.as_str() == MASTER && kept.dir == kept.engine.data(MASTER);
+    steps.push(Step::Purge { path: kept.dir.clone(), keep });
+    steps.push(Step::Purge { path: kept.logfile.clone(), keep: false });
+}
+
+/// The distribution's service as it was before our first run.
+fn units_as_before(facts: &Facts, purge: bool, instances: &[(&Name, &Kept)], steps: &mut Vec<Step>) {
+    let package_goes = purge && !facts.state.packages.is_empty();
+    let Some((_, kept)) = instances.first() else { return };
+    let unit = stock_unit(kept.engine);
+    let before = facts.state.units.get(&unit).copied().unwrap_or_default();
+    if package_goes || before == UnitBefore::default() {
+        return;
+    }
+    steps.retain(|step| {
+        !(before.enabled && matches!(step, Step::Disable { unit: disabled } if *disabled == unit))
+    });
+    if before.active {
+        steps.push(Step::StartUnit { unit });
+    }
+}
+
+fn purge_all(
+    topology: Option<&Topology>,
+    facts: &Facts,
+    instances: &[(&Name, &Kept)],
+    steps: &mut Vec<Step>,
+) {
+    let state = &facts.state;
+    for (name, kept) in instances {
+        purge_data(name, kept, steps);
+    }
+    if !state.packages.is_empty() {
+        steps.push(Step::RemovePackages { packages: state.packages.clone() });
+    }
+    let mut own: Vec<_> = topology.map(|topology| topology.file.clone()).into_iter().collect();
+    own.extend(state.files.keys().filter(|path| path.starts_with(crate::secrets::DIR)).cloned());
+    own.sort();
+    own.dedup();
+    for path in own {
+        steps.push(Step::Purge { path, keep: false });
+    }
+    for path in state.directories.iter().rev() {
+        steps.push(Step::RemoveEmpty { path: path.clone() });
+    }
+}

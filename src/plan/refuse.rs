@@ -1,0 +1,295 @@
+//! What cannot be: found out before anything is changed, and said with its cure (exit code 5).
+
+use std::net::IpAddr;
+
+use super::{Wanted, may_be_directory};
+use crate::directives::{self, Knowledge};
+use crate::engine::{Engine, Version};
+use crate::exit::Fault;
+use crate::facts::{Facts, Listener, Upstream};
+use crate::host::{Kind, Stat};
+use crate::instance::{Instance, refuse_open_doors};
+use crate::runtime::Runtime;
+use crate::topology::{BindAddress, Topology, did_you_mean};
+
+/// The first thing that stands in the way.
+///
+/// # Errors
+/// A [`Fault`] that says what it is and how to get it out of the way.
+pub fn impossible(wanted: &Wanted<'_>, facts: &Facts) -> Result<(), Fault> {
+    refuse_open_doors(wanted.instances)?;
+    engine(wanted, facts)?;
+    readable_secrets(wanted, facts)?;
+    for instance in wanted.instances {
+        known_directives(wanted, facts, instance)?;
+        safe_password(facts, instance)?;
+        places(facts, instance)?;
+        addresses(wanted, facts, instance)?;
+        port(facts, instance)?;
+        unit(facts, instance)?;
+        master_elsewhere(facts, instance)?;
+    }
+    Ok(())
+}
+
+fn engine(wanted: &Wanted<'_>, facts: &Facts) -> Result<(), Fault> {
+    let engine = wanted.topology.engine;
+    if !facts.installed() && !facts.apt {
+        return Err(Fault::refused(format!(
+            "{} is not on this machine, and neither is apt to install it",
+            engine.server()
+        ))
+        .hint(format!(
+            "install {engine} by the means of your distribution, so that {} is on PATH, and run this again",
+            engine.server()
+        )));
+    }
+    let by_package = !facts.installed();
+    if !by_package && facts.user.is_none() {
+        let user = engine.user();
+        return Err(Fault::refused(format!(
+            "there is no user '{user}' for the server to run as, and it must not run as root"
+        ))
+        .hint(format!(
+            "make it:\nuseradd --system --user-group --home-dir {} --shell /usr/sbin/nologin {user}",
+            engine.data("master").display()
+        )));
+    }
+    Ok(())
+}
+
+/// A password in a topology that others can read.
+fn readable_secrets(wanted: &Wanted<'_>, facts: &Facts) -> Result<(), Fault> {
+    let file = &wanted.topology.file;
+    let open = facts.path(file).is_some_and(|stat| stat.mode & 0o044 != 0);
+    if open && wanted.topology.instances.iter().any(super::has_secret) {
+        return Err(Fault::refused(format!("{} holds a password and can be read by others", file.display()))
+            .hint(format!("close it:\nchmod 600 {}", file.display())));
+    }
+    Ok(())
+}
+
+/// CONFIG REWRITE of Redis 6.0 and of Valkey 8.1 writes these characters without an escape: the server
+/// would not start again, or with another password.
+fn safe_password(facts: &Facts, instance: &Instance) -> Result<(), Fault> {
+    let Some(server) = &facts.server else { return Ok(()) };
+    let careless = server.version < Version::new(6, 2) || instance.engine == Engine::Valkey;
+    let odd = |c: char| !c.is_ascii_graphic() || matches!(c, '"' | '\'' | '\\');
+    let passwords = [&instance.requirepass, &instance.masterauth];
+    if careless && passwords.into_iter().flatten().any(|password| password.expose().contains(odd)) {
+        return Err(Fault::refused(format!(
+            "the password of {} has a blank, a quote, a backslash or no ASCII in it, which CONFIG REWRITE of {} {} would destroy",
+            instance.name, instance.engine, server.version
+        ))
+        .hint("take a password of letters and digits:\nredis-tp install --password-file FILE"));
+    }
+    Ok(())
+}
+
+fn known_directives(wanted: &Wanted<'_>, facts: &Facts, instance: &Instance) -> Result<(), Fault> {
+    let file = wanted.topology.file.display();
+    let mut seen: Vec<&str> = Vec::new();
+    for named in &instance.directives {
+        let at = format!("{file}:{}: [{}] {}", named.line, instance.name, named.name);
+        let name = named.name.as_str();
+        let latest = Version { major: u32::MAX, minor: 0, patch: 0 };
+        match (
+            directives::knowledge(
+                name,
+                instance.engine,
+                facts.server.as_ref().map_or(latest, |server| server.version),
+            ),
+            &facts.server,
+        ) {
+            (Knowledge::Unknown(near), _) => {
+                return Err(Fault::refused(format!("{at}: no {} knows this directive", instance.engine))
+                    .hint(did_you_mean(
+                        near,
+                        "keys are Redis's own directives; see redis.conf's documentation",
+                    )));
+            }
+            (Knowledge::OtherVersion(why), Some(server)) => {
+                return Err(Fault::refused(format!(
+                    "{at}: {} {} does not know it: {why}",
+                    instance.engine, server.version
+                ))
+                .hint("remove the line"));
+            }
+            _ => {}
+        }
+        if seen.contains(&name) && !directives::repeats(name) {
+            return Err(Fault::refused(format!("{at}: stands twice, and the last would win in silence"))
+                .hint("keep one of them"));
+        }
+        seen.push(name);
+        if named.args.iter().skip(1).any(|word| word.starts_with('#')) {
+            return Err(Fault::refused(format!("{at}: a '#' behind a value is no comment in redis.conf"))
+                .hint("write the comment on a line of its own, or behind a ';'"));
+        }
+    }
+    Ok(())
+}
+
+fn places(facts: &Facts, instance: &Instance) -> Result<(), Fault> {
+    for path in [Some(instance.dir.as_path()), instance.logfile.parent()].into_iter().flatten() {
+        if let Some(stat) = facts.path(path).filter(|_| !may_be_directory(facts, path)) {
+            return Err(Fault::refused(format!("{} is {}, not a directory", path.display(), kind(stat)))
+                .hint(format!("move it away, or give {} another dir in the topology", instance.name)));
+        }
+    }
+    let dir = instance.dir.as_path();
+    if let (Some(stat), Some(user)) = (facts.path(dir), facts.user) {
+        let strange = stat.uid != user.uid && !(stat.uid == 0 && !facts.occupied.contains(dir));
+        if strange {
+            return Err(Fault::refused(format!(
+                "{} is not the server's: it belongs to uid {}",
+                dir.display(),
+                stat.uid
+            ))
+            .hint(format!(
+                "give [{}] another dir, or hand this one over:\nchown -R {}: {}",
+                instance.name,
+                instance.engine.user(),
+                dir.display()
+            )));
+        }
+    }
+    for path in [instance.conf.as_path(), instance.logfile.as_path()] {
+        if let Some(stat) = facts.path(path).filter(|stat| stat.kind != Kind::File) {
+            return Err(Fault::refused(format!("{} is {}, not a file", path.display(), kind(stat)))
+                .hint(format!("move it away:\nmv {0} {0}.aside", path.display())));
+        }
+    }
+    Ok(())
+}
+
+fn kind(stat: &Stat) -> &'static str {
+    match stat.kind {
+        Kind::File => "a file",
+        Kind::Dir => "a directory",
+        Kind::Link => "a symbolic link",
+        Kind::Other => "neither file nor directory",
+    }
+}
+
+fn addresses(wanted: &Wanted<'_>, facts: &Facts, instance: &Instance) -> Result<(), Fault> {
+    let old = facts.server.as_ref().is_some_and(|server| server.version < Version::new(6, 2));
+    if let Some(bind) = instance.bind.iter().flatten().find(|bind| bind.optional && old) {
+        return Err(Fault::refused(format!(
+            "{}: [{}] bind {bind}: Redis knows the '-' from 6.2",
+            place(wanted.topology, instance),
+            instance.name
+        ))
+        .hint("write the address without it, or take it out of bind"));
+    }
+    for bind in instance.bind.iter().flatten().filter(|bind| !bind.optional) {
+        let ip = match bind.address {
+            BindAddress::Ip(ip) => ip,
+            BindAddress::AnyV6 => IpAddr::V6(std::net::Ipv6Addr::UNSPECIFIED),
+            BindAddress::AnyV4 => continue,
+        };
+        if facts.unbindable.contains(&ip) {
+            let why = if ip.is_ipv6() && facts.no_ipv6 {
+                "IPv6 is switched off here"
+            } else {
+                "this machine does not have the address"
+            };
+            return Err(Fault::refused(format!(
+                "{}: [{}] cannot listen on {bind}: {why}",
+                place(wanted.topology, instance),
+                instance.name
+            ))
+            .hint(format!(
+                "take it out of bind, or write -{bind} to go on without it (Redis 6.2 and later)"
+            )));
+        }
+    }
+    Ok(())
+}
+
+fn place(topology: &Topology, instance: &Instance) -> String {
+    let line = topology.instance(instance.name.as_str()).map_or(0, |section| section.line);
+    format!("{}:{line}", topology.file.display())
+}
+
+fn port(facts: &Facts, instance: &Instance) -> Result<(), Fault> {
+    let taken = facts.listeners.iter().find(|listener| {
+        listener.port == instance.port
+            && overlaps(instance, listener.address)
+            && !is_ours(facts, instance, listener)
+    });
+    let Some(listener) = taken else { return Ok(()) };
+    let who = match &listener.owner {
+        Some(owner) => match &owner.unit {
+            Some(unit) => format!("{} (pid {}, {unit})", owner.program, owner.pid),
+            None => format!("{} (pid {}, in no unit)", owner.program, owner.pid),
+        },
+        None => "a process that the kernel does not show".into(),
+    };
+    let redis = listener.owner.as_ref().is_some_and(|owner| owner.program == instance.engine.server());
+    let note = if redis { ": a server that redis-tp did not set up; it is left alone" } else { "" };
+    let other = free_port(facts, instance.port);
+    Err(Fault::refused(format!("port {} for {} is taken by {who}{note}", instance.port, instance.name))
+        .hint(format!("choose another port, or stop that one first:\n{}", command(instance, other))))
+}
+
+fn command(instance: &Instance, port: u16) -> String {
+    match (&instance.upstream, instance.name.as_str()) {
+        (None, "master") => format!("redis-tp install --port {port}"),
+        (None, name) => format!("redis-tp apply        # after port = {port} in [{name}]"),
+        (Some(_), name) => format!("redis-tp replica add --name {name} --port {port}"),
+    }
+}
+
+fn free_port(facts: &Facts, from: u16) -> u16 {
+    let taken = |port: &u16| facts.listeners.iter().any(|listener| listener.port == *port);
+    (from.saturating_add(10)..u16::MAX).find(|port| !taken(port)).unwrap_or(from)
+}
+
+/// Whether a listener leaves no room for what the instance binds.
+fn overlaps(instance: &Instance, listener: IpAddr) -> bool {
+    let Some(binds) = &instance.bind else {
+        return listener.is_loopback() || listener.is_unspecified();
+    };
+    binds.iter().any(|bind| match bind.address {
+        BindAddress::Ip(ip) => ip == listener || ip.is_unspecified() || listener.is_unspecified(),
+        BindAddress::AnyV4 | BindAddress::AnyV6 => true,
+    })
+}
+
+/// Whether the listener is the instance itself, or another of ours that gives the port up.
+fn is_ours(facts: &Facts, instance: &Instance, listener: &Listener) -> bool {
+    let Some(owner) = &listener.owner else { return false };
+    if facts.pids.values().any(|pid| *pid == owner.pid) {
+        return true;
+    }
+    let units = facts.state.instances.iter().map(|(name, kept)| kept.engine.unit(name.as_str()));
+    instance.runtime == Runtime::Systemd
+        && owner
+            .unit
+            .as_ref()
+            .is_some_and(|unit| *unit == instance.unit || units.into_iter().any(|ours| ours == *unit))
+}
+
+fn unit(facts: &Facts, instance: &Instance) -> Result<(), Fault> {
+    let Some(unit) =
+        facts.unit(&instance.unit).filter(|_| instance.runtime == Runtime::Systemd && facts.installed())
+    else {
+        return Ok(());
+    };
+    match unit.load.as_str() {
+        "masked" => Err(Fault::refused(format!("{} is masked", instance.unit)).hint(format!("somebody forbade it to start; to allow it:\nsystemctl unmask {}", instance.unit))),
+        "not-found" => Err(Fault::refused(format!("there is no unit {}: {} did not come from a Debian package", instance.unit, instance.engine.server()))
+            .hint("let redis-tp run it without a unit: set `runtime = process` in the topology, or:\nredis-tp up --runtime process")),
+        _ => Ok(()),
+    }
+}
+
+fn master_elsewhere(facts: &Facts, instance: &Instance) -> Result<(), Fault> {
+    let Some(Upstream::Trouble(why)) = facts.upstreams.get(&instance.name) else { return Ok(()) };
+    let Some(of) = &instance.upstream else { return Ok(()) };
+    Err(Fault::refused(format!("{} cannot follow {}: {why}", instance.name, of.address)).hint(format!(
+        "see that the master runs, listens on that address, and takes the password:\nredis-tp replica add --name {} --port {} --of {} --password-file FILE",
+        instance.name, instance.port, of.address
+    )))
+}

@@ -1,0 +1,166 @@
+//! Proof that a server will take a configuration, before anything that runs is touched: a parse
+//! probe and a neutral boot with the installed server, as the server's user, in a scratch directory.
+
+use std::path::Path;
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail};
+
+use crate::conf::{self, Conf};
+use crate::exit::Fault;
+use crate::host::{Child, Done, Host, Ids};
+use crate::step::Candidate;
+
+/// A value that no port can have. It stands behind the whole candidate, so that a server which
+/// complains of it has taken every line before.
+const PILL: &str = "redis-tp-eof";
+
+/// How long a scratch server may take to start, modules and all.
+const BOOT: Duration = Duration::from_secs(20);
+
+/// Proves one candidate with the server at `server`.
+///
+/// # Errors
+/// A [`Fault`] that quotes the user's own key and file.
+pub fn prove(host: &Host, server: &Path, candidate: &Candidate) -> Result<()> {
+    let user = candidate.target.engine.user();
+    let ids = host.user(user)?.with_context(|| format!("there is no user '{user}'"))?;
+    let text = neutral(candidate.text.expose());
+    parse_probe(host, server, ids, &text, candidate)?;
+    neutral_boot(host, server, ids, &text, candidate)
+}
+
+/// The candidate without the two lines that act while they are read: Redis 6 opens the log, and every
+/// version enters the data directory, which may not be there yet. The line numbers stay.
+fn neutral(text: &str) -> String {
+    let acts = |line: &str| {
+        let word = line.split_whitespace().next().unwrap_or_default();
+        word.eq_ignore_ascii_case("logfile") || word.eq_ignore_ascii_case("dir")
+    };
+    text.lines().map(|line| if acts(line) { "#\n".to_owned() } else { format!("{line}\n") }).collect()
+}
+
+fn parse_probe(host: &Host, server: &Path, ids: Ids, text: &str, candidate: &Candidate) -> Result<()> {
+    let child = Child::new(server).args(["-", "--port", PILL]).stdin(text).user(ids).deadline(BOOT);
+    let done = host.run(child)?;
+    let said = format!("{}\n{}", done.stdout, done.stderr);
+    if done.code == Some(1) && said.contains(PILL) {
+        return Ok(());
+    }
+    Err(complaint(text, &said, candidate).into())
+}
+
+fn neutral_boot(host: &Host, server: &Path, ids: Ids, text: &str, candidate: &Candidate) -> Result<()> {
+    let scratch = host.scratch(ids)?;
+    let at = |name: &str| scratch.path().join(name);
+    host.write(&at("candidate.conf"), text.as_bytes(), ids, 0o600)?;
+    let ready = host.datagram(&at("notify"))?;
+    let dir = scratch.path().display().to_string();
+    let socket = at("socket").display().to_string();
+    // Without every one of these a scratch server removes the live pid file, writes into the live
+    // log or makes the live master resync.
+    let mut args: Vec<String> = vec![at("candidate.conf").display().to_string()];
+    for (name, value) in [
+        ("port", "0"),
+        ("unixsocket", socket.as_str()),
+        ("dir", dir.as_str()),
+        ("dbfilename", "check.rdb"),
+        ("appendonly", "no"),
+        ("save", ""),
+        ("logfile", ""),
+        ("syslog-enabled", "no"),
+        ("pidfile", ""),
+        ("daemonize", "no"),
+        ("supervised", "systemd"),
+        ("cluster-enabled", "no"),
+    ] {
+        args.extend([format!("--{name}"), value.to_owned()]);
+    }
+    args.extend(["--replicaof", "no", "one"].map(str::to_owned));
+    if Conf::parse(text).is_ok_and(|conf| conf.get("tls-cert-file").is_some()) {
+        args.extend(["--tls-port", "0", "--tls-replication", "yes"].map(str::to_owned));
+    }
+    let child = Child::new(server).args(args).env("NOTIFY_SOCKET", at("notify")).user(ids).deadline(BOOT);
+    let mut heard = String::new();
+    let done = host.run_until(child, || {
+        let mut buffer = [0; 4096];
+        while let Ok(length) = ready.recv(&mut buffer) {
+            heard.push_str(&String::from_utf8_lossy(buffer.get(..length).unwrap_or_default()));
+            heard.push('\n');
+        }
+        heard.lines().any(|line| line == "READY=1")
+    })?;
+    match done {
+        None => Ok(()),
+        Some(done) => Err(refusal(text, &done, candidate).into()),
+    }
+}
+
+/// The server's complaint about a line, in the user's own terms.
+fn complaint(text: &str, said: &str, candidate: &Candidate) -> Fault {
+    let Some((number, why)) = complaint_of(said) else { return strange(said, candidate) };
+    let line = text.lines().nth(number.saturating_sub(1)).unwrap_or_default().trim();
+    let directive = line.split_whitespace().next().unwrap_or_default().to_ascii_lowercase();
+    let place = candidate.origins.iter().find(|origin| origin.directive == directive);
+    let place =
+        place.map_or_else(|| candidate.target.conf().display().to_string(), |origin| origin.place.clone());
+    Fault::refused(format!("{place}: [{}] {}: {why}", candidate.target.name, conf::mask_line(line)))
+        .hint("the server itself refuses this line; correct it and run this again")
+}
+
+/// The line number and the reason, out of `at line N`, `>>> '…'` and what follows.
+fn complaint_of(said: &str) -> Option<(usize, String)> {
+    let mut lines = said.lines().skip_while(|line| !line.contains("FATAL CONFIG FILE ERROR"));
+    let number = lines.find_map(|line| line.split_once("at line ")?.1.trim().parse().ok())?;
+    let why = lines.find(|line| !line.starts_with(">>>") && !line.trim().is_empty())?;
+    Some((number, why.trim().to_owned()))
+}
+
+fn refusal(text: &str, done: &Done, candidate: &Candidate) -> Fault {
+    let said = format!("{}\n{}", done.stdout, done.stderr);
+    if complaint_of(&said).is_some() { complaint(text, &said, candidate) } else { strange(&said, candidate) }
+}
+
+/// A server that would not start, and did not say which line it was.
+fn strange(said: &str, candidate: &Candidate) -> Fault {
+    let said = conf::redact(said.trim());
+    let last: Vec<&str> = said.lines().rev().filter(|line| !line.trim().is_empty()).take(3).collect();
+    let last: Vec<&str> = last.into_iter().rev().collect();
+    Fault::refused(format!(
+        "the server does not start with the configuration of {}: {}",
+        candidate.target.name,
+        last.join(" / ")
+    ))
+    .hint(format!("see it whole:\nredis-tp render {}", candidate.target.name))
+}
+
+/// Proves several candidates at the same time.
+///
+/// # Errors
+/// The first refusal, in their order.
+pub fn prove_all(host: &Host, candidates: &[Candidate]) -> Result<()> {
+    let Some(first) = candidates.first() else { return Ok(()) };
+    let engine = first.target.engine;
+    let Some(server) = host.which(engine.server()) else {
+        bail!("{} is not on this machine", engine.server())
+    };
+    let results: Vec<Result<()>> = std::thread::scope(|scope| {
+        let proofs: Vec<_> =
+            candidates.iter().map(|candidate| scope.spawn(|| prove(host, &server, candidate))).collect();
+        let broken = |_| Err(anyhow::anyhow!("a proof broke off"));
+        proofs.into_iter().map(|proof| proof.join().unwrap_or_else(broken)).collect()
+    });
+    results.into_iter().collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_servers_complaint_is_found() {
+        let said = "\n*** FATAL CONFIG FILE ERROR (Redis 7.0.15) ***\nReading the configuration file, at line 3\n>>> 'maxmemory lots'\nargument must be a memory value\n";
+        assert_eq!(complaint_of(said), Some((3, "argument must be a memory value".into())));
+        assert_eq!(complaint_of("Illegal instruction"), None);
+    }
+}

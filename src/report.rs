@@ -1,0 +1,1 @@
+//! How results look: text for eyes, JSON, TAP and JUnit for programs, annotations for GitHub.

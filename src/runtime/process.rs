@@ -1,0 +1,25 @@
+//! A daemon with a pid file, where systemd is not PID 1. It runs as the server's user, never as root.
+
+use std::path::{Path, PathBuf};
+
+use crate::instance::Target;
+
+/// The directory of a pid file, which systemd would make.
+pub fn run_dir(pidfile: &Path) -> PathBuf {
+    pidfile.parent().unwrap_or(Path::new("/run")).to_path_buf()
+}
+
+/// What a person would type to start it.
+pub fn start_command(target: &Target) -> String {
+    let server = target.engine.server();
+    format!(
+        "setpriv --reuid={user} --regid={user} --clear-groups {server} {conf}",
+        user = target.engine.user(),
+        conf = target.conf().display()
+    )
+}
+
+/// What a person would type to stop it.
+pub fn stop_command(target: &Target) -> String {
+    format!("kill \"$(cat {})\"", target.pidfile().display())
+}

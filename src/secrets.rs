@@ -1,0 +1,107 @@
+//! Where passwords are kept: one for the machine's own instances, one for each master elsewhere,
+//! in files of mode 0600 under `/etc/redis-tp`.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result};
+
+use crate::exit::Fault;
+use crate::host::Host;
+use crate::secret::Secret;
+use crate::topology::{Name, ReplicaOf, Topology};
+
+/// The directory of the topology and of the secrets.
+pub const DIR: &str = "/etc/redis-tp";
+
+/// The passwords that a topology needs.
+#[derive(Clone, Debug, Default)]
+pub struct Secrets {
+    /// That of the machine's own instances; none when it is switched off.
+    pub password: Option<Secret>,
+    /// Those of masters elsewhere, by the replica that follows one.
+    pub upstream: BTreeMap<Name, Secret>,
+    /// Those that are not on disk yet.
+    pub fresh: BTreeMap<PathBuf, Secret>,
+}
+
+impl Secrets {
+    /// Reads what is kept, and makes up what is wanted and was never there.
+    ///
+    /// # Errors
+    /// A file that cannot be read, or that holds no password.
+    pub fn load(host: &Host, topology: &Topology) -> Result<Self> {
+        let mut secrets = Self::default();
+        if topology.password {
+            match read(host, &password_file())? {
+                Some(password) => secrets.password = Some(password),
+                None => secrets.set_password(host.generate_password()?),
+            }
+        }
+        for section in &topology.instances {
+            if let Some(ReplicaOf::Remote { .. }) = section.replicaof
+                && let Some(password) = read(host, &upstream_file(&section.name))?
+            {
+                secrets.upstream.insert(section.name.clone(), password);
+            }
+        }
+        Ok(secrets)
+    }
+
+    /// Takes another password for the machine's own instances.
+    pub fn set_password(&mut self, password: Secret) {
+        if self.password.as_ref() != Some(&password) || self.fresh.contains_key(&password_file()) {
+            self.fresh.insert(password_file(), password.clone());
+            self.password = Some(password);
+        }
+    }
+
+    /// Takes the password of a master elsewhere.
+    pub fn set_upstream(&mut self, replica: &Name, password: Secret) {
+        if self.upstream.get(replica) != Some(&password) {
+            self.fresh.insert(upstream_file(replica), password.clone());
+            self.upstream.insert(replica.clone(), password);
+        }
+    }
+}
+
+/// Where the password of the machine's own instances is.
+pub fn password_file() -> PathBuf {
+    Path::new(DIR).join("password")
+}
+
+/// Where a replica's password for its master elsewhere is.
+pub fn upstream_file(replica: &Name) -> PathBuf {
+    Path::new(DIR).join(format!("{replica}.masterauth"))
+}
+
+/// A password that the user hands over: a file, or `-` for standard input.
+///
+/// # Errors
+/// Unreadable, empty, or no password.
+pub fn given(host: &Host, source: &str) -> Result<Secret> {
+    let (text, name) = match source {
+        "-" => (host.stdin()?, "standard input".to_owned()),
+        file => {
+            let missing = || {
+                Fault::refused(format!("the password file {file} is not there"))
+                    .hint(format!("make it:\nprintf '%s\\n' 'PASSWORD' > {file}"))
+            };
+            let text = host.text(Path::new(file)).map_err(|error| {
+                Fault::refused(format!("{error:#}"))
+                    .hint("give a file that root can read, or - for standard input")
+            })?;
+            (text.ok_or_else(missing)?, format!("the password file {file}"))
+        }
+    };
+    Secret::parse(&text)
+        .map_err(|why| Fault::refused(format!("{name} {why}")).hint("put the password on one line").into())
+}
+
+fn read(host: &Host, path: &Path) -> Result<Option<Secret>> {
+    let Some(text) = host.text(path).context("cannot read a password")? else { return Ok(None) };
+    let cure = format!("put the password back on one line, or let redis-tp make one:\nrm {}", path.display());
+    let secret =
+        Secret::parse(&text).map_err(|why| Fault::refused(format!("{} {why}", path.display())).hint(cure))?;
+    Ok(Some(secret))
+}

@@ -1,0 +1,127 @@
+//! What redis-tp has done to this machine, so that it can tell its own work from others' and take
+//! it away again: `/var/lib/redis-tp/state.json`.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result, bail};
+use serde::{Deserialize, Serialize};
+
+use crate::engine::Engine;
+use crate::host::{Host, Ids};
+use crate::runtime::Runtime;
+use crate::topology::Name;
+
+/// The directory of our own state, mode 0700.
+pub const DIR: &str = "/var/lib/redis-tp";
+/// The format of the state and of the journal that this program writes.
+pub const SCHEMA: u32 = 1;
+
+/// The record.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct State {
+    /// The format.
+    pub schema: u32,
+    /// Packages that were not there before us.
+    pub packages: Vec<String>,
+    /// Every instance that we set up and whose data may still be there.
+    pub instances: BTreeMap<Name, Kept>,
+    /// Files of ours: whether one of another's making stood there before (a copy is kept).
+    pub files: BTreeMap<PathBuf, bool>,
+    /// Directories that we made, in that order.
+    pub directories: Vec<PathBuf>,
+    /// How units were when we first touched them.
+    pub units: BTreeMap<String, UnitBefore>,
+}
+
+impl Default for State {
+    fn default() -> Self {
+        Self {
+            schema: SCHEMA,
+            packages: Vec::new(),
+            instances: BTreeMap::new(),
+            files: BTreeMap::new(),
+            directories: Vec::new(),
+            units: BTreeMap::new(),
+        }
+    }
+}
+
+/// What is left to know of an instance when the topology no longer names it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Kept {
+    /// Redis or Valkey.
+    pub engine: Engine,
+    /// Who keeps it running.
+    pub runtime: Runtime,
+    /// Its port.
+    pub port: u16,
+    /// An address it is reached under.
+    pub address: String,
+    /// Whether it followed another.
+    pub replica: bool,
+    /// Its data directory.
+    pub dir: PathBuf,
+    /// Its log.
+    pub logfile: PathBuf,
+    /// Whether it runs; false once it was removed and only its data is kept.
+    pub active: bool,
+}
+
+/// A unit's state before our first run.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct UnitBefore {
+    /// It was to start at boot.
+    pub enabled: bool,
+    /// It ran.
+    pub active: bool,
+}
+
+impl State {
+    /// Reads the record; an empty one where we never were.
+    ///
+    /// # Errors
+    /// Unreadable, not ours, or of a later redis-tp.
+    pub fn load(host: &Host) -> Result<Self> {
+        let path = Self::path();
+        let Some(text) = host.text(&path)? else { return Ok(Self::default()) };
+        let state: Self = serde_json::from_str(&text)
+            .with_context(|| format!("{} is not what redis-tp wrote", path.display()))?;
+        if state.schema > SCHEMA {
+            bail!(
+                "{} was written by a later redis-tp (format {}, this one knows {SCHEMA}): use that one",
+                path.display(),
+                state.schema
+            );
+        }
+        Ok(state)
+    }
+
+    /// Writes the record.
+    pub fn save(&self, host: &Host) -> Result<()> {
+        let mut text = serde_json::to_string_pretty(self)?;
+        text.push('\n');
+        host.write(&Self::path(), text.as_bytes(), Ids::ROOT, 0o600)
+    }
+
+    /// Where the record is.
+    pub fn path() -> PathBuf {
+        Path::new(DIR).join("state.json")
+    }
+
+    /// Where we keep what we last wrote to a file.
+    pub fn written(path: &Path) -> PathBuf {
+        Path::new(DIR).join("written").join(flat(path))
+    }
+
+    /// Where we keep what stood at a path before us.
+    pub fn original(path: &Path) -> PathBuf {
+        Path::new(DIR).join("original").join(flat(path))
+    }
+}
+
+/// One file name for a whole path: `/etc/redis/redis.conf` is `etc%redis%redis.conf`.
+fn flat(path: &Path) -> String {
+    path.to_string_lossy().trim_start_matches('/').replace('%', "%%").replace('/', "%")
+}

@@ -1,0 +1,325 @@
+//! The steps that a plan is made of: a closed set of plain data. What each one does to the machine is
+//! in `apply.rs`; here it says what it is, in words and as the command that a person would type.
+
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+
+use crate::conf;
+use crate::engine::Engine;
+use crate::instance::Target;
+use crate::runtime::{Runtime, process, systemd};
+use crate::secret::{MASK, Secret};
+use crate::wire::Address;
+
+/// One thing to do.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(tag = "step", rename_all = "kebab-case")]
+pub enum Step {
+    /// Install the engine's package, without letting it start its stock configuration.
+    Install {
+        /// Redis or Valkey.
+        engine: Engine,
+        /// dpkg was left half-way and has to finish first.
+        repair: bool,
+    },
+    /// Prove configurations with the installed server, before anything that runs is touched.
+    Prove {
+        /// One for each instance whose configuration changes.
+        candidates: Vec<Candidate>,
+    },
+    /// Make a directory, or correct its owner and mode.
+    Directory {
+        /// Its path.
+        path: PathBuf,
+        /// Whose it is.
+        owner: Owner,
+        /// Its mode.
+        mode: u32,
+        /// It will hold a copy only, which may go when this run is undone.
+        copy: bool,
+    },
+    /// Put a file in place.
+    Write {
+        /// Its path.
+        path: PathBuf,
+        /// What is in it.
+        body: Body,
+        /// Whose it is.
+        owner: Owner,
+        /// Its mode.
+        mode: u32,
+    },
+    /// Take a file of ours away; what stood there before us comes back.
+    Remove {
+        /// Its path.
+        path: PathBuf,
+    },
+    /// Take a directory away if it is empty.
+    RemoveEmpty {
+        /// Its path.
+        path: PathBuf,
+    },
+    /// Take a directory or a log away with all that is in it; only by `--purge`.
+    Purge {
+        /// Its path.
+        path: PathBuf,
+        /// The directory itself is the package's and stays, empty.
+        keep: bool,
+    },
+    /// Let systemd read its files again.
+    Reload,
+    /// Start a unit at boot.
+    Enable {
+        /// The unit.
+        unit: String,
+    },
+    /// No longer start a unit at boot.
+    Disable {
+        /// The unit.
+        unit: String,
+    },
+    /// Start instances, together, and wait until they answer.
+    Start {
+        /// The instances.
+        targets: Vec<Target>,
+    },
+    /// Restart an instance and wait until it answers.
+    Restart {
+        /// The instance.
+        target: Target,
+        /// Why it has to be.
+        why: String,
+    },
+    /// Stop an instance.
+    Stop {
+        /// The instance.
+        target: Target,
+        /// It may lose what it cannot save.
+        lose: bool,
+    },
+    /// Start a unit that ran before we came.
+    StartUnit {
+        /// The unit.
+        unit: String,
+    },
+    /// Wait until a replica's link to its master is up.
+    AwaitLink {
+        /// The replica.
+        target: Target,
+        /// Its master.
+        master: Address,
+    },
+    /// Purge packages that we installed.
+    RemovePackages {
+        /// Their names.
+        packages: Vec<String>,
+    },
+}
+
+/// A configuration to prove.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Candidate {
+    /// The instance that it is for.
+    pub target: Target,
+    /// Its text.
+    pub text: Body,
+    /// Where its directives come from: the topology's line by directive.
+    pub origins: Vec<Origin>,
+}
+
+/// Where a directive was written by the user.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Origin {
+    /// The directive.
+    pub directive: String,
+    /// `FILE:LINE`
+    pub place: String,
+}
+
+/// Whose a file is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Owner {
+    /// root:root
+    Root,
+    /// The server's user and group.
+    Server(Engine),
+    /// The server's user, and group adm, which may read logs.
+    ServerAdm(Engine),
+}
+
+impl Owner {
+    /// As chown(1) takes it.
+    pub fn word(self) -> String {
+        match self {
+            Self::Root => "root:root".into(),
+            Self::Server(engine) => format!("{0}:{0}", engine.user()),
+            Self::ServerAdm(engine) => format!("{}:adm", engine.user()),
+        }
+    }
+}
+
+/// What is in a file, so that it prints no secret.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Body {
+    /// Nothing secret.
+    Plain(String),
+    /// A redis.conf.
+    Conf(Secret),
+    /// A secret from end to end.
+    Secret(Secret),
+}
+
+impl Body {
+    /// The bytes for the disk.
+    pub fn expose(&self) -> &str {
+        match self {
+            Self::Plain(text) => text,
+            Self::Conf(text) | Self::Secret(text) => text.expose(),
+        }
+    }
+
+    /// The text for eyes.
+    pub fn masked(&self) -> String {
+        match self {
+            Self::Plain(text) => text.clone(),
+            Self::Conf(text) => conf::mask(text.expose()),
+            Self::Secret(_) => format!("{MASK}\n"),
+        }
+    }
+}
+
+impl Serialize for Body {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(&self.masked())
+    }
+}
+
+impl Step {
+    /// What it is, in a few words.
+    pub fn describe(&self) -> String {
+        match self {
+            Self::Install { engine, repair: false } => format!("install {}", engine.package()),
+            Self::Install { engine, repair: true } => format!("finish installing {}", engine.package()),
+            Self::Prove { candidates } => {
+                format!(
+                    "prove the configuration of {}",
+                    names(candidates.iter().map(|candidate| &candidate.target))
+                )
+            }
+            Self::Directory { path, owner, mode, .. } => {
+                format!("directory {} ({}, {mode:04o})", path.display(), owner.word())
+            }
+            Self::Write { path, .. } => format!("write {}", path.display()),
+            Self::Remove { path } | Self::RemoveEmpty { path } => format!("remove {}", path.display()),
+            Self::Purge { path, .. } => format!("purge {}", path.display()),
+            Self::Reload => "let systemd read its units again".into(),
+            Self::Enable { unit } => format!("start {} at boot", systemd::unit_word(unit)),
+            Self::Disable { unit } => format!("no longer start {} at boot", systemd::unit_word(unit)),
+            Self::Start { targets } => format!("start {}", names(targets)),
+            Self::Restart { target, why } => format!("restart {} ({why})", target.name),
+            Self::Stop { target, .. } => format!("stop {}", target.name),
+            Self::StartUnit { unit } => format!("start {}, as it ran before", systemd::unit_word(unit)),
+            Self::AwaitLink { target, master } => format!("link {} to {master}", target.name),
+            Self::RemovePackages { packages } => format!("purge {}", packages.join(" ")),
+        }
+    }
+
+    /// What a person would have typed, secrets masked.
+    pub fn shell(&self) -> Vec<String> {
+        match self {
+            Self::Install { engine, repair } => {
+                let mut lines = vec![
+                    "printf '#!/bin/sh\\nexit 101\\n' > /usr/sbin/policy-rc.d && chmod 755 /usr/sbin/policy-rc.d".into(),
+                    format!("apt-get install -y {} || {{ apt-get update && apt-get install -y {0}; }}", engine.package()),
+                    "rm /usr/sbin/policy-rc.d".into(),
+                ];
+                if *repair {
+                    lines.insert(1, "dpkg --configure -a".into());
+                }
+                lines
+            }
+            Self::Prove { candidates } => candidates
+                .iter()
+                .map(|Candidate { target, .. }| {
+                    let (user, server, conf) = (target.engine.user(), target.engine.server(), target.conf());
+                    format!(
+                        "# before it goes live: runuser -u {user} -- {server} - --port redis-tp-eof < {}",
+                        conf.display()
+                    )
+                })
+                .collect(),
+            Self::Directory { path, owner, mode, .. } => {
+                let owner = owner.word();
+                let (user, group) = owner.split_once(':').unwrap_or((&owner, &owner));
+                vec![format!("install -d -o {user} -g {group} -m {mode:04o} {}", path.display())]
+            }
+            Self::Write { path, body, owner, mode } => shell_write(path, body, *owner, *mode),
+            Self::Remove { path } => vec![format!("rm {}", path.display())],
+            Self::RemoveEmpty { path } => vec![format!("rmdir {}", path.display())],
+            Self::Purge { path, keep: true } => vec![format!("find {} -mindepth 1 -delete", path.display())],
+            Self::Purge { path, keep: false } => vec![format!("rm -r {}", path.display())],
+            Self::Reload => vec!["systemctl daemon-reload".into()],
+            Self::Enable { unit } => vec![format!("systemctl enable {}", systemd::unit_word(unit))],
+            Self::Disable { unit } => vec![format!("systemctl disable {}", systemd::unit_word(unit))],
+            Self::Start { targets } => shell_start(targets),
+            Self::Restart { target, .. } => match target.runtime {
+                Runtime::Systemd => vec![systemd::command("restart", &[target])],
+                Runtime::Process => vec![process::stop_command(target), process::start_command(target)],
+            },
+            Self::Stop { target, .. } => match target.runtime {
+                Runtime::Systemd => vec![systemd::command("stop", &[target])],
+                Runtime::Process => vec![process::stop_command(target)],
+            },
+            Self::StartUnit { unit } => vec![format!("systemctl start {}", systemd::unit_word(unit))],
+            Self::AwaitLink { target, .. } => vec![format!(
+                "until {} INFO replication | grep -q master_link_status:up; do sleep 0.1; done",
+                cli_command(target)
+            )],
+            Self::RemovePackages { packages } => vec![format!("apt-get purge -y {}", packages.join(" "))],
+        }
+    }
+}
+
+/// redis-cli for an instance, the password read from our file into the environment.
+pub fn cli_command(target: &Target) -> String {
+    let auth = match target.password {
+        Some(_) => format!("REDISCLI_AUTH=\"$(cat {})\" ", crate::secrets::password_file().display()),
+        None => String::new(),
+    };
+    let host = match target.address.host.as_str() {
+        "127.0.0.1" => String::new(),
+        host => format!(" -h {host}"),
+    };
+    format!("{auth}{}{host} -p {}", target.engine.cli(), target.address.port)
+}
+
+fn names<'a>(targets: impl IntoIterator<Item = &'a Target>) -> String {
+    let names: Vec<&str> = targets.into_iter().map(|target| target.name.as_str()).collect();
+    names.join(", ")
+}
+
+fn shell_start(targets: &[Target]) -> Vec<String> {
+    let (units, daemons): (Vec<&Target>, Vec<&Target>) =
+        targets.iter().partition(|target| target.runtime == Runtime::Systemd);
+    let mut lines = Vec::new();
+    if !units.is_empty() {
+        lines.push(systemd::command("start", &units));
+    }
+    lines.extend(daemons.into_iter().map(process::start_command));
+    lines
+}
+
+fn shell_write(path: &Path, body: &Body, owner: Owner, mode: u32) -> Vec<String> {
+    let owner = owner.word();
+    let (user, group) = owner.split_once(':').unwrap_or((&owner, &owner));
+    let mut lines = Vec::new();
+    if let Some(parent) = path.parent().filter(|parent| parent.starts_with("/etc/systemd")) {
+        lines.push(format!("mkdir -p {}", parent.display()));
+    }
+    lines.push(format!("install -o {user} -g {group} -m {mode:04o} /dev/stdin {} <<'EOF'", path.display()));
+    lines.extend(body.masked().lines().map(str::to_owned));
+    lines.push("EOF".into());
+    lines
+}

@@ -1,0 +1,100 @@
+//! The embedded templates, rendered. Tera passes newlines through and takes a misspelt name inside
+//! an `if` for false, so every value comes from a validated type, quoted, and a test holds each
+//! template's names against the context that it is given.
+
+use anyhow::{Context as _, Result};
+use serde::Serialize;
+use tera::{Context, Tera};
+
+const REDIS: &str = include_str!("../templates/redis.conf");
+const REDIS_SLAVE: &str = include_str!("../templates/redis-slave.conf");
+const DROP_IN: &str = include_str!("../systemd/drop-in.conf");
+
+/// What the two configuration templates may name. Every string stands as it will in the file:
+/// quoted, and without a newline.
+#[derive(Debug, Serialize)]
+pub struct ConfContext {
+    /// The instance.
+    pub name: String,
+    /// The topology file.
+    pub topology: String,
+    /// `bind`
+    pub bind: String,
+    /// `protected-mode`
+    pub protected_mode: &'static str,
+    /// `port`
+    pub port: u16,
+    /// `requirepass`
+    pub requirepass: Option<String>,
+    /// `masterauth`
+    pub masterauth: Option<String>,
+    /// `replicaof`; none in a replica that somebody promoted
+    pub replicaof: Option<String>,
+    /// `dir`
+    pub dir: String,
+    /// `logfile`
+    pub logfile: String,
+    /// `pidfile`
+    pub pidfile: String,
+    /// Whole lines that we set unless the topology says otherwise.
+    pub defaults: Vec<String>,
+    /// Whole lines of the topology.
+    pub directives: Vec<String>,
+    /// Whole lines that somebody wrote into the file by hand.
+    pub kept: Vec<String>,
+}
+
+/// Renders redis.conf, or redis-slave.conf for a replica.
+pub fn configuration(context: &ConfContext, replica: bool) -> Result<String> {
+    let template = if replica { REDIS_SLAVE } else { REDIS };
+    render(template, &Context::from_serialize(context)?)
+}
+
+/// Renders the drop-in that opens directories to a unit.
+pub fn drop_in(unit: &str, paths: &[String]) -> Result<String> {
+    let mut context = Context::new();
+    context.insert("unit", unit);
+    context.insert("paths", paths);
+    render(DROP_IN, &context)
+}
+
+fn render(template: &str, context: &Context) -> Result<String> {
+    let mut text = Tera::one_off(template, context, false).context("cannot render a template")?;
+    if !text.ends_with('\n') {
+        text.push('\n');
+    }
+    Ok(text)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_template_names_nothing_that_it_is_not_given() {
+        let context = ConfContext {
+            name: String::new(),
+            topology: String::new(),
+            bind: String::new(),
+            protected_mode: "yes",
+            port: 1,
+            requirepass: None,
+            masterauth: None,
+            replicaof: None,
+            dir: String::new(),
+            logfile: String::new(),
+            pidfile: String::new(),
+            defaults: Vec::new(),
+            directives: Vec::new(),
+            kept: Vec::new(),
+        };
+        let given = serde_json::to_value(&context).unwrap();
+        for template in [REDIS, REDIS_SLAVE] {
+            let mut tera = Tera::default();
+            tera.add_raw_template("t", template).unwrap();
+            for name in tera.get_template_variables("t").unwrap() {
+                assert!(name == "line" || given.get(name).is_some(), "{name}");
+            }
+        }
+    }
+}

@@ -1,0 +1,149 @@
+//! A conversation with a Redis server: connect, AUTH, ask. Trouble is sorted into the few kinds
+//! that callers branch on.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::time::Duration;
+
+use redis::{Cmd, Connection, FromRedisValue, RedisError};
+use serde::{Deserialize, Serialize};
+
+use crate::host::Host;
+use crate::secret::Secret;
+
+/// Where a server listens.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Address {
+    /// An address that this machine reaches it under.
+    pub host: String,
+    /// The TCP port.
+    pub port: u16,
+}
+
+impl fmt::Display for Address {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.host.contains(':') {
+            true => write!(f, "[{}]:{}", self.host, self.port),
+            false => write!(f, "{}:{}", self.host, self.port),
+        }
+    }
+}
+
+/// Why a server did not answer as wished.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Trouble {
+    /// Nobody listens there.
+    Refused,
+    /// It wants a password and got none.
+    NoAuth,
+    /// It has another password, or none at all.
+    WrongPassword,
+    /// It is still reading its data.
+    Loading,
+    /// Something else, as the server or the kernel put it.
+    Other(String),
+}
+
+impl fmt::Display for Trouble {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Refused => f.write_str("nobody listens there"),
+            Self::NoAuth => f.write_str("it asks for a password"),
+            Self::WrongPassword => f.write_str("it does not take this password"),
+            Self::Loading => f.write_str("it is still loading its data"),
+            Self::Other(text) => f.write_str(text),
+        }
+    }
+}
+
+impl std::error::Error for Trouble {}
+
+impl From<RedisError> for Trouble {
+    fn from(error: RedisError) -> Self {
+        if error.is_connection_refusal() {
+            return Self::Refused;
+        }
+        match error.code() {
+            Some("NOAUTH") => Self::NoAuth,
+            Some("WRONGPASS") => Self::WrongPassword,
+            Some("LOADING") => Self::Loading,
+            _ if error.to_string().contains("without any password configured") => Self::WrongPassword,
+            _ => Self::Other(match error.is_timeout() {
+                true => "it did not answer in time".into(),
+                false => error.to_string(),
+            }),
+        }
+    }
+}
+
+/// An open connection.
+pub struct Wire {
+    connection: Connection,
+}
+
+impl fmt::Debug for Wire {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Wire")
+    }
+}
+
+impl Wire {
+    /// How long a server may take to answer, if the caller does not say.
+    pub const TIMEOUT: Duration = Duration::from_secs(2);
+
+    /// Connects, and authenticates if there is a password.
+    ///
+    /// # Errors
+    /// See [`Trouble`]. A server without a password answers WRONGPASS or ERR to AUTH; both come
+    /// back as [`Trouble::WrongPassword`].
+    pub fn open(host: &Host, at: &Address, password: Option<&Secret>) -> Result<Self, Trouble> {
+        let connection = host.connect(&at.host, at.port, Self::TIMEOUT)?;
+        let mut wire = Self { connection };
+        if let Some(password) = password {
+            wire.ask::<()>(&["AUTH", password.expose()])?;
+        }
+        Ok(wire)
+    }
+
+    /// One command and its answer.
+    ///
+    /// # Errors
+    /// What the server answered, sorted.
+    pub fn ask<T: FromRedisValue>(&mut self, words: &[&str]) -> Result<T, Trouble> {
+        let mut command = Cmd::new();
+        for word in words {
+            command.arg(*word);
+        }
+        command.query(&mut self.connection).map_err(Trouble::from)
+    }
+
+    /// PING, and PONG awaited.
+    ///
+    /// # Errors
+    /// See [`Trouble`].
+    pub fn ping(&mut self) -> Result<(), Trouble> {
+        match self.ask::<String>(&["PING"])?.as_str() {
+            "PONG" => Ok(()),
+            other => Err(Trouble::Other(format!("it answered '{other}' to PING"))),
+        }
+    }
+
+    /// INFO, all sections or one, as names and values.
+    ///
+    /// # Errors
+    /// See [`Trouble`].
+    pub fn info(&mut self, section: &str) -> Result<BTreeMap<String, String>, Trouble> {
+        self.ask::<String>(&["INFO", section]).map(|text| parse_info(&text))
+    }
+
+    /// CONFIG GET of all directives, or none where the command is renamed or forbidden.
+    pub fn config(&mut self) -> Option<BTreeMap<String, String>> {
+        self.ask(&["CONFIG", "GET", "*"]).ok()
+    }
+}
+
+/// Reads INFO's `name:value` lines.
+pub fn parse_info(text: &str) -> BTreeMap<String, String> {
+    let pairs = text.lines().filter(|line| !line.starts_with('#')).filter_map(|line| line.split_once(':'));
+    pairs.map(|(name, value)| (name.to_owned(), value.trim_end().to_owned())).collect()
+}
