@@ -1,1 +1,371 @@
-//! stub
+//! The command line: every type that clap reads, and no logic.
+
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+
+use crate::engine::Engine;
+use crate::topology::{self, Bind, Name, ReplicaOf, RuntimeChoice};
+
+/// From a bare machine to a proven Redis: engine, configuration, units, replicas, and the proof.
+#[derive(Debug, Parser)]
+#[command(name = "redis-tp", version, propagate_version = true, max_term_width = 100)]
+#[command(after_help = "\
+Begin with:  redis-tp up
+Exit codes:  0 done or nothing to do, 1 failed, 2 usage, 3 changes pending or drift, 4 findings,
+             5 refused before any change, 6 another redis-tp is at work, 7 needs root,
+             8 failed and rolled back, 9 rollback incomplete")]
+pub struct Cli {
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// The verbs.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Everything: engine, master :6379, replica :6380, and the proof that they work
+    Up(Up),
+    /// The engine and a master
+    Install(Install),
+    /// Add, remove or list replicas
+    #[command(subcommand)]
+    Replica(Replica),
+    /// Make the machine what the topology says
+    Apply(Apply),
+    /// Show the steps that apply would take, and do nothing
+    Plan(Plan),
+    /// Is the machine fit, and is all in place?
+    Check(Report),
+    /// Prove over the wire that it works
+    Verify(Verify),
+    /// The instances as a tree: role, link, lag, memory
+    Status(Status),
+    /// Print a rendered redis.conf, secrets masked
+    Render(Render),
+    /// Start, stop, restart, enable or disable instances, or show their logs
+    Service(Service),
+    /// redis-cli with the password passed safely
+    Cli(RedisCli),
+    /// Print exports for a shell or a CI job (the password among them)
+    Env(Env),
+    /// Undo the last run
+    Rollback(Rollback),
+    /// Take everything of ours away; data and package stay
+    Uninstall(Uninstall),
+    /// Print completions for a shell
+    Completions(Completions),
+    /// Print the manual page
+    Man,
+}
+
+/// What every command that changes the machine takes.
+#[derive(Clone, Debug, Default, Args)]
+pub struct Change {
+    /// Show the steps and do nothing
+    #[arg(long)]
+    pub dry_run: bool,
+    /// Take the topology's value where a file was changed by hand
+    #[arg(long)]
+    pub overwrite: bool,
+    /// Print the result as JSON
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// `up`
+#[derive(Debug, Args)]
+pub struct Up {
+    /// Who keeps the instances running
+    #[arg(long, value_name = "RUNTIME")]
+    pub runtime: Option<RuntimeChoice>,
+    /// Redis or Valkey
+    #[arg(long)]
+    pub engine: Option<Engine>,
+    #[command(flatten)]
+    /// Common flags
+    pub change: Change,
+}
+
+/// `install`
+#[derive(Debug, Args)]
+pub struct Install {
+    /// The master's port [default: 6379]
+    #[arg(long, value_parser = topology::port_number)]
+    pub port: Option<u16>,
+    #[command(flatten)]
+    /// Who may reach it
+    pub access: Access,
+    /// Ask for no password
+    #[arg(long, conflicts_with = "password_file")]
+    pub no_password: bool,
+    /// Redis or Valkey
+    #[arg(long)]
+    pub engine: Option<Engine>,
+    /// Who keeps the instances running
+    #[arg(long, value_name = "RUNTIME")]
+    pub runtime: Option<RuntimeChoice>,
+    #[command(flatten)]
+    /// Common flags
+    pub change: Change,
+}
+
+/// Who may reach an instance, and any other directive of it.
+#[derive(Clone, Debug, Default, Args)]
+pub struct Access {
+    /// The addresses to listen on [default: loopback]
+    #[arg(long, value_name = "ADDRESS", num_args = 1.., value_parser = Bind::parse, allow_hyphen_values = true)]
+    pub bind: Vec<Bind>,
+    /// Refuse other machines while there is no password [default: yes]
+    #[arg(long, value_name = "yes|no", value_parser = topology::yes_or_no)]
+    pub protected_mode: Option<bool>,
+    /// Take the password from a file, or from standard input with -
+    #[arg(long, value_name = "FILE|-")]
+    pub password_file: Option<String>,
+    /// Any other directive of redis.conf; may be given several times
+    #[arg(long, value_name = "KEY=VALUE", value_parser = key_value)]
+    pub set: Vec<(String, String)>,
+}
+
+/// `replica`
+#[derive(Debug, Subcommand)]
+pub enum Replica {
+    /// Add a replica; the first is named slave, further ones slave-PORT
+    Add(ReplicaAdd),
+    /// Stop a replica and take it away; its data stays
+    Remove(ReplicaRemove),
+    /// List the replicas
+    List(Report),
+}
+
+/// `replica add`
+#[derive(Debug, Args)]
+pub struct ReplicaAdd {
+    /// Its port
+    #[arg(long, value_parser = topology::port_number)]
+    pub port: u16,
+    /// Its name [default: slave, or slave-PORT if there is one]
+    #[arg(long, value_parser = Name::parse)]
+    pub name: Option<Name>,
+    /// Whom it follows: an instance of this machine, or HOST:PORT elsewhere [default: master]
+    #[arg(long, value_name = "INSTANCE|HOST:PORT", value_parser = ReplicaOf::parse)]
+    pub of: Option<ReplicaOf>,
+    #[command(flatten)]
+    /// Who may reach it; the password is that of the master elsewhere
+    pub access: Access,
+    #[command(flatten)]
+    /// Common flags
+    pub change: Change,
+}
+
+/// `replica remove`
+#[derive(Debug, Args)]
+pub struct ReplicaRemove {
+    /// Its name
+    #[arg(value_parser = Name::parse)]
+    pub name: Name,
+    /// Take its data and its log away, too
+    #[arg(long)]
+    pub purge: bool,
+    #[command(flatten)]
+    /// Common flags
+    pub change: Change,
+}
+
+/// `apply`
+#[derive(Debug, Args)]
+pub struct Apply {
+    /// A topology to take over (- for standard input) [default: /etc/redis-tp/topology.ini]
+    #[arg(short = 'f', long, value_name = "FILE|-")]
+    pub file: Option<PathBuf>,
+    #[command(flatten)]
+    /// Common flags
+    pub change: Change,
+}
+
+/// `plan`
+#[derive(Debug, Args)]
+pub struct Plan {
+    /// A topology to look at (- for standard input) [default: /etc/redis-tp/topology.ini]
+    #[arg(short = 'f', long, value_name = "FILE|-")]
+    pub file: Option<PathBuf>,
+    /// Print the plan as JSON
+    #[arg(long, conflicts_with_all = ["diff", "shell"])]
+    pub json: bool,
+    /// Show what changes in each file, secrets masked
+    #[arg(long, conflicts_with = "shell")]
+    pub diff: bool,
+    /// Show what a person would have typed
+    #[arg(long)]
+    pub shell: bool,
+    /// Exit with 3 if there is something to do
+    #[arg(long)]
+    pub detailed_exitcode: bool,
+    /// As if files changed by hand were to be overwritten
+    #[arg(long)]
+    pub overwrite: bool,
+}
+
+/// `check`, `replica list`
+#[derive(Debug, Args)]
+pub struct Report {
+    /// Print the result as JSON
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// `verify`
+#[derive(Debug, Args)]
+pub struct Verify {
+    /// The lifetime of the keys that the TTL checks use, in seconds (the lab has 60)
+    #[arg(long, value_name = "SECONDS", default_value_t = 1, value_parser = clap::value_parser!(u64).range(1..=86_400))]
+    pub ttl: u64,
+    /// Restart each instance, too, and prove that data survives it
+    #[arg(long)]
+    pub restart: bool,
+    /// Print the result as JSON
+    #[arg(long, conflicts_with_all = ["tap", "shell"])]
+    pub json: bool,
+    /// Print the result in the Test Anything Protocol
+    #[arg(long, conflicts_with = "shell")]
+    pub tap: bool,
+    /// Write the result to a file in JUnit's format
+    #[arg(long, value_name = "FILE")]
+    pub junit: Option<PathBuf>,
+    /// Print the same proof as commands to type, and do nothing
+    #[arg(long)]
+    pub shell: bool,
+}
+
+/// `status`
+#[derive(Debug, Args)]
+pub struct Status {
+    /// Print the result as JSON
+    #[arg(long)]
+    pub json: bool,
+    /// Show it again every second until interrupted
+    #[arg(long)]
+    pub watch: bool,
+}
+
+/// `render`
+#[derive(Debug, Args)]
+pub struct Render {
+    /// The instance [default: all]
+    #[arg(value_parser = Name::parse)]
+    pub name: Option<Name>,
+    /// Show the secrets
+    #[arg(long)]
+    pub reveal: bool,
+}
+
+/// `service`
+#[derive(Debug, Args)]
+pub struct Service {
+    /// What to do with them
+    pub action: Action,
+    /// The instance [default: all]
+    #[arg(value_parser = Name::parse)]
+    pub name: Option<Name>,
+    /// Let an instance that cannot save its data end without
+    #[arg(long)]
+    pub force: bool,
+    /// How many lines of each log
+    #[arg(short = 'n', long, default_value_t = 20)]
+    pub lines: usize,
+    /// Show the steps and do nothing
+    #[arg(long)]
+    pub dry_run: bool,
+    /// Print the result as JSON
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// What `service` does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Action {
+    /// Start, masters first
+    Start,
+    /// Stop, replicas first
+    Stop,
+    /// Restart, replicas first
+    Restart,
+    /// Start at boot
+    Enable,
+    /// Do not start at boot
+    Disable,
+    /// The last lines of the logs
+    Logs,
+}
+
+/// `cli`
+#[derive(Debug, Args)]
+pub struct RedisCli {
+    /// The instance [default: master, or the only one]
+    #[arg(value_parser = Name::parse)]
+    pub name: Option<Name>,
+    /// The instance on this port
+    #[arg(long, value_parser = topology::port_number, conflicts_with = "name")]
+    pub port: Option<u16>,
+    /// What to hand to redis-cli
+    #[arg(last = true)]
+    pub args: Vec<String>,
+}
+
+/// `env`
+#[derive(Debug, Args)]
+pub struct Env {
+    /// The instance [default: master, or the only one]
+    #[arg(value_parser = Name::parse)]
+    pub name: Option<Name>,
+    /// Print the result as JSON
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// `rollback`
+#[derive(Debug, Args)]
+pub struct Rollback {
+    /// Say what would be undone, and do nothing
+    #[arg(long)]
+    pub dry_run: bool,
+    /// Roll back over files that were changed by hand since
+    #[arg(long)]
+    pub overwrite: bool,
+    /// Print the result as JSON
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// `uninstall`
+#[derive(Debug, Args)]
+pub struct Uninstall {
+    /// Take data, logs, passwords, the topology and what we installed away, too
+    #[arg(long)]
+    pub purge: bool,
+    /// Show the steps and do nothing
+    #[arg(long)]
+    pub dry_run: bool,
+    /// Print the result as JSON
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// `completions`
+#[derive(Debug, Args)]
+pub struct Completions {
+    /// The shell
+    pub shell: clap_complete::Shell,
+}
+
+fn key_value(text: &str) -> Result<(String, String), String> {
+    let (key, value) = text.split_once('=').ok_or_else(|| format!("'{text}' is not KEY=VALUE"))?;
+    if value.chars().any(char::is_control) {
+        return Err(format!("the value of '{key}' has a newline or another control character in it"));
+    }
+    let key = key.trim().to_ascii_lowercase();
+    if key.is_empty() || !key.chars().all(|c| c.is_ascii_alphanumeric() || c == '-') {
+        return Err(format!("'{key}' does not look like a directive of redis.conf"));
+    }
+    Ok((key, value.trim().to_owned()))
+}

@@ -1,1 +1,96 @@
-//! stub
+//! The verbs: each file reads its part of the command line, asks the layers below, and shows the
+//! result.
+
+use std::ffi::OsString;
+
+use anyhow::Result;
+use clap::Parser;
+
+use crate::cli::{Cli, Command};
+use crate::exit::{self, Code, Fault};
+use crate::host::Host;
+use crate::report::console;
+
+mod cli;
+mod converge;
+mod env;
+mod install;
+mod print;
+mod prove;
+mod render;
+mod replica;
+mod rollback;
+mod scene;
+mod service;
+mod status;
+mod uninstall;
+mod up;
+
+/// The program, from argv to exit code.
+pub fn main() -> Code {
+    let host = Host::real();
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => {
+            let _ = error.print();
+            return if error.use_stderr() { Code::Usage } else { Code::Done };
+        }
+    };
+    match run(&host, cli.command) {
+        Ok(code) => code,
+        Err(error) => {
+            console::error(&error);
+            exit::code_of(&error)
+        }
+    }
+}
+
+fn run(host: &Host, command: Command) -> Result<Code> {
+    if !matches!(command, Command::Completions(_) | Command::Man) {
+        needs_root(host)?;
+    }
+    match command {
+        Command::Up(args) => up::run(host, args),
+        Command::Install(args) => install::run(host, args),
+        Command::Replica(args) => replica::run(host, args),
+        Command::Apply(args) => converge::apply(host, args),
+        Command::Plan(args) => converge::plan(host, args),
+        Command::Check(args) => prove::check(host, &args),
+        Command::Verify(args) => prove::verify(host, &args),
+        Command::Status(args) => status::run(host, &args),
+        Command::Render(args) => render::run(host, &args),
+        Command::Service(args) => service::run(host, &args),
+        Command::Cli(args) => cli::run(host, &args),
+        Command::Env(args) => env::run(host, &args),
+        Command::Rollback(args) => rollback::run(host, &args),
+        Command::Uninstall(args) => uninstall::run(host, &args),
+        Command::Completions(args) => print::completions(&args),
+        Command::Man => print::man(),
+    }
+}
+
+/// Passwords, units and other people's processes are root's to see.
+fn needs_root(host: &Host) -> Result<(), Fault> {
+    if host.euid() == 0 {
+        return Ok(());
+    }
+    let words: Vec<String> = std::env::args_os()
+        .map(OsString::into_string)
+        .map(|word| word.unwrap_or_else(|word| word.to_string_lossy().into_owned()))
+        .collect();
+    let line: Vec<String> = words.iter().map(|word| shell_word(word)).collect();
+    Err(Fault::new(
+        Code::NeedsRoot,
+        "redis-tp needs root: it installs packages, owns files and reads passwords",
+    )
+    .hint(format!("type:\nsudo {}", line.join(" "))))
+}
+
+/// A word as a shell reads it back.
+pub fn shell_word(word: &str) -> String {
+    let plain = |c: char| c.is_ascii_alphanumeric() || "/._-+=:,@%^".contains(c);
+    match !word.is_empty() && word.chars().all(plain) {
+        true => word.to_owned(),
+        false => format!("'{}'", word.replace('\'', "'\\''")),
+    }
+}

@@ -1,2 +1,7 @@
-//! stub
-fn main() {}
+//! The program: parse, run, exit code.
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    ExitCode::from(redis_tp::commands::main() as u8)
+}

@@ -16,13 +16,13 @@ use crate::runtime::{Runtime, process, systemd};
 use crate::secrets::Secrets;
 use crate::state::{Kept, UnitBefore};
 use crate::step::{Body, Candidate, Origin, Owner, Step};
-use crate::topology::{Name, Topology};
+use crate::topology::{Name, SYSTEM_FILE, Topology};
 
 mod change;
 mod leave;
 mod refuse;
 
-pub use leave::{leave, removal};
+pub use leave::leave;
 
 use change::Change;
 
@@ -39,8 +39,8 @@ pub struct Wanted<'a> {
     pub secrets: &'a Secrets,
     /// Take our value where somebody edited a file by hand.
     pub overwrite: bool,
-    /// Take the data of instances that are no longer wanted, too.
-    pub purge: bool,
+    /// Take the data of this instance, which is no longer wanted, too.
+    pub purge: Option<&'a Name>,
 }
 
 /// What is to be done, and what there is to say.
@@ -169,18 +169,16 @@ pub fn plan(wanted: &Wanted<'_>, facts: &Facts) -> Result<Plan> {
     plan.record.extend(
         facts.state.instances.clone().into_iter().map(|(name, kept)| (name, Kept { active: false, ..kept })),
     );
-    if wanted.purge {
-        plan.record.clear();
-    }
+    plan.record.retain(|name, _| Some(name) != wanted.purge);
     plan.record.extend(wanted.instances.iter().map(|instance| (instance.name.clone(), instance.record())));
     Ok(plan)
 }
 
 /// The version that configurations are rendered for while none is installed: that of Debian 12.
-const ASSUMED: Version = Version::new(7, 0);
+pub const ASSUMED: Version = Version::new(7, 0);
 
 /// Masters before their replicas.
-fn by_depth(instances: &[Instance]) -> Vec<&Instance> {
+pub fn by_depth(instances: &[Instance]) -> Vec<&Instance> {
     let depth = |instance: &Instance| {
         let mut depth = 0;
         let mut at = instance;
@@ -205,11 +203,12 @@ fn retire_dropped(wanted: &Wanted<'_>, facts: &Facts, plan: &mut Plan) {
         .state
         .instances
         .iter()
-        .filter(|(name, kept)| dropped(name) && (kept.active || wanted.purge))
+        .filter(|(name, kept)| dropped(name) && (kept.active || wanted.purge == Some(*name)))
         .collect();
     gone.sort_by_key(|(_, kept)| !kept.replica);
     for (name, kept) in gone {
-        leave::retire(name, kept, facts, wanted.secrets.password.clone(), wanted.purge, &mut plan.steps);
+        let purge = wanted.purge == Some(name);
+        leave::retire(name, kept, facts, wanted.secrets.password.clone(), purge, &mut plan.steps);
     }
 }
 
@@ -324,7 +323,7 @@ fn files(wanted: &Wanted<'_>, facts: &Facts, changes: &[Change<'_>], plan: &mut 
         // A topology with a password in it is nobody's to read.
         let mode = if wanted.topology.instances.iter().any(has_secret) { 0o600 } else { 0o644 };
         let body = Body::Conf(crate::secret::Secret::new(text));
-        plan.steps.push(Step::Write { path: wanted.topology.file.clone(), body, owner: Owner::Root, mode });
+        plan.steps.push(Step::Write { path: SYSTEM_FILE.into(), body, owner: Owner::Root, mode });
     }
     for change in changes {
         if let Some(text) = &change.text {

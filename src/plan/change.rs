@@ -1,6 +1,8 @@
 //! What changes for one instance: its configuration in the light of three states, its drop-in, and
 //! whether it has to start or restart.
 
+use std::path::Path;
+
 use anyhow::Result;
 
 use super::{Note, Wanted, linked};
@@ -11,6 +13,7 @@ use crate::facts::{Facts, Role, Running};
 use crate::instance::{Hand, Instance};
 use crate::runtime::{Runtime, systemd};
 use crate::secret::Secret;
+use crate::topology::SYSTEM_FILE;
 use crate::{templates, unit};
 
 /// The change of one instance.
@@ -122,7 +125,7 @@ struct File {
 
 impl File {
     fn look(wanted: &Wanted<'_>, facts: &Facts, instance: &Instance, version: Version) -> Result<Self> {
-        let render = |kept: &[Hand]| instance.configuration(&wanted.topology.file, version, kept);
+        let render = |kept: &[Hand]| instance.configuration(Path::new(SYSTEM_FILE), version, kept);
         let ours = render(&[])?;
         let want = parse(&ours)?;
         let Some(there_text) = facts.text(&instance.conf) else {

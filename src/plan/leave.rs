@@ -41,13 +41,6 @@ pub fn leave(
     Ok(plan)
 }
 
-/// One instance, gone.
-pub fn removal(name: &Name, kept: &Kept, facts: &Facts, password: Option<Secret>, purge: bool) -> Vec<Step> {
-    let mut steps = Vec::new();
-    retire(name, kept, facts, password, purge, &mut steps);
-    steps
-}
-
 /// The steps that stop an instance and take its files away.
 pub fn retire(
     name: &Name,

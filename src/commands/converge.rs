@@ -1,0 +1,250 @@
+//! The way that every change takes: lock, recover, facts, plan, apply. There is one planner and no
+//! second path; `install`, `replica add` and `up` only edit the topology first.
+
+use std::time::Instant;
+
+use anyhow::Result;
+use serde::Serialize;
+
+use super::scene::{Scene, Wish};
+use crate::apply::{self, Event};
+use crate::cli;
+use crate::exit::{Code, Fault};
+use crate::finding::Findings;
+use crate::host::Host;
+use crate::journal::{self, Lock};
+use crate::plan::{self, Plan};
+use crate::prove;
+use crate::report::console::{self, FAINT, GOOD, NOTE, styled};
+use crate::report::progress::{Progress, human};
+use crate::report::{self, plan as show};
+use crate::state::State;
+use crate::step::Step;
+
+/// What became of a run.
+#[derive(Debug)]
+pub struct Outcome {
+    /// What was planned, and done unless it was a dry run.
+    pub plan: Plan,
+    /// The scene before it.
+    pub scene: Scene,
+    /// Whether anything was done.
+    pub changed: bool,
+    started: Instant,
+}
+
+/// A run's result as `--json` prints it.
+#[derive(Debug, Serialize)]
+struct Json<'a> {
+    /// `changed`, `no-changes` or `planned`.
+    outcome: &'static str,
+    #[serde(flatten)]
+    plan: show::Json<'a>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    verify: Option<&'a Findings>,
+}
+
+/// Brings the machine to a wish.
+///
+/// # Errors
+/// Refused, failed and rolled back, or worse; see [`Fault`].
+pub fn converge(
+    host: &Host,
+    command: &str,
+    change: &cli::Change,
+    wish: impl FnOnce(&Host) -> Result<Wish>,
+    plan: impl FnOnce(&Scene) -> Result<Plan>,
+) -> Result<Outcome> {
+    let started = host.now();
+    let _lock = Session::open(host, change.dry_run)?;
+    let scene = Scene::load(host, &wish(host)?)?;
+    let plan = plan(&scene)?;
+    if change.dry_run {
+        prove_now(host, &scene, &plan)?;
+        return Ok(Outcome { plan, scene, changed: false, started });
+    }
+    let changed = !plan.is_empty();
+    if changed {
+        carry_out(host, &plan, &scene.facts.state, command)?;
+    }
+    Ok(Outcome { plan, scene, changed, started })
+}
+
+/// Carries a plan out, and shows how it goes.
+///
+/// # Errors
+/// See [`apply::apply`].
+pub fn carry_out(host: &Host, plan: &Plan, state: &State, command: &str) -> Result<()> {
+    host.catch_signals()?;
+    let mut progress = Progress::new();
+    apply::apply(host, plan, state, command, &mut |event: Event<'_>| progress.tell(&event)).map(drop)
+}
+
+/// A dry run may look as closely as a real one: a proof has no effect.
+fn prove_now(host: &Host, scene: &Scene, plan: &Plan) -> Result<()> {
+    let proofs = plan.steps.iter().filter_map(|step| match step {
+        Step::Prove { candidates } if scene.facts.installed() => Some(candidates),
+        _ => None,
+    });
+    proofs.into_iter().try_for_each(|candidates| prove::prove_all(host, candidates))
+}
+
+/// The right to change the machine, after what a killed run left behind is cleared away. A dry run
+/// takes none, and clears nothing.
+#[derive(Debug)]
+pub struct Session<'a> {
+    lock: Option<Lock>,
+    host: &'a Host,
+}
+
+impl<'a> Session<'a> {
+    /// Opens a session.
+    ///
+    /// # Errors
+    /// Another run is at work (6); an open journal cannot be undone (9).
+    pub fn open(host: &'a Host, dry_run: bool) -> Result<Self> {
+        if dry_run {
+            if journal::open_run(host)?.is_some() {
+                console::err(format_args!(
+                    "{} an interrupted run is open; the next real run undoes it first",
+                    styled(NOTE, "note:")
+                ));
+            }
+            return Ok(Self { lock: None, host });
+        }
+        let session = Self { lock: Some(Lock::take(host)?), host };
+        let mut progress = Progress::new();
+        if let Some(command) = apply::recover(host, &mut |event: Event<'_>| progress.tell(&event))? {
+            console::err(format_args!(
+                "{} an earlier '{command}' was interrupted; what it had begun is undone",
+                styled(NOTE, "note:")
+            ));
+        }
+        Ok(session)
+    }
+}
+
+impl Drop for Session<'_> {
+    fn drop(&mut self) {
+        if let Some(Err(error)) = self.lock.take().map(|lock| lock.release(self.host)) {
+            console::err(format_args!("{} {error:#}", styled(NOTE, "note:")));
+        }
+    }
+}
+
+impl Outcome {
+    /// Prints the result, and gives the exit code.
+    pub fn finish(&self, command: &str, change: &cli::Change, verify: Option<&Findings>) -> Result<Code> {
+        let code = match verify.map(Findings::code) {
+            Some(Code::Findings) => Code::Findings,
+            _ if self.plan.has_drift() && !change.dry_run => Code::Pending,
+            _ => Code::Done,
+        };
+        if change.json {
+            let outcome = match (change.dry_run, self.changed) {
+                (true, _) => "planned",
+                (false, true) => "changed",
+                (false, false) => "no-changes",
+            };
+            console::json(&Json { outcome, plan: show::json(command, &self.plan), verify })?;
+            return Ok(code);
+        }
+        if change.dry_run {
+            print_plan(&self.plan);
+        } else if !self.changed {
+            console::out(format_args!(
+                "{} {}",
+                styled(GOOD, "No changes."),
+                styled(FAINT, human(self.started.elapsed()))
+            ));
+        }
+        report::plan::notes(&self.plan.notes).into_iter().for_each(console::err);
+        Ok(code)
+    }
+}
+
+fn print_plan(plan: &Plan) {
+    if plan.is_empty() {
+        console::out(styled(GOOD, "No changes."));
+    }
+    show::steps(plan).into_iter().for_each(console::out);
+}
+
+/// The planner over the whole topology.
+pub fn whole(overwrite: bool) -> impl FnOnce(&Scene) -> Result<Plan> {
+    move |scene| plan::plan(&scene.wanted(overwrite), &scene.facts)
+}
+
+/// `redis-tp apply`
+///
+/// # Errors
+/// See [`converge`].
+pub fn apply(host: &Host, args: cli::Apply) -> Result<Code> {
+    let wish = |host: &Host| match &args.file {
+        Some(file) => Wish::from_file(host, file),
+        None => Wish::standing(host),
+    };
+    let outcome = converge(host, "apply", &args.change, wish, whole(args.change.overwrite))?;
+    let code = outcome.finish("apply", &args.change, None)?;
+    if outcome.changed && !args.change.json {
+        console::next(&[
+            ("redis-tp verify", "prove it over the wire"),
+            ("redis-tp status", "the tree of instances"),
+        ]);
+    }
+    Ok(code)
+}
+
+/// `redis-tp plan`
+///
+/// # Errors
+/// The topology cannot be read, or the machine does not allow it.
+pub fn plan(host: &Host, args: cli::Plan) -> Result<Code> {
+    let wish = match &args.file {
+        Some(file) => Wish::from_file(host, file)?,
+        None => Wish::standing_or(host, crate::topology::LAB)?,
+    };
+    let _session = Session::open(host, true)?;
+    let scene = Scene::load(host, &wish)?;
+    let plan = plan::plan(&scene.wanted(args.overwrite), &scene.facts)?;
+    prove_now(host, &scene, &plan)?;
+    if args.json {
+        console::json(&show::json("plan", &plan))?;
+    } else if args.diff {
+        show::diff(&plan, &scene.facts).into_iter().for_each(console::out);
+    } else if args.shell {
+        show::shell(&plan).into_iter().for_each(console::out);
+    } else {
+        print_plan(&plan);
+    }
+    if !args.json {
+        show::notes(&plan.notes).into_iter().for_each(console::err);
+        if !plan.is_empty() && !args.shell && !args.diff {
+            let file = args.file.as_ref().map_or_else(String::new, |file| format!(" -f {}", file.display()));
+            let verb = if wish.standing.is_none() && args.file.is_none() {
+                "up".into()
+            } else {
+                format!("apply{file}")
+            };
+            console::next(&[
+                (&format!("redis-tp {verb}"), "take these steps"),
+                ("redis-tp plan --diff", "what changes in each file"),
+            ]);
+        }
+    }
+    Ok(match args.detailed_exitcode && (!plan.is_empty() || plan.has_drift()) {
+        true => Code::Pending,
+        false => Code::Done,
+    })
+}
+
+/// A usage error about secrets in argv, which everybody on the machine can read.
+pub fn refuse_secret(key: &str) -> Result<(), Fault> {
+    match crate::directives::secret(key) {
+        true => Err(Fault::usage(format!(
+            "'{key}' is a secret, and everybody on this machine can read a command line"
+        ))
+        .hint("give it by a file, or on standard input:\nredis-tp install --password-file FILE")),
+        false => Ok(()),
+    }
+}

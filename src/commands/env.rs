@@ -1,0 +1,80 @@
+//! `redis-tp env`: exports for a shell or a CI job. It prints the password, because that is asked for.
+
+use anyhow::Result;
+use serde::Serialize;
+
+use super::scene::Scene;
+use super::shell_word;
+use crate::cli;
+use crate::exit::Code;
+use crate::host::Host;
+use crate::instance::Instance;
+use crate::report::console;
+
+#[derive(Debug, Serialize)]
+struct Json {
+    schema: u32,
+    instance: String,
+    host: String,
+    port: u16,
+    password: Option<String>,
+    url: String,
+}
+
+/// Prints the exports of one instance.
+///
+/// # Errors
+/// There is no such instance.
+pub fn run(host: &Host, args: &cli::Env) -> Result<Code> {
+    let scene = Scene::standing(host)?;
+    let instance = scene.pick(args.name.as_ref())?;
+    let (address, url) = (instance.address(), url(instance));
+    let password = instance.requirepass.as_ref().map(|password| password.expose().to_owned());
+    if args.json {
+        let name = instance.name.to_string();
+        console::json(&Json {
+            schema: 1,
+            instance: name,
+            host: address.host,
+            port: address.port,
+            password,
+            url,
+        })?;
+        return Ok(Code::Done);
+    }
+    let mut exports = vec![("REDIS_HOST", address.host), ("REDIS_PORT", address.port.to_string())];
+    if let Some(password) = password {
+        exports.push(("REDIS_PASSWORD", password.clone()));
+        exports.push(("REDISCLI_AUTH", password));
+    }
+    exports.push(("REDIS_URL", url));
+    for (name, value) in exports {
+        console::out(format_args!("export {name}={}", shell_word(&value)));
+    }
+    Ok(Code::Done)
+}
+
+/// `redis://:PASSWORD@HOST:PORT`
+fn url(instance: &Instance) -> String {
+    let password = instance.requirepass.as_ref().map(|password| format!(":{}@", percent(password.expose())));
+    format!("redis://{}{}", password.unwrap_or_default(), instance.address())
+}
+
+/// Escapes all but what RFC 3986 calls unreserved.
+fn percent(text: &str) -> String {
+    let escape = |byte: u8| match byte {
+        b'A'..=b'Z' | b'a'..=b'z' | b'0'..=b'9' | b'-' | b'.' | b'_' | b'~' => char::from(byte).to_string(),
+        byte => format!("%{byte:02X}"),
+    };
+    text.bytes().map(escape).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_password_with_any_byte_fits_into_a_url() {
+        assert_eq!(percent("a@b/c:é"), "a%40b%2Fc%3A%C3%A9");
+    }
+}

@@ -1,0 +1,110 @@
+//! `redis-tp verify` and `redis-tp check`: run the checks, and show them in the form that is asked for.
+
+use std::path::Path;
+use std::time::Duration;
+
+use anyhow::Result;
+
+use super::converge::Session;
+use super::scene::{Scene, Wish};
+use crate::check;
+use crate::cli;
+use crate::exit::Code;
+use crate::finding::{Check, Findings};
+use crate::host::{Host, Ids};
+use crate::report::{console, github, junit, table, tap};
+use crate::topology::LAB;
+use crate::verify;
+
+/// `redis-tp verify`
+///
+/// # Errors
+/// Nothing is set up here; a report cannot be written; interrupted.
+pub fn verify(host: &Host, args: &cli::Verify) -> Result<Code> {
+    let options = verify::Options { ttl: Duration::from_secs(args.ttl), restart: args.restart };
+    // A restart changes what runs: one at a time.
+    let _session = Session::open(host, !args.restart)?;
+    let scene = Scene::standing(host)?;
+    if args.shell {
+        verify::shell(&scene.instances, &options).into_iter().for_each(console::out);
+        return Ok(Code::Done);
+    }
+    host.catch_signals()?;
+    let subject = verify::Subject { instances: &scene.instances, facts: &scene.facts };
+    let text = !args.json && !args.tap;
+    let mut tell = |check: &Check| {
+        if text {
+            console::out(table::line(check))
+        }
+    };
+    let findings = verify::verify(host, &subject, &options, &mut tell)?;
+    if args.json {
+        console::json(&findings)?;
+    } else if args.tap {
+        console::out(tap::tap(&findings).trim_end());
+    } else {
+        console::out(table::closing(&findings));
+    }
+    if let Some(file) = &args.junit {
+        // As the caller's own files are: relative to where they are, readable by them.
+        let path = std::path::absolute(file)?;
+        host.write(&path, junit::junit(&findings)?.as_bytes(), Ids::ROOT, 0o644)?;
+    }
+    tell_github(host, &findings)?;
+    Ok(findings.code())
+}
+
+/// Annotations and a step summary, where GitHub runs us.
+fn tell_github(host: &Host, findings: &Findings) -> Result<()> {
+    if host.env("GITHUB_ACTIONS").as_deref() != Some("true") {
+        return Ok(());
+    }
+    github::annotations(findings).into_iter().for_each(console::err);
+    match host.env("GITHUB_STEP_SUMMARY") {
+        Some(file) => host.append(Path::new(&file), github::summary(findings).as_bytes()),
+        None => Ok(()),
+    }
+}
+
+/// The proof at the end of `up`: only its failures are shown line by line.
+///
+/// # Errors
+/// Interrupted.
+pub fn proof(host: &Host, scene: &Scene, text: bool) -> Result<Findings> {
+    let subject = verify::Subject { instances: &scene.instances, facts: &scene.facts };
+    let options = verify::Options { ttl: Duration::from_secs(1), restart: false };
+    let mut tell = |check: &Check| {
+        if text && check.is_bad() {
+            console::out(table::line(check));
+        }
+    };
+    let findings = verify::verify(host, &subject, &options, &mut tell)?;
+    if text {
+        console::out("");
+        console::out(table::closing(&findings));
+    }
+    tell_github(host, &findings)?;
+    Ok(findings)
+}
+
+/// `redis-tp check`
+///
+/// # Errors
+/// The topology cannot be read.
+pub fn check(host: &Host, args: &cli::Report) -> Result<Code> {
+    let scene = Scene::load(host, &Wish::standing_or(host, LAB)?)?;
+    let subject =
+        check::Subject { topology: &scene.topology, instances: &scene.instances, facts: &scene.facts };
+    let mut tell = |check: &Check| {
+        if !args.json {
+            console::out(table::line(check))
+        }
+    };
+    let findings = check::check(host, &subject, &mut tell)?;
+    if args.json {
+        console::json(&findings)?;
+    } else {
+        console::out(table::closing(&findings));
+    }
+    Ok(findings.code())
+}

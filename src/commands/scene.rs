@@ -1,0 +1,160 @@
+//! What a command works on: the topology, its passwords and instances, and the facts about them.
+
+use std::path::{Path, PathBuf};
+
+use anyhow::Result;
+
+use crate::exit::Fault;
+use crate::facts::{self, Facts, Question};
+use crate::host::Host;
+use crate::instance::Instance;
+use crate::plan::Wanted;
+use crate::runtime::{Runtime, systemd};
+use crate::secret::Secret;
+use crate::secrets::Secrets;
+use crate::topology::{self, Document, Name, SYSTEM_FILE, Topology};
+
+/// The topology to be, and the passwords that come with it.
+#[derive(Debug)]
+pub struct Wish {
+    /// The file's text, edited.
+    pub document: Document,
+    /// Where the text comes from, for messages.
+    pub source: PathBuf,
+    /// What the system's topology file holds now.
+    pub standing: Option<String>,
+    /// Another password for the machine's own instances.
+    pub password: Option<Secret>,
+    /// The password of a master elsewhere, by the replica.
+    pub upstream: Option<(Name, Secret)>,
+}
+
+impl Wish {
+    /// The topology of this machine, or where there is none the text to begin with.
+    pub fn standing_or(host: &Host, otherwise: &str) -> Result<Self> {
+        let standing = host.text(Path::new(SYSTEM_FILE))?;
+        Ok(Self {
+            document: Document::new(standing.as_deref().unwrap_or(otherwise)),
+            source: SYSTEM_FILE.into(),
+            standing,
+            password: None,
+            upstream: None,
+        })
+    }
+
+    /// The topology of this machine.
+    ///
+    /// # Errors
+    /// There is none.
+    pub fn standing(host: &Host) -> Result<Self> {
+        match host.text(Path::new(SYSTEM_FILE))? {
+            Some(_) => Self::standing_or(host, ""),
+            None => Err(Fault::refused(format!("nothing is set up here yet: there is no {SYSTEM_FILE}"))
+                .hint("set up a master and a replica:\nredis-tp up")
+                .into()),
+        }
+    }
+
+    /// A topology from a file, or from standard input.
+    ///
+    /// # Errors
+    /// It cannot be read.
+    pub fn from_file(host: &Host, file: &Path) -> Result<Self> {
+        let (text, source) = match file.to_str() {
+            Some("-") => (Some(host.stdin()?), PathBuf::from("<stdin>")),
+            _ => (host.text(file).map_err(|error| Fault::refused(format!("{error:#}")))?, file.to_path_buf()),
+        };
+        let text = text.ok_or_else(|| {
+            Fault::refused(format!("there is no file {}", file.display()))
+                .hint("begin with the lab's:\nredis-tp up --dry-run")
+        })?;
+        Ok(Self { document: Document::new(&text), source, ..Self::standing_or(host, "")? })
+    }
+
+    /// The instance that a topology without edits would have under this name.
+    pub fn parsed(&self) -> Result<Topology, Fault> {
+        Topology::parse(&self.document.text(), &self.source)
+    }
+}
+
+/// A command's whole view.
+#[derive(Debug)]
+pub struct Scene {
+    /// What is wanted.
+    pub topology: Topology,
+    /// The topology's text, if the system's file has to become that.
+    pub text: Option<String>,
+    /// The passwords.
+    pub secrets: Secrets,
+    /// The instances with their defaults.
+    pub instances: Vec<Instance>,
+    /// What is there.
+    pub facts: Facts,
+}
+
+impl Scene {
+    /// Reads everything that a wish is about.
+    ///
+    /// # Errors
+    /// A topology or a password that cannot be read; facts that cannot be had.
+    pub fn load(host: &Host, wish: &Wish) -> Result<Self> {
+        let text = wish.document.text();
+        let topology = Topology::parse(&text, &wish.source)?;
+        let mut secrets = Secrets::load(host, &topology)?;
+        if let Some(password) = &wish.password {
+            secrets.set_password(password.clone());
+        }
+        if let Some((replica, password)) = &wish.upstream {
+            secrets.set_upstream(replica, password.clone());
+        }
+        let runtime = Runtime::settle(topology.runtime, systemd::runs(host)?).map_err(|why| {
+            Fault::refused(format!("{}: {why}", wish.source.display()))
+                .hint("let redis-tp choose: runtime = auto")
+        })?;
+        let instances = Instance::resolve(&topology, &secrets, runtime);
+        let files = vec![PathBuf::from(SYSTEM_FILE), PathBuf::from(crate::secrets::DIR), wish.source.clone()];
+        let facts = facts::gather(host, &Question { engine: topology.engine, instances: &instances, files })?;
+        let text = (wish.standing.as_ref() != Some(&text)).then_some(text);
+        Ok(Self { topology, text, secrets, instances, facts })
+    }
+
+    /// The scene of this machine as it stands.
+    ///
+    /// # Errors
+    /// Nothing is set up here.
+    pub fn standing(host: &Host) -> Result<Self> {
+        Self::load(host, &Wish::standing(host)?)
+    }
+
+    /// The scene as a planner takes it.
+    pub fn wanted(&self, overwrite: bool) -> Wanted<'_> {
+        Wanted {
+            topology: &self.topology,
+            text: self.text.as_deref(),
+            instances: &self.instances,
+            secrets: &self.secrets,
+            overwrite,
+            purge: None,
+        }
+    }
+
+    /// The instance of this name, or the master, or the only one.
+    ///
+    /// # Errors
+    /// There is none of this name, or no telling which.
+    pub fn pick(&self, name: Option<&Name>) -> Result<&Instance, Fault> {
+        let names = || self.instances.iter().map(|instance| instance.name.as_str());
+        let found = match (name, self.instances.as_slice()) {
+            (Some(name), _) => self.instances.iter().find(|instance| &instance.name == name),
+            (None, [only]) => Some(only),
+            (None, all) => all.iter().find(|instance| instance.name.as_str() == crate::engine::MASTER),
+        };
+        found.ok_or_else(|| {
+            let all: Vec<&str> = names().collect();
+            let wanted = name.map_or("one instance to choose", Name::as_str);
+            let near = name.and_then(|name| crate::directives::closest(name.as_str(), names()));
+            Fault::usage(format!("there is no {wanted} here"))
+                .hint(topology::did_you_mean(near, &format!("the instances are: {}", all.join(", "))))
+        })
+    }
+}

@@ -1,0 +1,65 @@
+//! `redis-tp uninstall`: everything of ours, gone.
+
+use std::path::Path;
+
+use anyhow::Result;
+
+use super::converge::{Session, carry_out};
+use crate::cli;
+use crate::exit::Code;
+use crate::facts::Facts;
+use crate::host::Host;
+use crate::plan::leave;
+use crate::report::console;
+use crate::report::plan as show;
+use crate::secret::Secret;
+use crate::secrets;
+use crate::state::State;
+use crate::topology::{SYSTEM_FILE, Topology};
+
+/// Takes away what our record names.
+///
+/// # Errors
+/// A step failed; a purge that was interrupted is finished by the same command.
+pub fn run(host: &Host, args: &cli::Uninstall) -> Result<Code> {
+    let _session = Session::open(host, args.dry_run)?;
+    let text = host.text(Path::new(SYSTEM_FILE))?;
+    let topology = text.as_deref().and_then(|text| Topology::parse(text, Path::new(SYSTEM_FILE)).ok());
+    let facts = Facts { state: State::load(host)?, ..Facts::default() };
+    let password = host.text(&secrets::password_file())?.and_then(|text| Secret::parse(&text).ok());
+    let plan = leave(topology.as_ref(), &facts, password, args.purge)?;
+    let known = facts.state != State::default();
+    if args.json {
+        console::json(&show::json("uninstall", &plan))?;
+    }
+    if args.dry_run {
+        if !args.json {
+            show::steps(&plan).into_iter().for_each(console::out);
+        }
+        return Ok(Code::Done);
+    }
+    if known || (args.purge && topology.is_some()) {
+        carry_out(host, &plan, &facts.state, "uninstall")?;
+    }
+    if !args.json {
+        say(known, args.purge, &facts);
+    }
+    Ok(Code::Done)
+}
+
+fn say(known: bool, purge: bool, facts: &Facts) {
+    if !known {
+        console::out("No changes: nothing of redis-tp's is here.");
+    } else if purge {
+        console::out("Everything of redis-tp's is gone.");
+    } else {
+        console::out("The instances are stopped and our files are gone. Data, topology and package stay:");
+        for kept in facts.state.instances.values() {
+            console::out(format_args!("  {}", kept.dir.display()));
+        }
+        console::next(&[
+            ("redis-tp up", "bring it all back"),
+            ("redis-tp uninstall --purge", "take data, passwords and package, too"),
+        ]);
+    }
+}

@@ -1,0 +1,53 @@
+//! `redis-tp up`: everything, in one word.
+
+use anyhow::Result;
+
+use super::converge::{converge, whole};
+use super::scene::{Scene, Wish};
+use super::{prove, status};
+use crate::cli;
+use crate::exit::Code;
+use crate::host::Host;
+use crate::report::console;
+use crate::topology::LAB;
+
+/// Brings the machine to its topology, the lab's two instances where there is none, and proves it.
+///
+/// # Errors
+/// See [`converge`].
+pub fn run(host: &Host, args: cli::Up) -> Result<Code> {
+    let wish = |host: &Host| {
+        let mut wish = Wish::standing_or(host, LAB)?;
+        if let Some(runtime) = args.runtime {
+            wish.document.set("redis-tp", "runtime", &word(runtime));
+        }
+        if let Some(engine) = args.engine {
+            wish.document.set("redis-tp", "engine", &word(engine));
+        }
+        Ok(wish)
+    };
+    let outcome = converge(host, "up", &args.change, wish, whole(args.change.overwrite))?;
+    if !outcome.changed {
+        let code = outcome.finish("up", &args.change, None)?;
+        return Ok(code);
+    }
+    let scene = Scene::standing(host)?;
+    let findings = prove::proof(host, &scene, !args.change.json)?;
+    let code = outcome.finish("up", &args.change, Some(&findings))?;
+    if !args.change.json {
+        console::out("");
+        status::print_tree(host, &scene)?;
+        console::next(&[
+            ("redis-tp cli -- SET bonjour monde", "write on the master"),
+            ("redis-tp cli slave -- GET bonjour", "read on the replica"),
+            ("redis-tp verify --ttl 60", "the whole proof, with the lab's lifetime"),
+            ("redis-tp replica add --port 6381", "one more replica"),
+        ]);
+    }
+    Ok(code)
+}
+
+/// A value as the topology writes it.
+pub fn word<T: clap::ValueEnum>(value: T) -> String {
+    value.to_possible_value().map_or_else(String::new, |value| value.get_name().to_owned())
+}

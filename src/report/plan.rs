@@ -1,0 +1,95 @@
+//! A plan for eyes: its steps, its diffs, and the commands that a person would have typed.
+
+use serde::Serialize;
+use similar::TextDiff;
+
+use super::console::{BAD, FAINT, GOOD, NOTE, styled};
+use crate::conf;
+use crate::facts::Facts;
+use crate::plan::{Note, Plan};
+use crate::step::{Body, Step};
+
+/// A plan, as `--json` prints it.
+#[derive(Debug, Serialize)]
+pub struct Json<'a> {
+    schema: u32,
+    command: &'a str,
+    /// Whether there is something to do.
+    pending: bool,
+    /// Whether somebody's hand made the machine differ from the topology.
+    drift: bool,
+    steps: Vec<StepJson<'a>>,
+    notes: Vec<String>,
+}
+
+#[derive(Debug, Serialize)]
+struct StepJson<'a> {
+    #[serde(flatten)]
+    step: &'a Step,
+    description: String,
+}
+
+/// A plan for `--json`.
+pub fn json<'a>(command: &'a str, plan: &'a Plan) -> Json<'a> {
+    let step = |step: &'a Step| StepJson { step, description: step.describe() };
+    Json {
+        schema: 1,
+        command,
+        pending: !plan.is_empty(),
+        drift: plan.has_drift(),
+        steps: plan.steps.iter().map(step).collect(),
+        notes: plan.notes.iter().map(ToString::to_string).collect(),
+    }
+}
+
+/// The steps, one a line.
+pub fn steps(plan: &Plan) -> Vec<String> {
+    plan.steps
+        .iter()
+        .enumerate()
+        .map(|(index, step)| format!("{:>3}. {}", index + 1, step.describe()))
+        .collect()
+}
+
+/// What is left as it is, one a line.
+pub fn notes(notes: &[Note]) -> Vec<String> {
+    notes.iter().map(|note| format!("{} {note}", styled(NOTE, "note:"))).collect()
+}
+
+/// What a person would have typed.
+pub fn shell(plan: &Plan) -> Vec<String> {
+    plan.steps.iter().flat_map(Step::shell).collect()
+}
+
+/// What changes in each file, as unified diffs with the secrets masked.
+pub fn diff(plan: &Plan, facts: &Facts) -> Vec<String> {
+    let mut lines = Vec::new();
+    for step in &plan.steps {
+        if let Step::Write { path, body, .. } = step {
+            let old = match body {
+                Body::Secret(_) => String::new(),
+                Body::Conf(_) | Body::Plain(_) => conf::mask(facts.text(path).unwrap_or_default()),
+            };
+            let from = if old.is_empty() { "/dev/null".into() } else { path.display().to_string() };
+            let new = body.masked();
+            let text = TextDiff::from_lines(&old, &new);
+            let unified =
+                text.unified_diff().context_radius(2).header(&from, &path.display().to_string()).to_string();
+            // A secret that changed looks the same behind its mask.
+            if unified.is_empty() {
+                lines.push(styled(FAINT, format_args!("{}: only what is masked changes", path.display())));
+            }
+            lines.extend(unified.lines().map(paint));
+        }
+    }
+    lines
+}
+
+fn paint(line: &str) -> String {
+    match line.get(..1) {
+        Some("+") => styled(GOOD, line),
+        Some("-") => styled(BAD, line),
+        Some("@") => styled(FAINT, line),
+        _ => line.to_owned(),
+    }
+}
