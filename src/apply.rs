@@ -70,7 +70,10 @@ impl Run<'_> {
             }
             (self.tell)(Event::Begin(step));
             let start = self.host.now();
-            self.step(step).with_context(|| format!("cannot {}", step.describe()))?;
+            self.step(step).map_err(|error| match error.is::<Fault>() {
+                true => error,
+                false => error.context(format!("cannot {}", step.describe())),
+            })?;
             (self.tell)(Event::Done(step, start.elapsed()));
         }
         self.state.instances = plan.record.clone();
@@ -151,7 +154,7 @@ impl Run<'_> {
             Step::AwaitLink { target, master } => service::await_link(self.host, target, master, self.tell),
             Step::RemovePackages { packages } => {
                 self.journal.no_return(self.host)?;
-                package::purge(self.host, packages, self.tell)?;
+                package::remove(self.host, package::Removal::Purge, packages, self.tell)?;
                 self.state.packages.clear();
                 Ok(())
             }

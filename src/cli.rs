@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use crate::engine::Engine;
-use crate::topology::{self, Bind, Name, ReplicaOf, RuntimeChoice};
+use crate::topology::{self, Binds, Name, ReplicaOf, RuntimeChoice};
 
 /// From a bare machine to a proven Redis: engine, configuration, units, replicas, and the proof.
 #[derive(Debug, Parser)]
@@ -113,9 +113,9 @@ pub struct Install {
 /// Who may reach an instance, and any other directive of it.
 #[derive(Clone, Debug, Default, Args)]
 pub struct Access {
-    /// The addresses to listen on [default: loopback]
-    #[arg(long, value_name = "ADDRESS", num_args = 1.., value_parser = Bind::parse, allow_hyphen_values = true)]
-    pub bind: Vec<Bind>,
+    /// The addresses to listen on, as in "127.0.0.1 -::1" [default: loopback]
+    #[arg(long, value_name = "ADDRESSES", value_parser = Binds::parse, allow_hyphen_values = true)]
+    pub bind: Option<Binds>,
     /// Refuse other machines while there is no password [default: yes]
     #[arg(long, value_name = "yes|no", value_parser = topology::yes_or_no)]
     pub protected_mode: Option<bool>,

@@ -335,7 +335,7 @@ pub fn compare(last: &Conf, there: &Conf, wanted: &Conf) -> Vec<Difference> {
     names
         .into_iter()
         .filter(|name| is.get(*name) != want.get(*name))
-        .filter(|name| !(there.rewritten && want.get(*name).is_none() && added_by_rewrite(name, &is)))
+        .filter(|name| !(there.rewritten && added_by_rewrite(name, &is, &want)))
         .map(|name| Difference {
             directive: name.clone(),
             by: match (is.get(name) == last.get(name), want.get(name) == last.get(name)) {
@@ -350,7 +350,10 @@ pub fn compare(last: &Conf, there: &Conf, wanted: &Conf) -> Vec<Difference> {
 }
 
 /// Whether a directive is only what CONFIG REWRITE adds of its own accord: nobody wanted it.
-fn added_by_rewrite(name: &str, is: &Settings) -> bool {
+fn added_by_rewrite(name: &str, is: &Settings, want: &Settings) -> bool {
+    if want.contains_key(name) && name != "daemonize" {
+        return false;
+    }
     let password = is.get("requirepass").and_then(|values| values.first()?.first()).map(String::as_str);
     is.get(name).is_some_and(|values| directives::rewrite_noise(name, values, password))
 }

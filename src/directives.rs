@@ -153,6 +153,8 @@ pub fn rewrite_noise(name: &str, values: &[Vec<String>], password: Option<&str>)
         "user" => words.iter().all(|user| is_default_user(user, password)),
         "latency-tracking-info-percentiles" => words == [["50", "99", "99.9"]],
         "save" => is_default_save(&words),
+        // The distribution's units give these on the command line, and REWRITE puts them into the file.
+        "daemonize" | "supervised" => true,
         _ => false,
     }
 }

@@ -132,6 +132,11 @@ impl Child {
         }
     }
 
+    /// Adds an argument.
+    pub fn arg(self, arg: impl Into<OsString>) -> Self {
+        self.args([arg])
+    }
+
     /// Adds arguments.
     pub fn args<I: IntoIterator<Item = S>, S: Into<OsString>>(mut self, args: I) -> Self {
         self.args.extend(args.into_iter().map(Into::into));
@@ -637,7 +642,8 @@ fn start(child: Child) -> io::Result<duct::Handle> {
         ("HOME".into(), "/root".into()),
     ];
     vars.extend(env.into_iter().map(|(name, value)| (OsString::from(name), value)));
-    let expression = duct::cmd(program, args)
+    // As a string: duct takes a bare name in a PathBuf for a file of the working directory.
+    let expression = duct::cmd(program.into_os_string(), args)
         .full_env(vars)
         .dir("/")
         .stdout_capture()

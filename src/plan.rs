@@ -344,13 +344,18 @@ fn has_secret(section: &crate::topology::Section) -> bool {
     section.directives.iter().any(|named| crate::directives::secret(&named.name))
 }
 
-/// Reload, restart (replicas before their masters), start (masters before their replicas), enable,
-/// and the links awaited.
+/// Enable, reload, restart (replicas before their masters), start (masters before their replicas), and
+/// the links awaited. systemd 257 takes the links that `enable` makes for a change of its units, so the
+/// reload comes behind.
 fn services(facts: &Facts, changes: &[Change<'_>], plan: &mut Plan) {
+    for change in changes.iter().filter(|change| change.enable) {
+        plan.steps.push(Step::Enable { unit: change.instance.unit.clone() });
+    }
     let written = facts.installed() && changes.iter().any(|change| change.drop_in.is_some());
+    let enabled = changes.iter().any(|change| change.enable);
     let stale =
         changes.iter().any(|change| facts.unit(&change.instance.unit).is_some_and(|unit| unit.needs_reload));
-    if written || stale {
+    if written || enabled || stale {
         plan.steps.push(Step::Reload);
     }
     for change in changes.iter().rev() {
@@ -362,9 +367,6 @@ fn services(facts: &Facts, changes: &[Change<'_>], plan: &mut Plan) {
         changes.iter().filter(|change| change.start).map(|change| change.instance.target()).collect();
     if !targets.is_empty() {
         plan.steps.push(Step::Start { targets });
-    }
-    for change in changes.iter().filter(|change| change.enable) {
-        plan.steps.push(Step::Enable { unit: change.instance.unit.clone() });
     }
     let moved = |name: &Name| changes.iter().any(|change| &change.instance.name == name && change.moves());
     for change in changes {

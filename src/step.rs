@@ -277,7 +277,7 @@ impl Step {
                 "until {} INFO replication | grep -q master_link_status:up; do sleep 0.1; done",
                 cli_command(target)
             )],
-            Self::RemovePackages { packages } => vec![format!("apt-get purge -y {}", packages.join(" "))],
+            Self::RemovePackages { packages } => vec![format!("dpkg --purge {}", packages.join(" "))],
         }
     }
 }

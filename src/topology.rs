@@ -118,6 +118,22 @@ pub struct Bind {
     pub address: BindAddress,
 }
 
+/// The words of one `--bind`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Binds(pub Vec<Bind>);
+
+impl Binds {
+    /// Reads addresses with blanks or commas between them.
+    ///
+    /// # Errors
+    /// A word that is no address, or none at all.
+    pub fn parse(text: &str) -> Result<Self, String> {
+        let words = text.split([' ', ',']).filter(|word| !word.is_empty());
+        let binds: Vec<Bind> = words.map(Bind::parse).collect::<Result<_, _>>()?;
+        if binds.is_empty() { Err("no address".into()) } else { Ok(Self(binds)) }
+    }
+}
+
 /// What `bind` may name.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum BindAddress {

@@ -80,27 +80,41 @@ pub fn install(host: &Host, engine: Engine, repair: bool, mark: &str, tell: List
     Ok(())
 }
 
-/// Purges packages.
-pub fn purge(host: &Host, packages: &[String], tell: Listener<'_>) -> Result<()> {
-    remove(host, "purge", packages, tell)
+/// What becomes of a package's configuration, directories and user.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Removal {
+    /// They go.
+    Purge,
+    /// They stay.
+    Keep,
 }
 
-/// Removes or purges those of the packages that are there.
-pub fn remove(host: &Host, verb: &str, packages: &[String], tell: Listener<'_>) -> Result<()> {
+/// Takes away those of the packages that nothing else needs. By dpkg, which refuses to take a package
+/// from under another; apt would take the other along.
+pub fn remove(host: &Host, removal: Removal, packages: &[String], tell: Listener<'_>) -> Result<()> {
     await_lock(host, tell)?;
-    let status = host.text(Path::new("/var/lib/dpkg/status"))?.unwrap_or_default();
-    let there: Vec<&str> =
-        packages.iter().map(String::as_str).filter(|name| parse::package(&status, name).is_some()).collect();
+    let status = || host.text(Path::new("/var/lib/dpkg/status")).map(Option::unwrap_or_default);
+    let before = status()?;
+    let there: Vec<&String> = packages.iter().filter(|name| is_there(&before, name, removal)).collect();
     if there.is_empty() {
         return Ok(());
     }
-    let mut args = vec![verb];
-    args.extend(&there);
-    let done = apt(host, &args)?;
-    if !done.ok() {
-        bail!("apt-get {verb} {}: {}", there.join(" "), last_lines(&done));
+    let verb = if removal == Removal::Purge { "--purge" } else { "--remove" };
+    let done = host.run(quiet(Child::new("dpkg").arg(verb).args(there.iter().copied())))?;
+    let after = status()?;
+    let stuck = |name: &&&String| {
+        is_there(&after, name, removal) && !done.stderr.contains(&format!("prevent removal of {name}"))
+    };
+    if let Some(stuck) = there.iter().find(stuck) {
+        bail!("dpkg {verb} {stuck}: {}", last_lines(&done));
     }
     Ok(())
+}
+
+fn is_there(status: &str, name: &str, removal: Removal) -> bool {
+    let rest = |status: &str| status == "config-files" && removal == Removal::Keep;
+    parse::package(status, name)
+        .is_some_and(|package| package.status != "not-installed" && !rest(&package.status))
 }
 
 /// The packages that the apt run with this mark on its command line installed, by apt's own record.

@@ -25,6 +25,8 @@ const LINK: Duration = Duration::from_secs(30);
 /// How long a stop may take before the way out is taken. A server that saves does not answer; one
 /// that answers after this time has refused to end.
 const STOP: Duration = Duration::from_secs(3);
+/// How long a server may wait for its replicas before it ends, with room to spare.
+const DRAIN: Duration = Duration::from_secs(15);
 /// How long a save at the end may take.
 const SAVE: Duration = Duration::from_secs(600);
 
@@ -114,14 +116,10 @@ pub fn stop(host: &Host, target: &Target, lose: bool) -> Result<()> {
     if host.poll(STOP, gone)?.is_some() {
         return Ok(());
     }
-    // It saves, and does not answer; or it answers, and has refused.
-    let answers = || {
-        Wire::open(host, &target.address, target.password.as_ref())
-            .and_then(|mut wire| refused_to_end(&mut wire))
-    };
+    let asked = host.now();
     let ended = host.poll(SAVE, || match runs(host, target)? {
         false => Ok(Some(true)),
-        true => Ok(matches!(answers(), Ok(true)).then_some(false)),
+        true => Ok(has_refused(host, target, asked.elapsed()).then_some(false)),
     })?;
     if ended == Some(true) {
         return Ok(());
@@ -149,11 +147,17 @@ fn ask_to_end(host: &Host, target: &Target) -> Result<()> {
     }
 }
 
-/// Whether a server that was asked to end goes on as if nothing were: from 7.0 it says while it
-/// waits for its replicas.
-fn refused_to_end(wire: &mut Wire) -> Result<bool, Trouble> {
-    let info = wire.info("server")?;
-    Ok(!info.contains_key("shutdown_in_milliseconds"))
+/// Whether a server that was asked to end goes on as if nothing were. While it saves it does not answer;
+/// while it waits for its replicas (from 7.0, `shutdown-timeout`, 10 s by default) it says so.
+fn has_refused(host: &Host, target: &Target, since: Duration) -> bool {
+    let info =
+        Wire::open(host, &target.address, target.password.as_ref()).and_then(|mut wire| wire.info("server"));
+    match info {
+        Ok(info) => !info.contains_key("shutdown_in_milliseconds"),
+        // It answers, but will not tell us: its password is another one just now.
+        Err(Trouble::NoAuth | Trouble::WrongPassword) => since > DRAIN,
+        Err(_) => false,
+    }
 }
 
 /// Ends a server without a save: told to keep nothing, it ends at the next SIGTERM; one that does not

@@ -127,7 +127,10 @@ fn back(host: &Host, record: &Record, packages: Packages) -> Result<()> {
                 remove_packages(host, *engine, mark)?
             }
             Undo::Packages { .. } => {}
-            undo => one(host, undo)?,
+            undo => {
+                reload |= matches!(undo, Undo::Enabled { .. });
+                one(host, undo)?;
+            }
         }
     }
     if reload {
@@ -193,7 +196,8 @@ fn put_back(host: &Host, path: &std::path::Path, saved: &Saved) -> Result<()> {
 fn remove_packages(host: &Host, engine: crate::engine::Engine, mark: &str) -> Result<()> {
     let names = package::installed_by(host, mark)?;
     let data = !host.list(&engine.data(crate::engine::MASTER))?.is_empty();
-    package::remove(host, if data { "remove" } else { "purge" }, &names, &mut |_: Event<'_>| {})
+    let removal = if data { package::Removal::Keep } else { package::Removal::Purge };
+    package::remove(host, removal, &names, &mut |_: Event<'_>| {})
 }
 
 /// A target of the journal with the password that its file has now.

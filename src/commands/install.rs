@@ -15,7 +15,7 @@ use crate::host::Host;
 use crate::instance::yes_no;
 use crate::report::console;
 use crate::secrets;
-use crate::topology::{Document, EMPTY};
+use crate::topology::{Binds, Document, EMPTY};
 
 /// Edits `[master]` in the topology as the flags say, and converges.
 ///
@@ -64,8 +64,8 @@ pub fn run(host: &Host, args: cli::Install) -> Result<Code> {
 /// # Errors
 /// A secret on the command line.
 pub fn access(document: &mut Document, section: &str, access: &cli::Access) -> Result<()> {
-    if !access.bind.is_empty() {
-        let words: Vec<String> = access.bind.iter().map(ToString::to_string).collect();
+    if let Some(Binds(binds)) = &access.bind {
+        let words: Vec<String> = binds.iter().map(ToString::to_string).collect();
         document.set(section, "bind", &words.join(" "));
     }
     if let Some(on) = access.protected_mode {

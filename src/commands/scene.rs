@@ -71,9 +71,19 @@ impl Wish {
         Ok(Self { document: Document::new(&text), source, ..Self::standing_or(host, "")? })
     }
 
-    /// The instance that a topology without edits would have under this name.
+    /// The topology as it is edited so far.
+    ///
+    /// # Errors
+    /// It cannot be.
     pub fn parsed(&self) -> Result<Topology, Fault> {
-        Topology::parse(&self.document.text(), &self.source)
+        Topology::parse(&self.document.text(), &self.label())
+    }
+
+    /// What messages call the text: lines of an edited file are not yet those of the disk.
+    fn label(&self) -> PathBuf {
+        let edited =
+            self.source == Path::new(SYSTEM_FILE) && self.standing.as_ref() != Some(&self.document.text());
+        if edited { format!("{SYSTEM_FILE} (as edited)").into() } else { self.source.clone() }
     }
 }
 
@@ -99,7 +109,7 @@ impl Scene {
     /// A topology or a password that cannot be read; facts that cannot be had.
     pub fn load(host: &Host, wish: &Wish) -> Result<Self> {
         let text = wish.document.text();
-        let topology = Topology::parse(&text, &wish.source)?;
+        let topology = wish.parsed()?;
         let mut secrets = Secrets::load(host, &topology)?;
         if let Some(password) = &wish.password {
             secrets.set_password(password.clone());

@@ -10,6 +10,7 @@ use crate::apply::service;
 use crate::cli::{self, Action};
 use crate::conf;
 use crate::exit::Code;
+use crate::facts::Facts;
 use crate::host::Host;
 use crate::instance::Instance;
 use crate::plan::Plan;
@@ -37,7 +38,7 @@ pub fn run(host: &Host, args: &cli::Service) -> Result<Code> {
     let scene = Scene::standing(host)?;
     let chosen = chosen(&scene, args)?;
     let plan = Plan {
-        steps: steps(host, args, &chosen)?,
+        steps: steps(host, args, &chosen, &scene.facts)?,
         record: scene.facts.state.instances.clone(),
         ..Plan::default()
     };
@@ -67,7 +68,7 @@ fn chosen<'a>(scene: &'a Scene, args: &cli::Service) -> Result<Vec<&'a Instance>
     Ok(crate::plan::by_depth(&scene.instances))
 }
 
-fn steps(host: &Host, args: &cli::Service, chosen: &[&Instance]) -> Result<Vec<Step>> {
+fn steps(host: &Host, args: &cli::Service, chosen: &[&Instance], facts: &Facts) -> Result<Vec<Step>> {
     let mut running = Vec::new();
     for instance in chosen {
         running.push((*instance, service::runs(host, &instance.target())?));
@@ -81,6 +82,7 @@ fn steps(host: &Host, args: &cli::Service, chosen: &[&Instance]) -> Result<Vec<S
             .filter(|instance| instance.runtime == Runtime::Systemd)
             .map(|instance| instance.unit.clone())
     };
+    let enabled = |unit: &String| facts.unit(unit).is_some_and(|unit| unit.enabled);
     Ok(match args.action {
         Action::Start => start(&down),
         Action::Stop => {
@@ -94,10 +96,19 @@ fn steps(host: &Host, args: &cli::Service, chosen: &[&Instance]) -> Result<Vec<S
             steps.extend(links(&up().collect::<Vec<_>>()));
             steps
         }
-        Action::Enable => units().map(|unit| Step::Enable { unit }).collect(),
-        Action::Disable => units().map(|unit| Step::Disable { unit }).collect(),
+        Action::Enable => boot(units().filter(|unit| !enabled(unit)).map(|unit| Step::Enable { unit })),
+        Action::Disable => boot(units().filter(enabled).map(|unit| Step::Disable { unit })),
         Action::Logs => Vec::new(),
     })
+}
+
+/// What starts at boot, and systemd told of it.
+fn boot(steps: impl Iterator<Item = Step>) -> Vec<Step> {
+    let mut steps: Vec<Step> = steps.collect();
+    if !steps.is_empty() {
+        steps.push(Step::Reload);
+    }
+    steps
 }
 
 fn start(instances: &[&Instance]) -> Vec<Step> {

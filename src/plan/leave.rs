@@ -30,6 +30,7 @@ pub fn leave(
     for (name, kept) in &instances {
         retire(name, kept, facts, password.clone(), false, &mut plan.steps);
     }
+    one_reload(&mut plan.steps);
     units_as_before(facts, purge, &instances, &mut plan.steps);
     if purge {
         purge_all(topology, facts, &instances, &mut plan.steps);
@@ -57,21 +58,29 @@ pub fn retire(
             steps.push(Step::Disable { unit: target.unit() });
         }
     }
-    let mut reload = false;
-    for path in [target.conf(), systemd::drop_in(&target.unit())] {
-        if facts.state.files.contains_key(&path) {
-            reload |= path == systemd::drop_in(&target.unit());
-            steps.push(Step::Remove { path });
+    let drop_in = systemd::drop_in(&target.unit());
+    for path in [&target.conf(), &drop_in] {
+        if facts.state.files.contains_key(path) {
+            steps.push(Step::Remove { path: path.clone() });
         }
     }
-    if reload {
-        if let Some(dir) = systemd::drop_in(&target.unit()).parent() {
-            steps.push(Step::RemoveEmpty { path: dir.to_path_buf() });
-        }
+    if facts.state.files.contains_key(&drop_in) {
+        steps.extend(drop_in.parent().map(|dir| Step::RemoveEmpty { path: dir.to_path_buf() }));
+    }
+    if kept.active && kept.runtime == Runtime::Systemd {
         steps.push(Step::Reload);
     }
     if purge {
         purge_data(name, kept, steps);
+    }
+}
+
+/// One reload behind the last instance does for all.
+fn one_reload(steps: &mut Vec<Step>) {
+    let before = steps.len();
+    steps.retain(|step| *step != Step::Reload);
+    if steps.len() != before {
+        steps.push(Step::Reload);
     }
 }
 

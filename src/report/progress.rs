@@ -25,12 +25,8 @@ impl Progress {
             Event::Begin(step) => self.spin(step.describe()),
             Event::Done(step, time) => {
                 self.stop();
-                console::err(format_args!(
-                    "{} {:<58} {}",
-                    styled(GOOD, "✓"),
-                    step.describe(),
-                    styled(FAINT, format_args!("{:>9}", human(*time)))
-                ));
+                let time = styled(FAINT, format_args!("{:>8}", human(*time)));
+                console::err(format_args!("{} {time}  {}", styled(GOOD, "✓"), step.describe()));
             }
             Event::Waiting(what) => {
                 if let Some(spinner) = &self.spinner {

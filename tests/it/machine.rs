@@ -77,7 +77,8 @@ impl Machine {
             return Err("machines need root; as root, `tests/run` prepares and uses them".into());
         }
         for tool in ["systemd-nspawn", "nsenter", "unshare"] {
-            if !env::split_paths(&env::var_os("PATH").unwrap_or_default()).any(|dir| dir.join(tool).exists()) {
+            if !env::split_paths(&env::var_os("PATH").unwrap_or_default()).any(|dir| dir.join(tool).exists())
+            {
                 return Err(format!("no {tool} here; `tests/run` installs it"));
             }
         }
@@ -102,7 +103,8 @@ impl Machine {
 
     /// Boots a machine and waits until it is ready; panics if it never is.
     pub fn boot(release: Release, init: Init) -> Self {
-        Self::try_boot(release, init).unwrap_or_else(|error| panic!("cannot boot {release:?} ({init:?}): {error:#}"))
+        Self::try_boot(release, init)
+            .unwrap_or_else(|error| panic!("cannot boot {release:?} ({init:?}): {error:#}"))
     }
 
     fn try_boot(release: Release, init: Init) -> Result<Self> {
@@ -193,8 +195,10 @@ impl Machine {
 
     /// Opens a path as the machine's own processes would: links never lead out of it.
     fn open(&self, path: &Path, flags: OFlag) -> Result<File> {
-        let mode = if flags.contains(OFlag::O_CREAT) { Mode::from_bits_truncate(0o644) } else { Mode::empty() };
-        let how = OpenHow::new().flags(flags | OFlag::O_CLOEXEC).mode(mode).resolve(ResolveFlag::RESOLVE_IN_ROOT);
+        let mode =
+            if flags.contains(OFlag::O_CREAT) { Mode::from_bits_truncate(0o644) } else { Mode::empty() };
+        let how =
+            OpenHow::new().flags(flags | OFlag::O_CLOEXEC).mode(mode).resolve(ResolveFlag::RESOLVE_IN_ROOT);
         Ok(openat2(File::open(&self.root)?, path, how)?.into())
     }
 
@@ -229,7 +233,8 @@ impl Machine {
     }
 
     fn run_to_end(&self, command: &str, input: Stdio) -> Out {
-        Running::start(self.enter(&["timeout", "-k", "5", RUN_LIMIT, "sh", "-c", command]), command, input).wait()
+        Running::start(self.enter(&["timeout", "-k", "5", RUN_LIMIT, "sh", "-c", command]), command, input)
+            .wait()
     }
 
     /// Starts one simple command and comes back at once, for a test that kills it half-way. The command
@@ -275,7 +280,8 @@ impl Drop for Machine {
 fn cache_dir() -> PathBuf {
     let set = |name| env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
     set("REDIS_TP_TEST_CACHE").unwrap_or_else(|| {
-        let cache = set("XDG_CACHE_HOME").unwrap_or_else(|| set("HOME").unwrap_or("/root".into()).join(".cache"));
+        let cache =
+            set("XDG_CACHE_HOME").unwrap_or_else(|| set("HOME").unwrap_or("/root".into()).join(".cache"));
         cache.join("redis-tp-tests")
     })
 }
@@ -330,7 +336,8 @@ impl Running {
         let output = [(); 2].map(|()| tempfile::tempfile().expect("a temporary file can be made"));
         let [stdout, stderr] = output.each_ref().map(|file| file.try_clone().expect("a file can be shared"));
         let start = Instant::now();
-        let nsenter = nsenter.stdin(input).stdout(stdout).stderr(stderr).spawn().expect("nsenter can be started");
+        let nsenter =
+            nsenter.stdin(input).stdout(stdout).stderr(stderr).spawn().expect("nsenter can be started");
         Self { command: command.into(), nsenter, output, start }
     }
 

@@ -1,0 +1,1 @@
+//! Bad input on real machines: a clear error that names object and cure, and nothing changed.
