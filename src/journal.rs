@@ -48,6 +48,9 @@ pub enum Undo {
     Start {
         /// The instance.
         target: Target,
+        /// Its process; while that lives, it was never stopped.
+        #[serde(default)]
+        pid: Option<u32>,
     },
     /// Start a unit again that ran.
     StartUnit {
@@ -255,7 +258,9 @@ pub fn close(host: &Host, run: u32, end: End) -> Result<()> {
     }
     let mut line = serde_json::to_string(&Line::End { end })?;
     line.push('\n');
-    host.append(&path, line.as_bytes())
+    host.append(&path, line.as_bytes())?;
+    // A run that never was leaves no trace of ours either.
+    if end == End::Undone { host.remove_tree(&run_dir(run)) } else { Ok(()) }
 }
 
 /// The run that was killed, if one was.
