@@ -17,7 +17,7 @@ use crate::secrets;
 use crate::state::{DIR, State};
 use crate::step::{Body, Owner, Step};
 
-mod package;
+pub mod package;
 pub mod service;
 mod undo;
 

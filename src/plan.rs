@@ -20,7 +20,7 @@ use crate::topology::{Name, SYSTEM_FILE, Topology};
 
 mod change;
 mod leave;
-mod refuse;
+pub mod refuse;
 
 pub use leave::leave;
 

@@ -3,19 +3,9 @@
 pub mod console;
 pub mod plan;
 pub mod progress;
-pub mod tree {
-    pub fn tree(_: &crate::status::Status) -> String {
-        String::new()
-    }
-}
-pub mod table {
-    pub fn line(c: &crate::finding::Check) -> String {
-        format!("{c:?}")
-    }
-    pub fn closing(_: &crate::finding::Findings) -> String {
-        String::new()
-    }
-}
+pub mod table;
+mod text;
+pub mod tree;
 pub mod tap {
     pub fn tap(_: &crate::finding::Findings) -> String {
         String::new()

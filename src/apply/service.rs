@@ -266,14 +266,23 @@ pub fn await_link(host: &Host, target: &Target, master: &Address, tell: Listener
 
 /// The last lines of an instance's log, for an error: what is wrong is mostly there.
 pub fn log_lines(host: &Host, target: &Target) -> String {
+    match last_lines(host, target, 4) {
+        Some((log, lines)) => {
+            format!("\nthe last lines of {}:\n  {}", log.display(), lines.join("\n  "))
+        }
+        None => String::new(),
+    }
+}
+
+/// An instance's log and its last lines, secrets masked; none where it has no log, or an empty one.
+pub fn last_lines(host: &Host, target: &Target, count: usize) -> Option<(PathBuf, Vec<String>)> {
     let text = host.text(&target.conf()).ok().flatten().unwrap_or_default();
     let conf = conf::Conf::parse(&text).unwrap_or_default();
-    let Some(log) = conf.word("logfile").map(PathBuf::from) else { return String::new() };
-    let tail = conf::redact(&host.tail(&log, 2048).unwrap_or_default());
-    let mut lines: Vec<&str> = tail.lines().rev().filter(|line| !line.trim().is_empty()).take(4).collect();
+    let log = conf.word("logfile").map(PathBuf::from)?;
+    // A line has some hundred bytes; five times that leaves room.
+    let tail = conf::redact(&host.tail(&log, 512 * count as u64).unwrap_or_default());
+    let mut lines: Vec<String> =
+        tail.lines().rev().filter(|line| !line.trim().is_empty()).take(count).map(str::to_owned).collect();
     lines.reverse();
-    match lines.is_empty() {
-        true => String::new(),
-        false => format!("\nthe last lines of {}:\n  {}", log.display(), lines.join("\n  ")),
-    }
+    (!lines.is_empty()).then_some((log, lines))
 }

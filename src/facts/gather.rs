@@ -154,10 +154,7 @@ fn show_units(host: &Host, units: &[String]) -> Result<BTreeMap<String, Unit>> {
 fn ask(host: &Host, instance: &Instance, facts: &Facts) -> Option<Running> {
     let text = facts.text(&instance.conf).unwrap_or_default();
     let conf = Conf::parse(text).unwrap_or_default();
-    let mut address = instance.address();
-    if let Some(port) = conf.word("port").and_then(|port| port.parse().ok()).filter(|port| *port > 0) {
-        address.port = port;
-    }
+    let address = address_on_disk(instance, &conf);
     let former = conf.word("requirepass").map(Secret::new);
     let (mut wire, auth) = authenticate(host, &address, instance.requirepass.as_ref(), former.as_ref())?;
     let Ok(info) = wire.info("all") else {
@@ -179,6 +176,15 @@ fn ask(host: &Host, instance: &Instance, facts: &Facts) -> Option<Running> {
         role: parse::role(&info),
         config,
     })
+}
+
+/// Where an instance is to be asked for: on the port that its file names, which a hand may have changed.
+pub fn address_on_disk(instance: &Instance, conf: &Conf) -> Address {
+    let mut address = instance.address();
+    if let Some(port) = conf.word("port").and_then(|port| port.parse().ok()).filter(|port| *port > 0) {
+        address.port = port;
+    }
+    address
 }
 
 /// Opens a connection with the first password that is taken; none when nobody listens.
