@@ -634,6 +634,13 @@ impl Host {
         Ok(connection)
     }
 
+    /// Connects to the system bus; none where there is none.
+    pub fn system_bus(&self) -> Option<rustbus::RpcConn> {
+        let timeout = rustbus::connection::Timeout::Duration(Duration::from_secs(2));
+        let path = rustbus::connection::get_system_bus_path().ok()?;
+        rustbus::RpcConn::connect_to_path(path, timeout).ok()
+    }
+
     /// Whether an address can be bound on this machine: an absent address, or IPv6 switched off,
     /// is not. Nothing listens on it afterwards.
     pub fn can_bind(&self, address: std::net::IpAddr) -> bool {

@@ -13,7 +13,7 @@ use crate::exit::Fault;
 use crate::facts::{self, Role, parse};
 use crate::host::{Child, Host};
 use crate::instance::Target;
-use crate::runtime::Runtime;
+use crate::runtime::{Runtime, systemd};
 use crate::wire::{Address, Trouble, Wire};
 
 /// How long a server may take until it answers.
@@ -98,9 +98,7 @@ pub fn runs(host: &Host, target: &Target) -> Result<bool> {
 }
 
 fn unit_state(host: &Host, unit: &str) -> Result<facts::Unit> {
-    let show = ["show", "--property=Id,LoadState,ActiveState,MainPID", unit];
-    let done = host.run(Child::new("systemctl").args(show))?;
-    Ok(parse::units(&done.stdout).remove(unit).unwrap_or_default())
+    Ok(systemd::show(host, &[unit.to_owned()])?.remove(unit).unwrap_or_default())
 }
 
 /// The process of an instance; none when it does not run.

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::Result;
 
-use super::{Auth, Facts, Listener, Process, Role, Running, Server, Unit, Upstream, parse};
+use super::{Auth, Facts, Listener, Process, Role, Running, Server, Upstream, parse};
 use crate::conf::Conf;
 use crate::directives;
 use crate::engine::{Engine, Version};
@@ -46,7 +46,7 @@ pub fn gather(host: &Host, question: &Question<'_>) -> Result<Facts> {
     files(host, question, &mut facts)?;
     let units: Vec<String> = question.instances.iter().map(|instance| instance.unit.clone()).collect();
     let known = std::thread::scope(|scope| {
-        let shown = facts.systemd.then(|| scope.spawn(|| show_units(host, &units)));
+        let shown = facts.systemd.then(|| scope.spawn(|| systemd::show(host, &units)));
         for instance in question.instances {
             if let Some(running) = ask(host, instance, &facts) {
                 facts.running.insert(instance.name.clone(), running);
@@ -136,20 +136,6 @@ fn is_stock(host: &Host, engine: Engine, path: &Path) -> bool {
     matches!(host.run(verify), Ok(done) if done.ok() && !done.stdout.lines().any(|said| said.ends_with(&line)))
 }
 
-fn show_units(host: &Host, units: &[String]) -> Result<BTreeMap<String, Unit>> {
-    if units.is_empty() {
-        return Ok(BTreeMap::new());
-    }
-    let show = Child::new("systemctl")
-        .args(["show", "--property=Id,LoadState,ActiveState,MainPID,NeedDaemonReload"])
-        .args(units);
-    let mut units = parse::units(&host.run(show)?.stdout);
-    for (name, unit) in &mut units {
-        unit.enabled = systemd::is_enabled(host, name)?;
-    }
-    Ok(units)
-}
-
 /// Talks to whatever answers on an instance's address, with the passwords that it may have.
 fn ask(host: &Host, instance: &Instance, facts: &Facts) -> Option<Running> {
     let text = facts.text(&instance.conf).unwrap_or_default();
@@ -206,6 +192,8 @@ fn authenticate(
                 Err(_) => {}
             },
             Err(Trouble::Refused) => return None,
+            // It hangs, or speaks another language: another password will not help.
+            Err(Trouble::Other(_)) => break,
             Err(_) => {}
         }
     }

@@ -58,7 +58,7 @@ pub fn of<'a>(
 ) -> Result<Change<'a>> {
     let running = facts.running.get(&instance.name);
     let file = File::look(wanted, facts, instance, version)?;
-    let drop_in = drop_in(facts, instance)?;
+    let drop_in = drop_in(wanted, facts, instance)?;
     let mut notes = file.notes;
     if let DropIn::Edited(path) = &drop_in {
         notes.push(Note::FileEdited { file: path.clone() });
@@ -266,7 +266,7 @@ enum DropIn {
     Edited(std::path::PathBuf),
 }
 
-fn drop_in(facts: &Facts, instance: &Instance) -> Result<DropIn> {
+fn drop_in(wanted: &Wanted<'_>, facts: &Facts, instance: &Instance) -> Result<DropIn> {
     if instance.runtime != Runtime::Systemd {
         return Ok(DropIn::Fine);
     }
@@ -281,6 +281,7 @@ fn drop_in(facts: &Facts, instance: &Instance) -> Result<DropIn> {
     Ok(match (there, last) {
         (None, _) => DropIn::Write(want),
         (Some(there), _) if unit::same(there, &want) => DropIn::Fine,
+        (Some(_), _) if wanted.overwrite => DropIn::Write(want),
         (Some(there), Some(last)) if unit::same(there, last) => DropIn::Write(want),
         (Some(_), _) => DropIn::Edited(path),
     })

@@ -1,11 +1,14 @@
 //! The distribution's units, with drop-ins.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use anyhow::Result;
 
+use crate::bus;
 use crate::engine::Engine;
-use crate::host::Host;
+use crate::facts::{Unit, parse};
+use crate::host::{Child, Host};
 use crate::instance::{Instance, Target};
 
 /// Where administrators' units and drop-ins are.
@@ -24,6 +27,28 @@ pub fn drop_in(unit: &str) -> PathBuf {
 /// Whether a unit starts at boot: the link that `systemctl enable` makes, without asking systemctl.
 pub fn is_enabled(host: &Host, unit: &str) -> Result<bool> {
     Ok(host.stat(&Path::new(ETC).join("multi-user.target.wants").join(unit))?.is_some())
+}
+
+/// The state of units, as systemd has it.
+///
+/// # Errors
+/// systemd does not answer, neither on the bus nor through systemctl.
+pub fn show(host: &Host, names: &[String]) -> Result<BTreeMap<String, Unit>> {
+    if names.is_empty() {
+        return Ok(BTreeMap::new());
+    }
+    let by_bus = host.system_bus().and_then(|mut bus| bus::units(&mut bus, names).ok());
+    let mut units = match by_bus {
+        Some(units) => units,
+        None => {
+            let show = ["show", "--property=Id,LoadState,ActiveState,MainPID,NeedDaemonReload"];
+            parse::units(&host.run(Child::new("systemctl").args(show).args(names))?.stdout)
+        }
+    };
+    for (name, unit) in &mut units {
+        unit.enabled = is_enabled(host, name)?;
+    }
+    Ok(units)
 }
 
 /// The directories that the distribution's unit does not let an instance write to. Debian's units
