@@ -143,7 +143,8 @@ impl File {
         };
         let last_text = facts.written.get(&instance.conf).map(Secret::expose);
         let running = facts.running.get(&instance.name);
-        if last_text == Some(there_text) && ours == there_text && role_is_wanted(running, &want) {
+        let open = is_open(facts, instance);
+        if last_text == Some(there_text) && ours == there_text && role_is_wanted(running, &want) && !open {
             return Ok(Self { text: None, ours: None, directives: Vec::new(), notes: Vec::new() });
         }
         let mut there = match Conf::parse(there_text) {
@@ -163,7 +164,7 @@ impl File {
         if last_text.is_some() {
             overlay_role(&mut there, running);
         }
-        Self::judge(wanted, instance, &render, [&last, &there, &want], is_open(facts, instance))
+        Self::judge(wanted, instance, &render, [&last, &there, &want], open)
     }
 
     fn judge(
@@ -250,14 +251,21 @@ fn foreign(instance: &Instance, why: &str) -> Fault {
 }
 
 fn conflict(instance: &Instance, both: &Difference) -> Fault {
-    Fault::refused(format!(
-        "{} in {} was changed by hand to {}, and the topology now wants {}",
-        both.directive,
-        instance.conf.display(),
-        both.there,
-        both.wanted
-    ))
-    .hint("put the value you want into the topology, or take the topology's:\nredis-tp apply --overwrite")
+    let Difference { directive, there, wanted, .. } = both;
+    let what = match (directive.as_str(), there.as_str()) {
+        ("replicaof", "-") => format!("{} was promoted and is a master now", instance.name),
+        ("replicaof", now) => format!("{} follows {now} now", instance.name),
+        (_, "-") => format!("{directive} was taken out of {} by hand", instance.conf.display()),
+        _ => format!("{directive} in {} was changed by hand to {there}", instance.conf.display()),
+    };
+    let wanted = match (directive.as_str(), wanted.as_str()) {
+        ("replicaof", "-") => "a master".to_owned(),
+        ("replicaof", master) => format!("a replica of {master}"),
+        (_, "-") => "none".to_owned(),
+        _ => wanted.clone(),
+    };
+    Fault::refused(format!("{what}, and the topology now wants {wanted}"))
+        .hint("put the value you want into the topology, or take the topology's:\nredis-tp apply --overwrite")
 }
 
 enum DropIn {
