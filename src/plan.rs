@@ -206,9 +206,14 @@ fn retire_dropped(wanted: &Wanted<'_>, facts: &Facts, plan: &mut Plan) {
         .filter(|(name, kept)| dropped(name) && (kept.active || wanted.purge == Some(*name)))
         .collect();
     gone.sort_by_key(|(_, kept)| !kept.replica);
-    for (name, kept) in gone {
-        let purge = wanted.purge == Some(name);
-        leave::retire(name, kept, facts, wanted.secrets.password.clone(), purge, &mut plan.steps);
+    let purged = |name: &Name| wanted.purge == Some(name);
+    for (name, kept) in &gone {
+        let password = wanted.secrets.password.clone();
+        leave::retire(name, kept, facts, password, purged(name), &mut plan.steps);
+    }
+    leave::one_reload(&mut plan.steps);
+    for (name, kept) in gone.into_iter().filter(|(name, _)| purged(name)) {
+        leave::purge_data(name, kept, &mut plan.steps);
     }
 }
 
