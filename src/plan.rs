@@ -9,7 +9,7 @@ use serde::Serialize;
 
 use crate::conf::Difference;
 use crate::engine::{Engine, Version};
-use crate::facts::{Facts, Role};
+use crate::facts::{Facts, Role, Upstream};
 use crate::host::Kind;
 use crate::instance::{Instance, Target};
 use crate::runtime::{Runtime, process, systemd};
@@ -380,7 +380,8 @@ fn services(facts: &Facts, changes: &[Change<'_>], plan: &mut Plan) {
     for change in changes {
         let Some(of) = &change.instance.upstream else { continue };
         let master_moved = of.instance.as_ref().is_some_and(moved);
-        if (change.moves() || master_moved) && !change.promoted {
+        let away = master_is_away(facts, change.instance);
+        if (change.moves() || master_moved) && !change.promoted && !away {
             plan.steps.push(Step::AwaitLink { target: change.instance.target(), master: of.address.clone() });
         }
     }
@@ -392,6 +393,11 @@ fn linked(facts: &Facts, instance: &Instance) -> bool {
         facts.running.get(&instance.name).map(|running| &running.role),
         Some(Role::Replica { up: true, .. })
     )
+}
+
+/// Whether its master is on another machine and does not answer.
+fn master_is_away(facts: &Facts, instance: &Instance) -> bool {
+    matches!(facts.upstreams.get(&instance.name), Some(Upstream::Trouble(_)))
 }
 
 /// Whether a path is a directory, or nothing yet.

@@ -5,7 +5,7 @@ use std::path::Path;
 
 use anyhow::Result;
 
-use super::{Note, Wanted, linked};
+use super::{Note, Wanted, linked, master_is_away};
 use crate::conf::{self, By, Conf, Difference};
 use crate::engine::Version;
 use crate::exit::Fault;
@@ -76,7 +76,8 @@ pub fn of<'a>(
         })
         .flatten();
     let promoted = notes.iter().any(|note| matches!(note, Note::Promoted { .. } | Note::Follows { .. }));
-    if alive && restart.is_none() && instance.upstream.is_some() && !promoted && !linked(facts, instance) {
+    let stays_down = restart.is_none() || master_is_away(facts, instance);
+    if alive && stays_down && instance.upstream.is_some() && !promoted && !linked(facts, instance) {
         notes.push(Note::LinkDown { instance: instance.name.clone() });
     }
     let enabled = facts.unit(&instance.unit).is_some_and(|unit| unit.enabled);
