@@ -439,8 +439,7 @@ impl Host {
 
     /// Finds a program on PATH, or at an absolute path.
     pub fn which(&self, program: &str) -> Option<PathBuf> {
-        let path = std::env::var_os("PATH").unwrap_or_default();
-        let mut all = OsString::from(path);
+        let mut all = std::env::var_os("PATH").unwrap_or_default();
         // A student's shell under `su` may lack the directories that hold redis-server and dpkg.
         all.push(":/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin");
         which::which_in(program, Some(all), "/").ok()

@@ -9,7 +9,7 @@ use serde::Serialize;
 
 use crate::conf::Difference;
 use crate::engine::{Engine, Version};
-use crate::facts::{Facts, Role};
+use crate::facts::{Facts, Role, Upstream};
 use crate::host::Kind;
 use crate::instance::{Instance, Target};
 use crate::runtime::{Runtime, process, systemd};
@@ -206,9 +206,14 @@ fn retire_dropped(wanted: &Wanted<'_>, facts: &Facts, plan: &mut Plan) {
         .filter(|(name, kept)| dropped(name) && (kept.active || wanted.purge == Some(*name)))
         .collect();
     gone.sort_by_key(|(_, kept)| !kept.replica);
-    for (name, kept) in gone {
-        let purge = wanted.purge == Some(name);
-        leave::retire(name, kept, facts, wanted.secrets.password.clone(), purge, &mut plan.steps);
+    let purged = |name: &Name| wanted.purge == Some(name);
+    for (name, kept) in &gone {
+        let password = wanted.secrets.password.clone();
+        leave::retire(name, kept, facts, password, purged(name), &mut plan.steps);
+    }
+    leave::one_reload(&mut plan.steps);
+    for (name, kept) in gone.into_iter().filter(|(name, _)| purged(name)) {
+        leave::purge_data(name, kept, &mut plan.steps);
     }
 }
 
@@ -375,7 +380,8 @@ fn services(facts: &Facts, changes: &[Change<'_>], plan: &mut Plan) {
     for change in changes {
         let Some(of) = &change.instance.upstream else { continue };
         let master_moved = of.instance.as_ref().is_some_and(moved);
-        if (change.moves() || master_moved) && !change.promoted {
+        let away = master_is_away(facts, change.instance);
+        if (change.moves() || master_moved) && !change.promoted && !away {
             plan.steps.push(Step::AwaitLink { target: change.instance.target(), master: of.address.clone() });
         }
     }
@@ -387,6 +393,11 @@ fn linked(facts: &Facts, instance: &Instance) -> bool {
         facts.running.get(&instance.name).map(|running| &running.role),
         Some(Role::Replica { up: true, .. })
     )
+}
+
+/// Whether its master is on another machine and does not answer.
+fn master_is_away(facts: &Facts, instance: &Instance) -> bool {
+    matches!(facts.upstreams.get(&instance.name), Some(Upstream::Trouble(_)))
 }
 
 /// Whether a path is a directory, or nothing yet.

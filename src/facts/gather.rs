@@ -16,7 +16,7 @@ use crate::instance::Instance;
 use crate::runtime::{process, systemd};
 use crate::secret::Secret;
 use crate::state::State;
-use crate::topology::BindAddress;
+use crate::topology::{BindAddress, Name};
 use crate::wire::{Address, Trouble, Wire};
 
 /// What the facts are to be about.
@@ -44,6 +44,7 @@ pub fn gather(host: &Host, question: &Question<'_>) -> Result<Facts> {
     };
     software(host, question.engine, &mut facts)?;
     files(host, question, &mut facts)?;
+    facts.pids = processes(host, question, &facts)?;
     let units: Vec<String> = question.instances.iter().map(|instance| instance.unit.clone()).collect();
     let known = std::thread::scope(|scope| {
         let shown = facts.systemd.then(|| scope.spawn(|| systemd::show(host, &units)));
@@ -119,14 +120,26 @@ fn files(host: &Host, question: &Question<'_>, facts: &mut Facts) -> Result<()> 
         if !host.list(&instance.dir).unwrap_or_default().is_empty() {
             facts.occupied.insert(instance.dir.clone());
         }
-        if let Some(pid) = pid_of(host, &instance.pidfile, engine)? {
-            facts.pids.insert(instance.name.clone(), pid);
-        }
     }
     let master = engine.conf(crate::engine::MASTER);
     let foreign = facts.texts.contains_key(&master) && !facts.written.contains_key(&master);
     facts.stock = foreign && facts.package.is_some() && is_stock(host, engine, &master);
     Ok(())
+}
+
+/// The processes of instances that are wanted, and of those that are to go: they may hold a port that
+/// another is to have.
+fn processes(host: &Host, question: &Question<'_>, facts: &Facts) -> Result<BTreeMap<Name, u32>> {
+    let kept = facts.state.instances.iter().map(|(name, kept)| (name, kept.engine));
+    let wanted = question.instances.iter().map(|instance| (&instance.name, instance.engine));
+    let all: BTreeMap<&Name, Engine> = kept.chain(wanted).collect();
+    let mut pids = BTreeMap::new();
+    for (name, engine) in all {
+        if let Some(pid) = pid_of(host, &engine.pidfile(name.as_str()), engine)? {
+            pids.insert(name.clone(), pid);
+        }
+    }
+    Ok(pids)
 }
 
 /// Whether a conffile is as the package brought it: dpkg compares the checksums.

@@ -5,7 +5,7 @@ use std::path::Path;
 
 use anyhow::Result;
 
-use super::{Note, Wanted, linked};
+use super::{Note, Wanted, linked, master_is_away};
 use crate::conf::{self, By, Conf, Difference};
 use crate::engine::Version;
 use crate::exit::Fault;
@@ -76,7 +76,8 @@ pub fn of<'a>(
         })
         .flatten();
     let promoted = notes.iter().any(|note| matches!(note, Note::Promoted { .. } | Note::Follows { .. }));
-    if alive && restart.is_none() && instance.upstream.is_some() && !promoted && !linked(facts, instance) {
+    let stays_down = restart.is_none() || master_is_away(facts, instance);
+    if alive && stays_down && instance.upstream.is_some() && !promoted && !linked(facts, instance) {
         notes.push(Note::LinkDown { instance: instance.name.clone() });
     }
     let enabled = facts.unit(&instance.unit).is_some_and(|unit| unit.enabled);
@@ -143,7 +144,8 @@ impl File {
         };
         let last_text = facts.written.get(&instance.conf).map(Secret::expose);
         let running = facts.running.get(&instance.name);
-        if last_text == Some(there_text) && ours == there_text && role_is_wanted(running, &want) {
+        let open = is_open(facts, instance);
+        if last_text == Some(there_text) && ours == there_text && role_is_wanted(running, &want) && !open {
             return Ok(Self { text: None, ours: None, directives: Vec::new(), notes: Vec::new() });
         }
         let mut there = match Conf::parse(there_text) {
@@ -163,7 +165,7 @@ impl File {
         if last_text.is_some() {
             overlay_role(&mut there, running);
         }
-        Self::judge(wanted, instance, &render, [&last, &there, &want], is_open(facts, instance))
+        Self::judge(wanted, instance, &render, [&last, &there, &want], open)
     }
 
     fn judge(
@@ -250,14 +252,21 @@ fn foreign(instance: &Instance, why: &str) -> Fault {
 }
 
 fn conflict(instance: &Instance, both: &Difference) -> Fault {
-    Fault::refused(format!(
-        "{} in {} was changed by hand to {}, and the topology now wants {}",
-        both.directive,
-        instance.conf.display(),
-        both.there,
-        both.wanted
-    ))
-    .hint("put the value you want into the topology, or take the topology's:\nredis-tp apply --overwrite")
+    let Difference { directive, there, wanted, .. } = both;
+    let what = match (directive.as_str(), there.as_str()) {
+        ("replicaof", "-") => format!("{} was promoted and is a master now", instance.name),
+        ("replicaof", now) => format!("{} follows {now} now", instance.name),
+        (_, "-") => format!("{directive} was taken out of {} by hand", instance.conf.display()),
+        _ => format!("{directive} in {} was changed by hand to {there}", instance.conf.display()),
+    };
+    let wanted = match (directive.as_str(), wanted.as_str()) {
+        ("replicaof", "-") => "a master".to_owned(),
+        ("replicaof", master) => format!("a replica of {master}"),
+        (_, "-") => "none".to_owned(),
+        _ => wanted.clone(),
+    };
+    Fault::refused(format!("{what}, and the topology now wants {wanted}"))
+        .hint("put the value you want into the topology, or take the topology's:\nredis-tp apply --overwrite")
 }
 
 enum DropIn {

@@ -166,7 +166,7 @@ fn broken_link(
         return Problem::new(format!("no link to {master}, which does not serve"), cure);
     }
     if node.master == node.wanted_master
-        && let Err(fault) = refuse::master_elsewhere(facts, instance)
+        && let Err(fault) = refuse::master_elsewhere(facts, instance, true)
     {
         return fault.into();
     }

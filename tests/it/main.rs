@@ -5,6 +5,7 @@
 
 mod bad_input;
 mod faults;
+mod journals;
 mod machine;
 mod plan_cases;
 mod story;
