@@ -7,5 +7,6 @@ mod bad_input;
 mod faults;
 mod journals;
 mod machine;
+mod model;
 mod plan_cases;
 mod story;
