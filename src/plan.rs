@@ -288,8 +288,13 @@ fn candidate(wanted: &Wanted<'_>, change: &Change<'_>) -> Option<Candidate> {
 fn places(wanted: &Wanted<'_>, facts: &Facts, order: &[&Instance], plan: &mut Plan) {
     let engine = wanted.topology.engine;
     let mut planned: Vec<PathBuf> = Vec::new();
+    // systemd takes a run directory away together with the unit.
+    let leaves_unit = |instance: &&&Instance| under_another_runtime(facts, instance).is_some();
+    let go_with_units: Vec<PathBuf> =
+        order.iter().filter(leaves_unit).map(|instance| process::run_dir(&instance.pidfile)).collect();
     let mut step = |path: &Path, owner: Owner, mode: u32, copy: bool, correct: bool| {
         let right = match facts.path(path) {
+            _ if go_with_units.iter().any(|gone| gone == path) => false,
             Some(stat) if correct => stat.mode == mode && owns(facts, owner, stat.uid),
             Some(_) => true,
             None => false,

@@ -300,12 +300,9 @@ fn is_ours(facts: &Facts, instance: &Instance, listener: &Listener) -> bool {
     if facts.pids.values().any(|pid| *pid == owner.pid) {
         return true;
     }
-    let units = facts.state.instances.iter().map(|(name, kept)| kept.engine.unit(name.as_str()));
-    instance.runtime == Runtime::Systemd
-        && owner
-            .unit
-            .as_ref()
-            .is_some_and(|unit| *unit == instance.unit || units.into_iter().any(|ours| ours == *unit))
+    let Some(unit) = &owner.unit else { return false };
+    let takes_over = instance.runtime == Runtime::Systemd && *unit == instance.unit;
+    takes_over || facts.state.instances.iter().any(|(name, kept)| kept.engine.unit(name.as_str()) == *unit)
 }
 
 /// A unit that cannot be started, or that would start again what is to be no unit.

@@ -128,9 +128,8 @@ fn start(target: &Target, facts: &mut Facts) {
     if let Some(name) = &unit {
         let unit = unit_of(name, facts);
         (unit.active, unit.pid) = ("active".into(), pid);
-    } else {
-        facts.pids.insert(target.name.clone(), pid);
     }
+    facts.pids.insert(target.name.clone(), pid);
     let program = target.engine.server().to_owned();
     let address = target.address.host.parse().expect("instances are reached under an address");
     let owner = Some(Process { pid, program, unit, uid: REDIS.uid });
