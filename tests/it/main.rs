@@ -4,6 +4,7 @@
 //! Debian machines and skips nothing.
 
 mod bad_input;
+mod consumers;
 mod faults;
 mod journals;
 mod machine;
