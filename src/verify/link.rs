@@ -9,6 +9,7 @@ use super::{Look, Place, Proof, cli};
 use crate::apply::service::log_lines;
 use crate::finding::Finding;
 use crate::instance::Instance;
+use crate::wire::Trouble;
 
 /// How long a link may take that is just being made.
 const MAKING: Duration = Duration::from_secs(1);
@@ -93,9 +94,9 @@ fn flows(proof: &mut Proof<'_>, instance: &Instance, ago: &str) -> Look {
         // What a master takes no write for is told by `ttl`.
         return Ok(Finding::pass(up));
     }
-    match proof.arrival(instance, &key, FLOWING)? {
-        Some(_) => Ok(Finding::pass(up)),
-        None => Ok(Finding::fail(
+    match proof.arrives(instance, &key, FLOWING)? {
+        true => Ok(Finding::pass(up)),
+        false => Ok(Finding::fail(
             format!("{up}, but what is written on {root} does not arrive within {} s", FLOWING.as_secs()),
             "the master holds it back, or the way is too slow",
             format!("{} INFO replication", cli(instance)),
@@ -120,7 +121,11 @@ fn down(proof: &mut Proof<'_>, instance: &Instance, master: &Place, since: &str)
     let known = log.lines().rev().find_map(|line| CAUSES.iter().find(|(said, ..)| line.contains(said)));
     match known {
         Some((_, cause, cure)) => {
-            Finding::fail(found, format!("{cause}{log}"), command(*cure, instance, master))
+            let locked =
+                matches!(proof.servers.wire(master).map(drop), Err(Trouble::NoAuth | Trouble::WrongPassword));
+            // The side whose password is not that of its file is the one to restart.
+            let strange = if locked { master.to_string() } else { instance.name.to_string() };
+            Finding::fail(found, format!("{cause}{log}"), command(*cure, instance, master, &strange))
         }
         None => Finding::fail(
             found,
@@ -130,7 +135,7 @@ fn down(proof: &mut Proof<'_>, instance: &Instance, master: &Place, since: &str)
     }
 }
 
-fn command(cure: Cure, instance: &Instance, master: &Place) -> String {
+fn command(cure: Cure, instance: &Instance, master: &Place, strange: &str) -> String {
     let name = &instance.name;
     match (cure, master) {
         (Cure::Password, Place::Elsewhere { .. }) => {
@@ -143,7 +148,8 @@ fn command(cure: Cure, instance: &Instance, master: &Place) -> String {
         (Cure::Master, Place::Elsewhere { address, .. }) => {
             format!("redis-cli -h {} -p {} PING", address.host, address.port)
         }
-        (Cure::Password | Cure::Directory, _) => format!("redis-tp apply && redis-tp service restart {name}"),
+        (Cure::Password, _) => format!("redis-tp apply && redis-tp service restart {strange}"),
+        (Cure::Directory, _) => format!("redis-tp apply && redis-tp service restart {name}"),
         (Cure::Room, _) => format!("df -h {}", instance.dir.display()),
         (Cure::Version, _) => format!("{} INFO server", cli(instance)),
     }
