@@ -80,7 +80,7 @@ pub fn link(proof: &mut Proof<'_>, instance: &Instance) -> Look {
     }
     Ok(match field(&info, "master_sync_in_progress") == "1" {
         true => Finding::unknown(format!("it is still copying the data of {master}"), "redis-tp verify"),
-        false => down(proof, instance, &master, field(&info, "master_link_down_since_seconds")),
+        false => down(proof, instance, &master, down_since(&info)),
     })
 }
 
@@ -104,17 +104,23 @@ fn flows(proof: &mut Proof<'_>, instance: &Instance, ago: &str) -> Look {
     }
 }
 
-/// A link that is being made deserves a moment; one that was lost long ago does not.
+/// A link that is being made deserves a moment, also for the log to tell what is in its way; one that
+/// was lost long ago does not.
 fn is_new(info: &Info) -> bool {
-    let since = field(info, "master_link_down_since_seconds").parse::<i64>();
-    field(info, "master_sync_in_progress") == "1" || since.is_ok_and(|since| (0..2).contains(&since))
+    field(info, "master_sync_in_progress") == "1" || down_since(info).is_none_or(|since| since < 2)
 }
 
-fn down(proof: &mut Proof<'_>, instance: &Instance, master: &Place, since: &str) -> Finding {
-    let found = match since.parse::<i64>() {
-        // Versions before 7.0 count from 1970 when there never was a link.
-        Ok(seconds) if (0..1_000_000_000).contains(&seconds) => format!("down for {seconds} s"),
-        _ => "down, and was never up".into(),
+/// For how many seconds the link has been down; none if there never was one. Versions before 7.0 count
+/// from 1970 then.
+fn down_since(info: &Info) -> Option<u64> {
+    let since = field(info, "master_link_down_since_seconds").parse().ok();
+    since.filter(|since| *since < 1_000_000_000)
+}
+
+fn down(proof: &mut Proof<'_>, instance: &Instance, master: &Place, since: Option<u64>) -> Finding {
+    let found = match since {
+        Some(seconds) => format!("down for {seconds} s"),
+        None => "down, and was never up".into(),
     };
     let log = log_lines(proof.host, &instance.target());
     // The last line that says something counts: what was wrong before may be cured.
