@@ -24,7 +24,7 @@ use nix::sys::stat::Mode;
 use nix::unistd::{Pid, geteuid};
 
 const BOOT_SCRIPT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/boot-machine");
-const BOOT_LIMIT: Duration = Duration::from_mins(1);
+const BOOT_LIMIT: Duration = Duration::from_secs(60);
 /// What a command in a machine may take at most, in seconds; then it ends with status 124.
 const RUN_LIMIT: &str = "180";
 
@@ -418,7 +418,7 @@ impl Out {
 }
 
 impl fmt::Display for Out {
-    fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(f, "$ {}\nexit code {} after {:.1?}", self.command, self.status, self.elapsed)?;
         write!(f, "--- stdout ---\n{}\n--- stderr ---\n{}", self.stdout.trim_end(), self.stderr.trim_end())
     }
