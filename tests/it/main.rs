@@ -20,4 +20,5 @@ mod faults;
 mod journals;
 mod machine;
 mod plan_cases;
+mod readme;
 mod story;
