@@ -153,8 +153,9 @@ pub fn plan(wanted: &Wanted<'_>, facts: &Facts) -> Result<Plan> {
         changes.push(change::of(wanted, facts, instance, version)?);
     }
     let mut plan = Plan::default();
-    retire_dropped(wanted, facts, &mut plan);
     software(wanted, facts, &changes, &mut plan);
+    retire_dropped(wanted, facts, &mut plan);
+    change_runtime(wanted, facts, &mut plan);
     places(wanted, facts, &order, &mut plan);
     files(wanted, facts, &changes, &mut plan);
     services(facts, &changes, &mut plan);
@@ -196,7 +197,8 @@ pub fn by_depth(instances: &[Instance]) -> Vec<&Instance> {
     order
 }
 
-/// Instances that we set up and that the topology no longer names go first: they may hold a port.
+/// Instances that we set up and that the topology no longer names go before others come: they may hold a
+/// port.
 fn retire_dropped(wanted: &Wanted<'_>, facts: &Facts, plan: &mut Plan) {
     let dropped = |name: &Name| !wanted.instances.iter().any(|instance| &instance.name == name);
     let mut gone: Vec<(&Name, &Kept)> = facts
@@ -215,6 +217,28 @@ fn retire_dropped(wanted: &Wanted<'_>, facts: &Facts, plan: &mut Plan) {
     for (name, kept) in gone.into_iter().filter(|(name, _)| purged(name)) {
         leave::purge_data(name, kept, &mut plan.steps);
     }
+}
+
+/// An instance that another runtime keeps running is stopped there, to start anew in the wanted one.
+fn change_runtime(wanted: &Wanted<'_>, facts: &Facts, plan: &mut Plan) {
+    for instance in by_depth(wanted.instances).into_iter().rev() {
+        let Some(kept) = under_another_runtime(facts, instance) else { continue };
+        let target = Target::of_record(&instance.name, kept, wanted.secrets.password.clone());
+        plan.steps.push(Step::Stop { target, lose: kept.replica });
+        if kept.runtime == Runtime::Systemd {
+            plan.steps.push(Step::Disable { unit: instance.unit.clone() });
+        }
+    }
+}
+
+/// Our record of an instance that runs, but not as it is wanted to.
+fn under_another_runtime<'a>(facts: &'a Facts, instance: &Instance) -> Option<&'a Kept> {
+    let kept = facts.state.instances.get(&instance.name)?;
+    let runs = match kept.runtime {
+        Runtime::Process => facts.pids.contains_key(&instance.name),
+        Runtime::Systemd => facts.unit(&instance.unit).is_some_and(|unit| unit.active == "active"),
+    };
+    (kept.active && kept.runtime != instance.runtime && runs).then_some(kept)
 }
 
 /// Drop-ins, package, proof. The drop-ins come before the package: its postinst makes systemd read
@@ -256,8 +280,13 @@ fn candidate(wanted: &Wanted<'_>, change: &Change<'_>) -> Option<Candidate> {
 fn places(wanted: &Wanted<'_>, facts: &Facts, order: &[&Instance], plan: &mut Plan) {
     let engine = wanted.topology.engine;
     let mut planned: Vec<PathBuf> = Vec::new();
+    // systemd takes a run directory away together with the unit.
+    let leaves_unit = |instance: &&&Instance| under_another_runtime(facts, instance).is_some();
+    let go_with_units: Vec<PathBuf> =
+        order.iter().filter(leaves_unit).map(|instance| process::run_dir(&instance.pidfile)).collect();
     let mut step = |path: &Path, owner: Owner, mode: u32, copy: bool, correct: bool| {
         let right = match facts.path(path) {
+            _ if go_with_units.iter().any(|gone| gone == path) => false,
             Some(stat) if correct => stat.mode == mode && owns(facts, owner, stat.uid),
             Some(_) => true,
             None => false,

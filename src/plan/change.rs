@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::Result;
 
-use super::{Note, Wanted, linked, master_is_away};
+use super::{Note, Wanted, linked, master_is_away, under_another_runtime};
 use crate::conf::{self, By, Conf, Difference};
 use crate::engine::Version;
 use crate::exit::Fault;
@@ -100,6 +100,9 @@ fn enabled_by_package(facts: &Facts, instance: &Instance) -> bool {
 }
 
 fn is_alive(facts: &Facts, instance: &Instance, running: Option<&Running>) -> bool {
+    if under_another_runtime(facts, instance).is_some() {
+        return false;
+    }
     match instance.runtime {
         Runtime::Process => running.is_some(),
         Runtime::Systemd => {
@@ -165,7 +168,11 @@ impl File {
         if last_text.is_some() {
             overlay_role(&mut there, running);
         }
-        Self::judge(wanted, instance, &render, [&last, &there, &want], open)
+        let mut file = Self::judge(wanted, instance, &render, [&last, &there, &want], open)?;
+        if last_text.is_none() && !file.directives.is_empty() {
+            file.directives = vec!["its file".into()];
+        }
+        Ok(file)
     }
 
     fn judge(

@@ -2,7 +2,7 @@
 
 use std::net::IpAddr;
 
-use super::{Wanted, may_be_directory};
+use super::{Wanted, may_be_directory, under_another_runtime};
 use crate::directives::{self, Knowledge};
 use crate::engine::{Engine, Version};
 use crate::exit::Fault;
@@ -26,8 +26,8 @@ pub fn impossible(wanted: &Wanted<'_>, facts: &Facts) -> Result<(), Fault> {
         places(facts, instance)?;
         data_left_behind(facts, instance)?;
         addresses(wanted.topology, facts, instance)?;
-        port(facts, instance)?;
         unit(facts, instance)?;
+        port(facts, instance)?;
         let fresh = wanted.secrets.fresh.contains_key(&crate::secrets::upstream_file(&instance.name));
         master_elsewhere(facts, instance, fresh)?;
     }
@@ -300,18 +300,18 @@ fn is_ours(facts: &Facts, instance: &Instance, listener: &Listener) -> bool {
     if facts.pids.values().any(|pid| *pid == owner.pid) {
         return true;
     }
-    let units = facts.state.instances.iter().map(|(name, kept)| kept.engine.unit(name.as_str()));
-    instance.runtime == Runtime::Systemd
-        && owner
-            .unit
-            .as_ref()
-            .is_some_and(|unit| *unit == instance.unit || units.into_iter().any(|ours| ours == *unit))
+    let Some(unit) = &owner.unit else { return false };
+    let takes_over = instance.runtime == Runtime::Systemd && *unit == instance.unit;
+    takes_over || facts.state.instances.iter().any(|(name, kept)| kept.engine.unit(name.as_str()) == *unit)
 }
 
 /// A unit that cannot be started, or that would start again what is to be no unit.
 pub fn unit(facts: &Facts, instance: &Instance) -> Result<(), Fault> {
     let Some(unit) = facts.unit(&instance.unit).filter(|_| facts.installed()) else { return Ok(()) };
     if instance.runtime == Runtime::Process {
+        if under_another_runtime(facts, instance).is_some() {
+            return Ok(());
+        }
         return match unit.active.as_str() {
             "active" | "activating" => Err(Fault::refused(format!(
                 "{} runs, and would start again what runtime = process is to keep running",

@@ -16,9 +16,11 @@
 )]
 
 mod bad_input;
+mod consumers;
 mod faults;
 mod journals;
 mod machine;
+mod model;
 mod plan_cases;
 mod readme;
 mod story;
