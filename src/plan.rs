@@ -12,7 +12,7 @@ use crate::engine::{Engine, Version};
 use crate::facts::{Facts, Role, Upstream};
 use crate::host::Kind;
 use crate::instance::{Instance, Target};
-use crate::runtime::{Runtime, process, systemd};
+use crate::runtime::{Runtime, process};
 use crate::secrets::Secrets;
 use crate::state::{Kept, UnitBefore};
 use crate::step::{Body, Candidate, Origin, Owner, Step};
@@ -245,7 +245,7 @@ fn under_another_runtime<'a>(facts: &'a Facts, instance: &Instance) -> Option<&'
 /// its files anyway, and that spares a reload of our own.
 fn software(wanted: &Wanted<'_>, facts: &Facts, changes: &[Change<'_>], plan: &mut Plan) {
     if !facts.installed() {
-        drop_ins(changes, plan);
+        unit_files(changes, plan);
         plan.steps.push(Step::Install {
             engine: wanted.topology.engine,
             repair: facts.package.as_ref().is_some_and(|package| package.status != "config-files"),
@@ -257,18 +257,10 @@ fn software(wanted: &Wanted<'_>, facts: &Facts, changes: &[Change<'_>], plan: &m
     }
 }
 
-fn drop_ins(changes: &[Change<'_>], plan: &mut Plan) {
-    for change in changes {
-        if let Some(text) = &change.drop_in {
-            let path = systemd::drop_in(&change.instance.unit);
-            plan.steps.push(Step::Write {
-                path,
-                body: Body::Plain(text.clone()),
-                ours: None,
-                owner: Owner::Root,
-                mode: 0o644,
-            });
-        }
+fn unit_files(changes: &[Change<'_>], plan: &mut Plan) {
+    for (path, text) in changes.iter().filter_map(|change| change.unit_file.clone()) {
+        let body = Body::Plain(text);
+        plan.steps.push(Step::Write { path, body, ours: None, owner: Owner::Root, mode: 0o644 });
     }
 }
 
@@ -373,7 +365,7 @@ fn files(wanted: &Wanted<'_>, facts: &Facts, changes: &[Change<'_>], plan: &mut 
         }
     }
     if facts.installed() {
-        drop_ins(changes, plan);
+        unit_files(changes, plan);
     }
 }
 
@@ -388,7 +380,7 @@ fn services(facts: &Facts, changes: &[Change<'_>], plan: &mut Plan) {
     for change in changes.iter().filter(|change| change.enable) {
         plan.steps.push(Step::Enable { unit: change.instance.unit.clone() });
     }
-    let written = facts.installed() && changes.iter().any(|change| change.drop_in.is_some());
+    let written = facts.installed() && changes.iter().any(|change| change.unit_file.is_some());
     let enabled = changes.iter().any(|change| change.enable);
     let stale =
         changes.iter().any(|change| facts.unit(&change.instance.unit).is_some_and(|unit| unit.needs_reload));

@@ -9,6 +9,7 @@ use tera::{Context, Tera};
 const REDIS: &str = include_str!("../templates/redis.conf");
 const REDIS_SLAVE: &str = include_str!("../templates/redis-slave.conf");
 const DROP_IN: &str = include_str!("../systemd/drop-in.conf");
+const UNIT: &str = include_str!("../systemd/instance.service");
 
 /// What the two configuration templates may name. Every string stands as it will in the file:
 /// quoted, and without a newline. None is a line that is not wanted, or that somebody took away.
@@ -56,6 +57,32 @@ pub fn drop_in(unit: &str, paths: &[String]) -> Result<String> {
     context.insert("unit", unit);
     context.insert("paths", paths);
     render(DROP_IN, &context)
+}
+
+/// What the unit of an instance may name, where the distribution has none.
+#[derive(Debug, Serialize)]
+pub struct UnitContext {
+    /// The unit.
+    pub unit: String,
+    /// Redis or Valkey.
+    pub engine: String,
+    /// The instance.
+    pub name: String,
+    /// The server's program.
+    pub server: String,
+    /// The configuration file.
+    pub conf: String,
+    /// The user and the group.
+    pub user: &'static str,
+    /// The directory below /run.
+    pub run: String,
+    /// The directories that it may write to.
+    pub paths: Vec<String>,
+}
+
+/// Renders a whole unit.
+pub fn unit(context: &UnitContext) -> Result<String> {
+    render(UNIT, &Context::from_serialize(context)?)
 }
 
 fn render(template: &str, context: &Context) -> Result<String> {

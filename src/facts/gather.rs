@@ -92,12 +92,14 @@ fn files(host: &Host, question: &Question<'_>, facts: &mut Facts) -> Result<()> 
     paths.extend([engine.etc(), engine.log(), PathBuf::from("/usr/sbin/policy-rc.d")]);
     let mut texts = paths.clone();
     for instance in question.instances {
-        let drop_in = systemd::drop_in(&instance.unit);
+        let unit_files = systemd::files(&instance.unit);
         paths.extend([instance.dir.clone(), instance.logfile.clone(), process::run_dir(&instance.pidfile)]);
-        paths.extend([instance.conf.clone(), drop_in.clone()]);
+        paths.extend(unit_files.clone());
+        paths.insert(instance.conf.clone());
         paths.extend(instance.logfile.ancestors().skip(1).map(Path::to_path_buf));
         paths.extend(instance.dir.ancestors().skip(1).map(Path::to_path_buf));
-        texts.extend([instance.conf.clone(), drop_in]);
+        texts.extend(unit_files);
+        texts.insert(instance.conf.clone());
     }
     paths.extend(facts.state.directories.iter().cloned());
     for path in paths {

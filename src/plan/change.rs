@@ -1,7 +1,7 @@
 //! What changes for one instance: its configuration in the light of three states, its drop-in, and
 //! whether it has to start or restart.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use anyhow::Result;
 
@@ -14,7 +14,7 @@ use crate::instance::{Hand, Instance};
 use crate::runtime::{Runtime, systemd};
 use crate::secret::Secret;
 use crate::topology::SYSTEM_FILE;
-use crate::{templates, unit};
+use crate::unit;
 
 /// The change of one instance.
 #[derive(Debug)]
@@ -25,8 +25,8 @@ pub struct Change<'a> {
     pub text: Option<Secret>,
     /// The same without the lines that somebody else wrote into it.
     pub ours: Option<Secret>,
-    /// Its drop-in, if the file has to be written.
-    pub drop_in: Option<String>,
+    /// Its drop-in or unit, if the file has to be written.
+    pub unit_file: Option<(PathBuf, String)>,
     /// Why it has to restart.
     pub restart: Option<String>,
     /// It does not run and has to.
@@ -58,18 +58,18 @@ pub fn of<'a>(
 ) -> Result<Change<'a>> {
     let running = facts.running.get(&instance.name);
     let file = File::look(wanted, facts, instance, version)?;
-    let drop_in = drop_in(wanted, facts, instance)?;
     let mut notes = file.notes;
-    if let DropIn::Edited(path) = &drop_in {
-        notes.push(Note::FileEdited { file: path.clone() });
-    }
-    let drop_in = match drop_in {
-        DropIn::Write(text) => Some(text),
-        DropIn::Fine | DropIn::Edited(_) => None,
+    let unit_file = match unit_file(wanted, facts, instance)? {
+        UnitFile::Write(path, text) => Some((path, text)),
+        UnitFile::Edited(file) => {
+            notes.push(Note::FileEdited { file });
+            None
+        }
+        UnitFile::Fine => None,
     };
     let alive = is_alive(facts, instance, running);
     let restart = alive
-        .then(|| match (&file.directives[..], &drop_in) {
+        .then(|| match (&file.directives[..], &unit_file) {
             ([], None) => None,
             ([], Some(_)) => Some("its unit changes".to_owned()),
             (names, _) => Some(format!("{} changes", short_list(names))),
@@ -85,7 +85,7 @@ pub fn of<'a>(
         instance,
         text: file.text,
         ours: file.ours,
-        drop_in,
+        unit_file,
         restart,
         start: !alive,
         enable: instance.runtime == Runtime::Systemd && !enabled && !enabled_by_package(facts, instance),
@@ -276,29 +276,24 @@ fn conflict(instance: &Instance, both: &Difference) -> Fault {
         .hint("put the value you want into the topology, or take the topology's:\nredis-tp apply --overwrite")
 }
 
-enum DropIn {
+/// What becomes of the file that a unit has from us.
+enum UnitFile {
     Fine,
-    Write(String),
-    Edited(std::path::PathBuf),
+    Write(PathBuf, String),
+    Edited(PathBuf),
 }
 
-fn drop_in(wanted: &Wanted<'_>, facts: &Facts, instance: &Instance) -> Result<DropIn> {
+fn unit_file(wanted: &Wanted<'_>, facts: &Facts, instance: &Instance) -> Result<UnitFile> {
     if instance.runtime != Runtime::Systemd {
-        return Ok(DropIn::Fine);
+        return Ok(UnitFile::Fine);
     }
-    let path = systemd::drop_in(&instance.unit);
-    let closed = systemd::closed_to(instance);
+    let Some((path, want)) = systemd::needed(instance, facts)? else { return Ok(UnitFile::Fine) };
     let last = facts.written.get(&path).map(Secret::expose);
-    let there = facts.text(&path);
-    if closed.is_empty() && there.is_none() {
-        return Ok(DropIn::Fine);
-    }
-    let want = templates::drop_in(&instance.unit, &closed)?;
-    Ok(match (there, last) {
-        (None, _) => DropIn::Write(want),
-        (Some(there), _) if unit::same(there, &want) => DropIn::Fine,
-        (Some(_), _) if wanted.overwrite => DropIn::Write(want),
-        (Some(there), Some(last)) if unit::same(there, last) => DropIn::Write(want),
-        (Some(_), _) => DropIn::Edited(path),
+    Ok(match (facts.text(&path), last) {
+        (None, _) => UnitFile::Write(path, want),
+        (Some(there), _) if unit::same(there, &want) => UnitFile::Fine,
+        (Some(_), _) if wanted.overwrite => UnitFile::Write(path, want),
+        (Some(there), Some(last)) if unit::same(there, last) => UnitFile::Write(path, want),
+        (Some(_), _) => UnitFile::Edited(path),
     })
 }

@@ -1,6 +1,8 @@
 //! The way out: stop instances, take our files away, put back what was there before; data and
 //! packages go only when a purge is asked for.
 
+use std::path::{Path, PathBuf};
+
 use anyhow::Result;
 
 use super::{Plan, stock_unit};
@@ -59,15 +61,13 @@ pub fn retire(
             steps.push(Step::Disable { unit: target.unit() });
         }
     }
+    let ours = |path: &PathBuf| facts.state.files.contains_key(path);
+    let files: Vec<PathBuf> =
+        [target.conf()].into_iter().chain(systemd::files(&target.unit())).filter(ours).collect();
     let drop_in = systemd::drop_in(&target.unit());
-    for path in [&target.conf(), &drop_in] {
-        if facts.state.files.contains_key(path) {
-            steps.push(Step::Remove { path: path.clone() });
-        }
-    }
-    if facts.state.files.contains_key(&drop_in) {
-        steps.extend(drop_in.parent().map(|dir| Step::RemoveEmpty { path: dir.to_path_buf() }));
-    }
+    let emptied = drop_in.parent().filter(|_| files.contains(&drop_in)).map(Path::to_path_buf);
+    steps.extend(files.into_iter().map(|path| Step::Remove { path }));
+    steps.extend(emptied.map(|path| Step::RemoveEmpty { path }));
     if kept.active && kept.runtime == Runtime::Systemd {
         steps.push(Step::Reload);
     }

@@ -325,9 +325,18 @@ pub fn unit(facts: &Facts, instance: &Instance) -> Result<(), Fault> {
         };
     }
     match unit.load.as_str() {
-        "masked" => Err(Fault::refused(format!("{} is masked", instance.unit)).hint(format!("somebody forbade it to start; to allow it:\nsystemctl unmask {}", instance.unit))),
-        "not-found" => Err(Fault::refused(format!("there is no unit {}: {} did not come from a Debian package", instance.unit, instance.engine.server()))
-            .hint("let redis-tp run it without a unit: set `runtime = process` in the topology, or:\nredis-tp up --runtime process")),
+        "masked" => Err(Fault::refused(format!("{} is masked", instance.unit))
+            .hint(format!("somebody forbade it to start; to allow it:\nsystemctl unmask {}", instance.unit))),
+        // Where the server came without a package, the unit is ours to write.
+        "not-found" if facts.package.is_some() => Err(Fault::refused(format!(
+            "there is no unit {}, though {} is installed",
+            instance.unit,
+            instance.engine.package()
+        ))
+        .hint(format!(
+            "put the package's files back:\napt-get install --reinstall {}",
+            instance.engine.package()
+        ))),
         _ => Ok(()),
     }
 }

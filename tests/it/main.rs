@@ -22,4 +22,5 @@ mod journals;
 mod machine;
 mod model;
 mod plan_cases;
+mod readme;
 mod story;
