@@ -13,7 +13,7 @@ use crate::exit::Fault;
 use crate::facts::{self, Role, parse};
 use crate::host::{Child, Host};
 use crate::instance::Target;
-use crate::runtime::{Runtime, systemd};
+use crate::runtime::{Runtime, process, systemd};
 use crate::wire::{Address, Trouble, Wire};
 
 /// How long a server may take until it answers.
@@ -59,6 +59,12 @@ fn start_process(host: &Host, target: &Target) -> Result<()> {
     let user = host.user(engine.user())?.with_context(|| format!("there is no user '{}'", engine.user()))?;
     let server =
         host.which(engine.server()).with_context(|| format!("{} is not on PATH", engine.server()))?;
+    // systemd takes a unit's run directory away with it; without one the server would leave no pid file,
+    // and no run of ours would find it again.
+    let run = process::run_dir(&target.pidfile());
+    if host.stat(&run)?.is_none() {
+        host.directory(&run, user, 0o2755)?;
+    }
     let done = host.run(Child::new(server).args([target.conf()]).user(user).private_files())?;
     if !done.ok() {
         bail!("{} did not start: {}", target.name, conf::redact(&done.tail()));
