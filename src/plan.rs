@@ -153,8 +153,8 @@ pub fn plan(wanted: &Wanted<'_>, facts: &Facts) -> Result<Plan> {
         changes.push(change::of(wanted, facts, instance, version)?);
     }
     let mut plan = Plan::default();
-    retire_dropped(wanted, facts, &mut plan);
     software(wanted, facts, &changes, &mut plan);
+    retire_dropped(wanted, facts, &mut plan);
     places(wanted, facts, &order, &mut plan);
     files(wanted, facts, &changes, &mut plan);
     services(facts, &changes, &mut plan);
@@ -171,6 +171,9 @@ pub fn plan(wanted: &Wanted<'_>, facts: &Facts) -> Result<Plan> {
     );
     plan.record.retain(|name, _| Some(name) != wanted.purge);
     plan.record.extend(wanted.instances.iter().map(|instance| (instance.name.clone(), instance.record())));
+    if !plan.is_empty() {
+        refuse::full_disks(facts)?;
+    }
     Ok(plan)
 }
 
@@ -196,7 +199,8 @@ pub fn by_depth(instances: &[Instance]) -> Vec<&Instance> {
     order
 }
 
-/// Instances that we set up and that the topology no longer names go first: they may hold a port.
+/// Instances that we set up and that the topology no longer names go before others start, for they may
+/// hold a port; but not before the proof that the others will.
 fn retire_dropped(wanted: &Wanted<'_>, facts: &Facts, plan: &mut Plan) {
     let dropped = |name: &Name| !wanted.instances.iter().any(|instance| &instance.name == name);
     let mut gone: Vec<(&Name, &Kept)> = facts

@@ -110,6 +110,12 @@ fn files(host: &Host, question: &Question<'_>, facts: &mut Facts) -> Result<()> 
             }
         }
     }
+    let written = [engine.etc(), PathBuf::from(crate::secrets::DIR), PathBuf::from(crate::state::DIR)];
+    for path in written.into_iter().chain(question.instances.iter().map(|instance| instance.dir.clone())) {
+        if let Some(room) = host.room(&path) {
+            facts.room.insert(path, room);
+        }
+    }
     for path in facts.state.files.keys() {
         if let Some(text) = host.text(&State::written(path))? {
             facts.written.insert(path.clone(), Secret::new(text));
@@ -141,7 +147,7 @@ fn show_units(host: &Host, units: &[String]) -> Result<BTreeMap<String, Unit>> {
         return Ok(BTreeMap::new());
     }
     let show = Child::new("systemctl")
-        .args(["show", "--property=Id,LoadState,ActiveState,MainPID,NeedDaemonReload"])
+        .args(["show", "--property=Id,LoadState,ActiveState,MainPID,NeedDaemonReload,ProtectHome"])
         .args(units);
     let mut units = parse::units(&host.run(show)?.stdout);
     for (name, unit) in &mut units {
