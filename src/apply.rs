@@ -8,6 +8,7 @@ use anyhow::{Context, Result, bail};
 
 use crate::exit::{Code, Fault};
 use crate::host::{Child, Host, Ids, Kind};
+use crate::instance::Target;
 use crate::journal::{End, Journal, Undo};
 use crate::plan::Plan;
 use crate::prove;
@@ -16,7 +17,7 @@ use crate::secrets;
 use crate::state::{DIR, State};
 use crate::step::{Body, Owner, Step};
 
-mod package;
+pub mod package;
 pub mod service;
 mod undo;
 
@@ -121,7 +122,9 @@ impl Run<'_> {
             Step::Install { engine, repair } => self.install(*engine, *repair),
             Step::Prove { candidates } => prove::prove_all(self.host, candidates),
             Step::Directory { path, owner, mode, copy } => self.directory(path, *owner, *mode, *copy),
-            Step::Write { path, body, owner, mode } => self.put(path, body, *owner, *mode),
+            Step::Write { path, body, ours, owner, mode } => {
+                self.put(path, [body, ours.as_ref().unwrap_or(body)], *owner, *mode)
+            }
             Step::Remove { path } => self.take_away(path),
             Step::RemoveEmpty { path } => self.remove_empty(path),
             Step::Purge { path, keep } => self.purge(path, *keep),
@@ -139,13 +142,13 @@ impl Run<'_> {
                 service::start(self.host, targets)
             }
             Step::Restart { target, .. } => {
-                self.announce(Undo::Start { target: undo::without_password(target) })?;
+                self.announce_stop(target)?;
                 service::stop(self.host, target, false)?;
                 service::start(self.host, std::slice::from_ref(target))
             }
             Step::Stop { target, lose } => {
                 if service::runs(self.host, target)? {
-                    self.announce(Undo::Start { target: undo::without_password(target) })?;
+                    self.announce_stop(target)?;
                     service::stop(self.host, target, *lose)?;
                 }
                 Ok(())
@@ -168,6 +171,11 @@ impl Run<'_> {
         self.journal.announce(self.host, undo)
     }
 
+    fn announce_stop(&mut self, target: &Target) -> Result<()> {
+        let pid = service::pid(self.host, target)?;
+        self.announce(Undo::Start { target: undo::without_password(target), pid })
+    }
+
     fn ids(&self, owner: Owner) -> Result<Ids> {
         ids(self.host, owner)
     }
@@ -182,8 +190,9 @@ impl Run<'_> {
         Ok(())
     }
 
-    /// Writes a file, a copy of what stood there before us, and a copy of what we wrote.
-    fn put(&mut self, path: &Path, body: &Body, owner: Owner, mode: u32) -> Result<()> {
+    /// Writes a file, a copy of what stood there before us, and a copy of what in it is ours: what a
+    /// hand added must not pass for ours the next time, when it would be taken away in silence.
+    fn put(&mut self, path: &Path, [body, ours]: [&Body; 2], owner: Owner, mode: u32) -> Result<()> {
         let ids = self.ids(owner)?;
         self.make_parent(path)?;
         self.remember_original(path)?;
@@ -193,7 +202,7 @@ impl Run<'_> {
             let written = State::written(path);
             self.make_parent(&written)?;
             self.journal.announce_file(self.host, &written)?;
-            self.host.write(&written, body.expose().as_bytes(), Ids::ROOT, 0o600)?;
+            self.host.write(&written, ours.expose().as_bytes(), Ids::ROOT, 0o600)?;
         }
         Ok(())
     }
@@ -282,7 +291,7 @@ impl Run<'_> {
     }
 
     /// A log that the server will make is taken away again with it.
-    fn announce_log(&mut self, target: &crate::instance::Target) -> Result<()> {
+    fn announce_log(&mut self, target: &Target) -> Result<()> {
         let conf = self.host.text(&target.conf())?.unwrap_or_default();
         let conf = crate::conf::Conf::parse(&conf).unwrap_or_default();
         let log = conf.word("logfile").map(PathBuf::from).filter(|log| log.is_absolute());

@@ -15,7 +15,7 @@ use crate::topology::Name;
 mod gather;
 pub mod parse;
 
-pub use gather::{Question, about, gather, listening, pid_of};
+pub use gather::{Question, about, address_on_disk, gather, listening, listening_of, pid_of};
 
 /// Everything that planning may look at.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]

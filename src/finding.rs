@@ -117,3 +117,39 @@ fn milliseconds<S: Serializer>(time: &Duration, serializer: S) -> Result<S::Ok, 
     // Microseconds are enough, and keep the numbers short.
     serializer.serialize_f64((time.as_secs_f64() * 1e6).round() / 1e3)
 }
+
+/// One finding of each kind, with characters that every format has to mind; for the reports' tests.
+#[cfg(test)]
+pub(crate) fn samples() -> Findings {
+    let check = |id, subject: &str, did: &str, micros, finding| Check {
+        id,
+        subject: subject.into(),
+        did: did.into(),
+        finding,
+        time: Duration::from_micros(micros),
+    };
+    let cause = "100%: the \"password\"\nis | wrong";
+    Findings {
+        schema: 1,
+        command: "verify",
+        checks: vec![
+            check("ping", "master", "PING", 250, Finding::pass("PONG after 0.1 ms")),
+            check(
+                "link",
+                "slave",
+                "INFO replication on slave",
+                1500,
+                Finding::fail("down for 12 s", cause, "redis-tp apply"),
+            ),
+            check("auth-wrong", "slave", "AUTH", 0, Finding::skip("no password is wanted")),
+            check(
+                "config",
+                "slave",
+                "CONFIG GET #*",
+                0,
+                Finding::unknown("CONFIG is <renamed>", "redis-tp status"),
+            ),
+        ],
+        time: Duration::from_millis(2),
+    }
+}

@@ -281,6 +281,22 @@ impl Host {
         fs::read_link(self.path(path)).ok()
     }
 
+    /// Whether a user could make files in a directory, by its mode and the mount it lies on (ACLs and
+    /// quotas apart).
+    pub fn could_write(&self, path: &Path, user: Ids) -> Result<bool> {
+        use nix::sys::statvfs::{FsFlags, statvfs};
+        let meta =
+            fs::metadata(self.path(path)).with_context(|| format!("cannot look at {}", path.display()))?;
+        let bits = match (meta.uid() == user.uid, meta.gid() == user.gid) {
+            (true, _) => meta.mode() >> 6,
+            (false, true) => meta.mode() >> 3,
+            (false, false) => meta.mode(),
+        };
+        let mount =
+            statvfs(&self.path(path)).with_context(|| format!("cannot look at {}", path.display()))?;
+        Ok(bits & 0o3 == 0o3 && !mount.flags().contains(FsFlags::ST_RDONLY))
+    }
+
     /// The names in a directory, sorted; empty when it is not there.
     pub fn list(&self, path: &Path) -> Result<Vec<String>> {
         let entries = match fs::read_dir(self.path(path)) {

@@ -48,6 +48,9 @@ pub enum Undo {
     Start {
         /// The instance.
         target: Target,
+        /// Its process; while that lives, it was never stopped.
+        #[serde(default)]
+        pid: Option<u32>,
     },
     /// Start a unit again that ran.
     StartUnit {
@@ -276,7 +279,9 @@ pub fn close(host: &Host, run: u32, end: End) -> Result<()> {
     }
     let mut line = serde_json::to_string(&Line::End { end })?;
     line.push('\n');
-    host.append(&path, line.as_bytes())
+    host.append(&path, line.as_bytes())?;
+    // A run that never was leaves no trace of ours either.
+    if end == End::Undone { host.remove_tree(&run_dir(run)) } else { Ok(()) }
 }
 
 /// The run that was killed, if one was.
@@ -291,6 +296,17 @@ pub fn open_run(host: &Host) -> Result<Option<Record>> {
         return Ok(None);
     };
     Ok((record.end.is_none()).then_some(record))
+}
+
+/// The run that was killed or is still at work, told without an effect: for those who only look.
+///
+/// # Errors
+/// A journal that cannot be read.
+pub fn unfinished(host: &Host) -> Result<Option<Record>> {
+    match runs(host)?.pop() {
+        Some(last) => Ok(read(host, last)?.filter(|record| record.end.is_none())),
+        None => Ok(None),
+    }
 }
 
 /// The last run that was done and not undone.
@@ -358,7 +374,7 @@ impl Lock {
             let file = host.lock_file(&path)?;
             match file.try_lock() {
                 Ok(()) => {}
-                Err(TryLockError::WouldBlock) => return Err(held(host, &path).into()),
+                Err(TryLockError::WouldBlock) => return Err(held(host).into()),
                 Err(TryLockError::Error(error)) => return Err(error).context("cannot lock"),
             }
             // The run before may have purged the directory between our open and our lock.
@@ -384,14 +400,16 @@ impl Lock {
     }
 }
 
-fn held(host: &Host, path: &Path) -> Fault {
-    let inode = host.stat(path).ok().flatten().map_or(0, |stat| stat.inode);
-    let locks = host.text(Path::new("/proc/locks")).ok().flatten().unwrap_or_default();
-    let pid = locks
-        .lines()
-        .find(|line| line.contains(&format!(":{inode} ")))
-        .and_then(|line| line.split_whitespace().nth(4));
-    let who = pid.map_or_else(String::new, |pid| format!(" (pid {pid})"));
+/// The process that changes the machine now, as the kernel's list of locks has it.
+pub fn at_work(host: &Host) -> Option<String> {
+    let inode = host.stat(&Path::new(DIR).join("lock")).ok().flatten()?.inode;
+    let locks = host.text(Path::new("/proc/locks")).ok().flatten()?;
+    let line = locks.lines().find(|line| line.contains(&format!(":{inode} ")))?;
+    line.split_whitespace().nth(4).map(str::to_owned)
+}
+
+fn held(host: &Host) -> Fault {
+    let who = at_work(host).map_or_else(String::new, |pid| format!(" (pid {pid})"));
     Fault::new(Code::Locked, format!("another redis-tp is at work on this machine{who}"))
         .hint("wait until it has ended, and run this again")
 }

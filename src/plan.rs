@@ -20,7 +20,7 @@ use crate::topology::{Name, SYSTEM_FILE, Topology};
 
 mod change;
 mod leave;
-mod refuse;
+pub mod refuse;
 
 pub use leave::leave;
 
@@ -239,6 +239,7 @@ fn drop_ins(changes: &[Change<'_>], plan: &mut Plan) {
             plan.steps.push(Step::Write {
                 path,
                 body: Body::Plain(text.clone()),
+                ours: None,
                 owner: Owner::Root,
                 mode: 0o644,
             });
@@ -319,6 +320,7 @@ fn files(wanted: &Wanted<'_>, facts: &Facts, changes: &[Change<'_>], plan: &mut 
         plan.steps.push(Step::Write {
             path: path.clone(),
             body: Body::Secret(text),
+            ours: None,
             owner: Owner::Root,
             mode: 0o600,
         });
@@ -327,13 +329,14 @@ fn files(wanted: &Wanted<'_>, facts: &Facts, changes: &[Change<'_>], plan: &mut 
         // A topology with a password in it is nobody's to read.
         let mode = if wanted.topology.instances.iter().any(has_secret) { 0o600 } else { 0o644 };
         let body = Body::Conf(crate::secret::Secret::new(text));
-        plan.steps.push(Step::Write { path: SYSTEM_FILE.into(), body, owner: Owner::Root, mode });
+        plan.steps.push(Step::Write { path: SYSTEM_FILE.into(), body, ours: None, owner: Owner::Root, mode });
     }
     for change in changes {
         if let Some(text) = &change.text {
             plan.steps.push(Step::Write {
                 path: change.instance.conf.clone(),
                 body: Body::Conf(text.clone()),
+                ours: change.ours.clone().map(Body::Conf),
                 owner: Owner::Server(change.instance.engine),
                 mode: 0o640,
             });

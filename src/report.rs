@@ -1,36 +1,11 @@
 //! How results look: text for eyes, JSON, TAP and JUnit for programs, annotations for GitHub.
 
 pub mod console;
+pub mod github;
+pub mod junit;
 pub mod plan;
 pub mod progress;
-pub mod tree {
-    pub fn tree(_: &crate::status::Status) -> String {
-        String::new()
-    }
-}
-pub mod table {
-    pub fn line(c: &crate::finding::Check) -> String {
-        format!("{c:?}")
-    }
-    pub fn closing(_: &crate::finding::Findings) -> String {
-        String::new()
-    }
-}
-pub mod tap {
-    pub fn tap(_: &crate::finding::Findings) -> String {
-        String::new()
-    }
-}
-pub mod junit {
-    pub fn junit(_: &crate::finding::Findings) -> anyhow::Result<String> {
-        Ok(String::new())
-    }
-}
-pub mod github {
-    pub fn annotations(_: &crate::finding::Findings) -> Vec<String> {
-        vec![]
-    }
-    pub fn summary(_: &crate::finding::Findings) -> String {
-        String::new()
-    }
-}
+pub mod table;
+pub mod tap;
+mod text;
+pub mod tree;

@@ -45,6 +45,8 @@ pub enum Step {
         path: PathBuf,
         /// What is in it.
         body: Body,
+        /// What of it is ours, where lines of another's hand are kept in it.
+        ours: Option<Body>,
         /// Whose it is.
         owner: Owner,
         /// Its mode.
@@ -255,7 +257,7 @@ impl Step {
                 let (user, group) = owner.split_once(':').unwrap_or((&owner, &owner));
                 vec![format!("install -d -o {user} -g {group} -m {mode:04o} {}", path.display())]
             }
-            Self::Write { path, body, owner, mode } => shell_write(path, body, *owner, *mode),
+            Self::Write { path, body, owner, mode, .. } => shell_write(path, body, *owner, *mode),
             Self::Remove { path } => vec![format!("rm {}", path.display())],
             Self::RemoveEmpty { path } => vec![format!("rmdir {}", path.display())],
             Self::Purge { path, keep: true } => vec![format!("find {} -mindepth 1 -delete", path.display())],

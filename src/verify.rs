@@ -1,1 +1,196 @@
-//! stub
+//! Proof over the wire that what the topology wants is what runs: a table of checks, and the walk
+//! through it. "Could not look" is told apart from "looked, and it is bad".
+
+use std::cmp::Reverse;
+use std::time::Duration;
+
+use anyhow::{Result, bail};
+
+use crate::facts::Facts;
+use crate::finding::{Check, Finding, Findings};
+use crate::host::Host;
+use crate::instance::Instance;
+
+mod access;
+mod config;
+mod expiry;
+mod keys;
+mod link;
+mod machine;
+mod replication;
+mod restart;
+mod servers;
+mod shell;
+#[cfg(test)]
+mod tests;
+
+pub use shell::shell;
+
+use keys::Keys;
+use servers::{Place, Servers};
+
+/// How to verify.
+#[derive(Clone, Copy, Debug)]
+pub struct Options {
+    /// How long the key lives that has to be gone; a second or more.
+    pub ttl: Duration,
+    /// Whether to restart each instance, to see that its data survives.
+    pub restart: bool,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self { ttl: Duration::from_secs(1), restart: false }
+    }
+}
+
+/// What is to be verified.
+#[derive(Clone, Copy, Debug)]
+pub struct Subject<'a> {
+    /// The instances as wanted.
+    pub instances: &'a [Instance],
+    /// The facts about them, gathered just before.
+    pub facts: &'a Facts,
+}
+
+/// What a check comes to. Both arms are an answer: `?` ends a check with one.
+type Look = Result<Finding, Finding>;
+
+/// A row of the table.
+struct Row {
+    /// A stable name.
+    id: &'static str,
+    /// To which instances it applies, and in which order.
+    of: Of,
+    /// What is done, in words.
+    did: fn(&Proof<'_>, &Instance) -> String,
+    /// Does it.
+    look: fn(&mut Proof<'_>, &Instance) -> Look,
+}
+
+/// To which instances a check applies.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Of {
+    /// All of them.
+    Every,
+    /// Those that are to follow another, or do.
+    Replicas,
+    /// All of them, each replica before its master; only when restarts are asked for.
+    Restarts,
+}
+
+/// The checks in their order. The key that has to run out is set as soon as the links are known to
+/// carry it, so that the others fill the time until it has.
+const ROWS: &[Row] = &[
+    Row { id: "ping", of: Of::Every, did: access::did_ping, look: access::ping },
+    Row { id: "role", of: Of::Every, did: replication::did_info, look: replication::role },
+    Row { id: "link", of: Of::Replicas, did: link::did, look: link::link },
+    Row { id: "ttl", of: Of::Every, did: expiry::did_ttl, look: expiry::ttl },
+    Row { id: "offset", of: Of::Replicas, did: replication::did_offset, look: replication::offset },
+    Row { id: "propagation", of: Of::Replicas, did: keys::did_propagation, look: replication::propagation },
+    Row { id: "readonly", of: Of::Replicas, did: keys::did_readonly, look: replication::readonly },
+    Row { id: "auth-wrong", of: Of::Every, did: access::did_wrong, look: access::wrong_password },
+    Row { id: "auth-missing", of: Of::Every, did: access::did_missing, look: access::no_password },
+    Row { id: "listen", of: Of::Every, did: machine::did_listen, look: machine::listen },
+    Row { id: "config", of: Of::Every, did: config::did, look: config::config },
+    Row { id: "owner", of: Of::Every, did: machine::did_owner, look: machine::owner },
+    Row { id: "service", of: Of::Every, did: machine::did_service, look: machine::service },
+    Row { id: "ttl-gone", of: Of::Every, did: expiry::did_gone, look: expiry::gone },
+    Row { id: "restart", of: Of::Restarts, did: restart::did, look: restart::restart },
+];
+
+/// Verifies, and tells of each check as it is done. The keys that it writes are its own, expire by
+/// themselves, and are removed whatever happens.
+///
+/// # Errors
+/// An interruption. What is broken is a finding, not an error.
+pub fn verify(
+    host: &Host,
+    subject: &Subject<'_>,
+    options: &Options,
+    tell: &mut dyn FnMut(&Check),
+) -> Result<Findings> {
+    let began = host.now();
+    let mut proof = Proof {
+        host,
+        subject,
+        options,
+        servers: Servers::new(host, subject.instances),
+        keys: Keys::new(host)?,
+        interrupted: false,
+    };
+    let checks = proof.run(tell);
+    proof.remove_keys();
+    Ok(Findings { schema: 1, command: "verify", checks: checks?, time: host.now() - began })
+}
+
+/// A proof at work.
+struct Proof<'a> {
+    host: &'a Host,
+    subject: &'a Subject<'a>,
+    options: &'a Options,
+    servers: Servers<'a>,
+    keys: Keys,
+    /// An interruption came at a moment when it had to wait.
+    interrupted: bool,
+}
+
+impl<'a> Proof<'a> {
+    fn run(&mut self, tell: &mut dyn FnMut(&Check)) -> Result<Vec<Check>> {
+        let mut checks = Vec::new();
+        for row in ROWS {
+            for instance in self.instances(row.of) {
+                let began = self.host.now();
+                let finding = (row.look)(self, instance).unwrap_or_else(|early| early);
+                if self.interrupted || self.host.interrupted() {
+                    bail!("interrupted");
+                }
+                let check = Check {
+                    id: row.id,
+                    subject: instance.name.to_string(),
+                    did: (row.did)(self, instance),
+                    finding,
+                    time: self.host.now() - began,
+                };
+                tell(&check);
+                checks.push(check);
+            }
+        }
+        Ok(checks)
+    }
+
+    fn instances(&mut self, of: Of) -> Vec<&'a Instance> {
+        let mut all: Vec<&Instance> = self.subject.instances.iter().collect();
+        match of {
+            Of::Every => {}
+            Of::Replicas => all.retain(|instance| {
+                instance.upstream.is_some() || self.servers.follows(&Place::of(instance)).is_some()
+            }),
+            Of::Restarts if self.options.restart => {
+                all.sort_by_key(|instance| Reverse(chain(self.subject.instances, instance).count()));
+            }
+            Of::Restarts => all.clear(),
+        }
+        all
+    }
+}
+
+/// An instance and the masters of this machine above it.
+fn chain<'a>(instances: &'a [Instance], instance: &'a Instance) -> impl Iterator<Item = &'a Instance> {
+    let above = |at: &&Instance| {
+        let name = at.upstream.as_ref()?.instance.as_ref()?;
+        instances.iter().find(|other| other.name == *name)
+    };
+    // A circle is refused by the topology; the bound costs nothing.
+    std::iter::successors(Some(instance), above).take(instances.len() + 1)
+}
+
+/// A duration as findings show it.
+fn ms(time: Duration) -> String {
+    format!("{:.1} ms", time.as_secs_f64() * 1e3)
+}
+
+/// The command that asks an instance by hand.
+fn cli(instance: &Instance) -> String {
+    crate::step::cli_command(&instance.target())
+}

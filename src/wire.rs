@@ -68,10 +68,10 @@ impl From<RedisError> for Trouble {
             Some("WRONGPASS") => Self::WrongPassword,
             Some("LOADING") => Self::Loading,
             _ if error.to_string().contains("without any password configured") => Self::WrongPassword,
-            _ => Self::Other(match error.is_timeout() {
-                true => "it did not answer in time".into(),
-                false => error.to_string(),
-            }),
+            _ if error.is_timeout() => Self::Other("it did not answer in time".into()),
+            // In the server's own words: `READONLY You can't write against a read only replica.`
+            Some(code) => Self::Other(format!("{code} {}", error.detail().unwrap_or_default())),
+            None => Self::Other(error.to_string()),
         }
     }
 }

@@ -31,18 +31,19 @@ const LOCKS: [&str; 3] = ["/var/lib/dpkg/lock-frontend", "/var/lib/dpkg/lock", "
 /// # Errors
 /// Still held after ten minutes, or interrupted.
 pub fn await_lock(host: &Host, tell: Listener<'_>) -> Result<()> {
-    let holder = || LOCKS.iter().find_map(|lock| host.lock_holder(Path::new(lock)));
-    let Some(pid) = holder() else { return Ok(()) };
-    let name = host.text(Path::new(&format!("/proc/{pid}/comm"))).ok().flatten().unwrap_or_default();
-    tell(Event::Waiting(&format!("waiting for apt: {} (pid {pid}) holds its lock", name.trim())));
-    match host.poll(PATIENCE, || Ok(holder().is_none().then_some(())))? {
+    let Some(who) = lock_holder(host) else { return Ok(()) };
+    tell(Event::Waiting(&format!("waiting for apt: {who} holds its lock")));
+    match host.poll(PATIENCE, || Ok(lock_holder(host).is_none().then_some(())))? {
         Some(()) => Ok(()),
-        None => bail!(
-            "{} (pid {pid}) still holds apt's lock after {} minutes",
-            name.trim(),
-            PATIENCE.as_secs() / 60
-        ),
+        None => bail!("{who} still holds apt's lock after {} minutes", PATIENCE.as_secs() / 60),
     }
+}
+
+/// Who holds a lock of apt or dpkg now: its program and pid.
+pub fn lock_holder(host: &Host) -> Option<String> {
+    let pid = LOCKS.iter().find_map(|lock| host.lock_holder(Path::new(lock)))?;
+    let name = host.text(Path::new(&format!("/proc/{pid}/comm"))).ok().flatten().unwrap_or_default();
+    Some(format!("{} (pid {pid})", name.trim()))
 }
 
 /// Installs the engine's package; asks for a new index only if the one at hand does not serve.

@@ -103,6 +103,31 @@ fn unit_state(host: &Host, unit: &str) -> Result<facts::Unit> {
     Ok(parse::units(&done.stdout).remove(unit).unwrap_or_default())
 }
 
+/// The process of an instance; none when it does not run.
+pub fn pid(host: &Host, target: &Target) -> Result<Option<u32>> {
+    match target.runtime {
+        Runtime::Systemd => Ok(Some(unit_state(host, &target.unit())?.pid).filter(|pid| *pid > 0)),
+        Runtime::Process => facts::pid_of(host, &target.pidfile(), target.engine),
+    }
+}
+
+/// Why a server could not save at its end, as far as can be seen without asking it to: it would refuse
+/// to end, and under systemd be left half stopped.
+fn cannot_save(host: &Host, target: &Target) -> Option<String> {
+    let mut wire = Wire::open(host, &target.address, target.password.as_ref()).ok()?;
+    let config = wire.config()?;
+    let saves = config.get("save").is_some_and(|save| !save.is_empty());
+    let dir = config.get("dir").filter(|_| saves)?;
+    let pid = wire.info("server").ok()?.get("process_id")?.clone();
+    let user = host.user(target.engine.user()).ok()??;
+    // As the server sees it: its unit may have mounted the directory read-only.
+    let seen = PathBuf::from(format!("/proc/{pid}/root{dir}"));
+    match host.could_write(&seen, user) {
+        Ok(false) => Some(format!("{} cannot save its data: it may not write to {dir}", target.name)),
+        _ => None,
+    }
+}
+
 /// Stops an instance. With `lose`, one that cannot save goes without.
 ///
 /// # Errors
@@ -110,6 +135,9 @@ fn unit_state(host: &Host, unit: &str) -> Result<facts::Unit> {
 pub fn stop(host: &Host, target: &Target, lose: bool) -> Result<()> {
     if !runs(host, target)? {
         return Ok(());
+    }
+    if let Some(why) = cannot_save(host, target).filter(|_| !lose) {
+        return Err(unsaved(target, &why).into());
     }
     ask_to_end(host, target)?;
     let gone = || Ok((!runs(host, target)?).then_some(()));
@@ -125,13 +153,9 @@ pub fn stop(host: &Host, target: &Target, lose: bool) -> Result<()> {
         return Ok(());
     }
     if !lose {
-        return Err(Fault::new(crate::exit::Code::Failed, format!(
-            "{} refuses to stop: it cannot save its data{}",
-            target.name,
-            log_lines(host, target)
-        ))
-        .hint(format!("make room or give its directory back to it, then:\nredis-tp service stop {0}\nor let it go without saving:\nredis-tp service stop {0} --force", target.name))
-        .into());
+        let why =
+            format!("{} refuses to stop: it cannot save its data{}", target.name, log_lines(host, target));
+        return Err(unsaved(target, &why).into());
     }
     end_unsaved(host, target)
 }
@@ -145,6 +169,13 @@ fn ask_to_end(host: &Host, target: &Target) -> Result<()> {
             None => Ok(()),
         },
     }
+}
+
+fn unsaved(target: &Target, why: &str) -> Fault {
+    Fault::new(crate::exit::Code::Failed, why).hint(format!(
+        "make room, or give it its directory back:\nredis-tp check\nredis-tp service stop {0} --force    # lets it go without saving",
+        target.name
+    ))
 }
 
 /// Whether a server that was asked to end goes on as if nothing were. While it saves it does not answer;
@@ -163,10 +194,7 @@ fn has_refused(host: &Host, target: &Target, since: Duration) -> bool {
 /// Ends a server without a save: told to keep nothing, it ends at the next SIGTERM; one that does not
 /// listen to us is killed.
 fn end_unsaved(host: &Host, target: &Target) -> Result<()> {
-    let pid = match target.runtime {
-        Runtime::Systemd => Some(unit_state(host, &target.unit())?.pid).filter(|pid| *pid > 0),
-        Runtime::Process => facts::pid_of(host, &target.pidfile(), target.engine)?,
-    };
+    let pid = pid(host, target)?;
     forget_data(host, target);
     let gone = || Ok((!runs(host, target)?).then_some(()));
     if let Some(pid) = pid {
@@ -238,14 +266,23 @@ pub fn await_link(host: &Host, target: &Target, master: &Address, tell: Listener
 
 /// The last lines of an instance's log, for an error: what is wrong is mostly there.
 pub fn log_lines(host: &Host, target: &Target) -> String {
+    match last_lines(host, target, 4) {
+        Some((log, lines)) => {
+            format!("\nthe last lines of {}:\n  {}", log.display(), lines.join("\n  "))
+        }
+        None => String::new(),
+    }
+}
+
+/// An instance's log and its last lines, secrets masked; none where it has no log, or an empty one.
+pub fn last_lines(host: &Host, target: &Target, count: usize) -> Option<(PathBuf, Vec<String>)> {
     let text = host.text(&target.conf()).ok().flatten().unwrap_or_default();
     let conf = conf::Conf::parse(&text).unwrap_or_default();
-    let Some(log) = conf.word("logfile").map(PathBuf::from) else { return String::new() };
-    let tail = conf::redact(&host.tail(&log, 2048).unwrap_or_default());
-    let mut lines: Vec<&str> = tail.lines().rev().filter(|line| !line.trim().is_empty()).take(4).collect();
+    let log = conf.word("logfile").map(PathBuf::from)?;
+    // A line has some hundred bytes; five times that leaves room.
+    let tail = conf::redact(&host.tail(&log, 512 * count as u64).unwrap_or_default());
+    let mut lines: Vec<String> =
+        tail.lines().rev().filter(|line| !line.trim().is_empty()).take(count).map(str::to_owned).collect();
     lines.reverse();
-    match lines.is_empty() {
-        true => String::new(),
-        false => format!("\nthe last lines of {}:\n  {}", log.display(), lines.join("\n  ")),
-    }
+    (!lines.is_empty()).then_some((log, lines))
 }

@@ -140,8 +140,10 @@ fn back(host: &Host, record: &Record, packages: Packages) -> Result<()> {
     for undo in record.undo.iter().rev() {
         match undo {
             // Each once, however often the run restarted it.
-            Undo::Start { target } if !again.iter().any(|other| other.name == target.name) => {
-                again.push(target.clone());
+            Undo::Start { target, pid } if !again.iter().any(|other| other.name == target.name) => {
+                if pid.is_none() || service::pid(host, target)? != *pid {
+                    again.push(target.clone());
+                }
             }
             Undo::StartUnit { unit } => systemctl(host, &["start", unit])?,
             _ => {}

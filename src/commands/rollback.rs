@@ -86,7 +86,7 @@ fn describe(undo: &Undo) -> Option<String> {
             format!("remove {} if it is empty", path.display())
         }
         Undo::Stop { target } => format!("stop {}", target.name),
-        Undo::Start { target } => format!("start {} with its former configuration", target.name),
+        Undo::Start { target, .. } => format!("start {} with its former configuration", target.name),
         Undo::StartUnit { unit } => format!("start {unit}"),
         Undo::StopUnit { unit } => format!("stop {unit}"),
         Undo::Enabled { unit, before: true } => format!("enable {unit}"),

@@ -160,10 +160,7 @@ fn show_units(host: &Host, units: &[String]) -> Result<BTreeMap<String, Unit>> {
 fn ask(host: &Host, instance: &Instance, facts: &Facts) -> Option<Running> {
     let text = facts.text(&instance.conf).unwrap_or_default();
     let conf = Conf::parse(text).unwrap_or_default();
-    let mut address = instance.address();
-    if let Some(port) = conf.word("port").and_then(|port| port.parse().ok()).filter(|port| *port > 0) {
-        address.port = port;
-    }
+    let address = address_on_disk(instance, &conf);
     let former = conf.word("requirepass").map(Secret::new);
     let (mut wire, auth) = authenticate(host, &address, instance.requirepass.as_ref(), former.as_ref())?;
     let Ok(info) = wire.info("all") else {
@@ -185,6 +182,15 @@ fn ask(host: &Host, instance: &Instance, facts: &Facts) -> Option<Running> {
         role: parse::role(&info),
         config,
     })
+}
+
+/// Where an instance is to be asked for: on the port that its file names, which a hand may have changed.
+pub fn address_on_disk(instance: &Instance, conf: &Conf) -> Address {
+    let mut address = instance.address();
+    if let Some(port) = conf.word("port").and_then(|port| port.parse().ok()).filter(|port| *port > 0) {
+        address.port = port;
+    }
+    address
 }
 
 /// Opens a connection with the first password that is taken; none when nobody listens.
@@ -245,11 +251,8 @@ fn listeners(host: &Host, question: &Question<'_>, facts: &Facts) -> Result<Vec<
 /// The TCP listeners on some ports, with their owners; `known` are processes to look at first, for a
 /// look at all of them is dear.
 pub fn listening(host: &Host, known: &[u32], wanted: impl Fn(u16) -> bool) -> Result<Vec<Listener>> {
-    let mut sockets: Vec<(IpAddr, u16, u64)> = Vec::new();
-    for table in ["/proc/net/tcp", "/proc/net/tcp6"] {
-        let text = host.text(Path::new(table))?.unwrap_or_default();
-        sockets.extend(text.lines().filter_map(parse::listener).filter(|(_, port, _)| wanted(*port)));
-    }
+    let mut sockets = listening_sockets(host)?;
+    sockets.retain(|(_, port, _)| wanted(*port));
     if sockets.is_empty() {
         return Ok(Vec::new());
     }
@@ -272,6 +275,27 @@ pub fn listening(host: &Host, known: &[u32], wanted: impl Fn(u16) -> bool) -> Re
         owner: owners.get(&inode).and_then(|pid| about(host, *pid)),
     };
     Ok(sockets.iter().copied().map(listener).collect())
+}
+
+/// Every TCP address and port on which one process listens; empty also where we may not look into it.
+pub fn listening_of(host: &Host, pid: u32) -> Result<Vec<(IpAddr, u16)>> {
+    let mut owners = BTreeMap::new();
+    sockets_of(host, pid, &mut owners);
+    let sockets = listening_sockets(host)?.into_iter();
+    Ok(sockets
+        .filter(|(_, _, inode)| owners.contains_key(inode))
+        .map(|(address, port, _)| (address, port))
+        .collect())
+}
+
+/// Every TCP socket in LISTEN: address, port, inode.
+fn listening_sockets(host: &Host) -> Result<Vec<(IpAddr, u16, u64)>> {
+    let mut sockets = Vec::new();
+    for table in ["/proc/net/tcp", "/proc/net/tcp6"] {
+        let text = host.text(Path::new(table))?.unwrap_or_default();
+        sockets.extend(text.lines().filter_map(parse::listener));
+    }
+    Ok(sockets)
 }
 
 fn sockets_of(host: &Host, pid: u32, owners: &mut BTreeMap<u64, u32>) {

@@ -23,6 +23,8 @@ pub struct Change<'a> {
     pub instance: &'a Instance,
     /// Its configuration, if the file has to be written.
     pub text: Option<Secret>,
+    /// The same without the lines that somebody else wrote into it.
+    pub ours: Option<Secret>,
     /// Its drop-in, if the file has to be written.
     pub drop_in: Option<String>,
     /// Why it has to restart.
@@ -81,6 +83,7 @@ pub fn of<'a>(
     Ok(Change {
         instance,
         text: file.text,
+        ours: file.ours,
         drop_in,
         restart,
         start: !alive,
@@ -118,6 +121,8 @@ fn short_list(names: &[String]) -> String {
 struct File {
     /// What to write; none when the file is right.
     text: Option<Secret>,
+    /// What of it is ours, where it keeps more than that.
+    ours: Option<Secret>,
     /// The directives that change by it.
     directives: Vec<String>,
     notes: Vec<Note>,
@@ -131,6 +136,7 @@ impl File {
         let Some(there_text) = facts.text(&instance.conf) else {
             return Ok(Self {
                 text: Some(Secret::new(ours)),
+                ours: None,
                 directives: vec!["its file".into()],
                 notes: Vec::new(),
             });
@@ -138,7 +144,7 @@ impl File {
         let last_text = facts.written.get(&instance.conf).map(Secret::expose);
         let running = facts.running.get(&instance.name);
         if last_text == Some(there_text) && ours == there_text && role_is_wanted(running, &want) {
-            return Ok(Self { text: None, directives: Vec::new(), notes: Vec::new() });
+            return Ok(Self { text: None, ours: None, directives: Vec::new(), notes: Vec::new() });
         }
         let mut there = match Conf::parse(there_text) {
             Ok(there) => there,
@@ -181,11 +187,10 @@ impl File {
             .filter(|difference| difference.by == By::Topology || wanted.overwrite)
             .map(|difference| difference.directive.clone())
             .collect();
-        let text = match directives.is_empty() && !open {
-            true => None,
-            false => Some(Secret::new(render(&hands)?)),
-        };
-        Ok(Self { text, directives, notes })
+        let write = !directives.is_empty() || open;
+        let text = if write { Some(Secret::new(render(&hands)?)) } else { None };
+        let ours = if write && !hands.is_empty() { Some(Secret::new(render(&[])?)) } else { None };
+        Ok(Self { text, ours, directives, notes })
     }
 }
 

@@ -20,12 +20,12 @@ use crate::topology::{BindAddress, Topology, did_you_mean};
 pub fn impossible(wanted: &Wanted<'_>, facts: &Facts) -> Result<(), Fault> {
     refuse_open_doors(wanted.instances)?;
     engine(wanted, facts)?;
-    readable_secrets(wanted, facts)?;
+    readable_secrets(wanted.topology, facts)?;
     for instance in wanted.instances {
         known_directives(wanted, facts, instance)?;
         safe_password(facts, instance)?;
         places(facts, instance)?;
-        addresses(wanted, facts, instance)?;
+        addresses(wanted.topology, facts, instance)?;
         port(facts, instance)?;
         unit(facts, instance)?;
         master_elsewhere(facts, instance)?;
@@ -60,10 +60,10 @@ fn engine(wanted: &Wanted<'_>, facts: &Facts) -> Result<(), Fault> {
 }
 
 /// A password in a topology that others can read.
-fn readable_secrets(wanted: &Wanted<'_>, facts: &Facts) -> Result<(), Fault> {
-    let file = &wanted.topology.file;
+pub fn readable_secrets(topology: &Topology, facts: &Facts) -> Result<(), Fault> {
+    let file = &topology.file;
     let open = facts.path(file).is_some_and(|stat| stat.mode & 0o044 != 0);
-    if open && wanted.topology.instances.iter().any(super::has_secret) {
+    if open && topology.instances.iter().any(super::has_secret) {
         return Err(Fault::refused(format!("{} holds a password and can be read by others", file.display()))
             .hint(format!("close it:\nchmod 600 {}", file.display())));
     }
@@ -174,7 +174,8 @@ fn way_to(facts: &Facts, instance: &Instance, dir: &Path) -> Result<(), Fault> {
     Ok(())
 }
 
-fn places(facts: &Facts, instance: &Instance) -> Result<(), Fault> {
+/// What is no directory where one has to be, or no file, or another's.
+pub fn places(facts: &Facts, instance: &Instance) -> Result<(), Fault> {
     for path in [Some(instance.dir.as_path()), instance.logfile.parent()].into_iter().flatten() {
         way_to(facts, instance, path)?;
     }
@@ -219,12 +220,13 @@ fn kind(stat: &Stat) -> &'static str {
     }
 }
 
-fn addresses(wanted: &Wanted<'_>, facts: &Facts, instance: &Instance) -> Result<(), Fault> {
+/// An address to listen on that this machine does not have.
+pub fn addresses(topology: &Topology, facts: &Facts, instance: &Instance) -> Result<(), Fault> {
     let old = facts.server.as_ref().is_some_and(|server| server.version < Version::new(6, 2));
     if let Some(bind) = instance.bind.iter().flatten().find(|bind| bind.optional && old) {
         return Err(Fault::refused(format!(
             "{}: [{}] bind {bind}: Redis knows the '-' from 6.2",
-            place(wanted.topology, instance),
+            place(topology, instance),
             instance.name
         ))
         .hint("write the address without it, or take it out of bind"));
@@ -243,7 +245,7 @@ fn addresses(wanted: &Wanted<'_>, facts: &Facts, instance: &Instance) -> Result<
             };
             return Err(Fault::refused(format!(
                 "{}: [{}] cannot listen on {bind}: {why}",
-                place(wanted.topology, instance),
+                place(topology, instance),
                 instance.name
             ))
             .hint(format!(
@@ -259,7 +261,8 @@ fn place(topology: &Topology, instance: &Instance) -> String {
     format!("{}:{line}", topology.file.display())
 }
 
-fn port(facts: &Facts, instance: &Instance) -> Result<(), Fault> {
+/// A port that another program holds.
+pub fn port(facts: &Facts, instance: &Instance) -> Result<(), Fault> {
     let taken = facts.listeners.iter().find(|listener| {
         listener.port == instance.port
             && overlaps(instance, listener.address)
@@ -318,7 +321,8 @@ fn is_ours(facts: &Facts, instance: &Instance, listener: &Listener) -> bool {
             .is_some_and(|unit| *unit == instance.unit || units.into_iter().any(|ours| ours == *unit))
 }
 
-fn unit(facts: &Facts, instance: &Instance) -> Result<(), Fault> {
+/// A unit that cannot be started.
+pub fn unit(facts: &Facts, instance: &Instance) -> Result<(), Fault> {
     let Some(unit) =
         facts.unit(&instance.unit).filter(|_| instance.runtime == Runtime::Systemd && facts.installed())
     else {
@@ -332,7 +336,8 @@ fn unit(facts: &Facts, instance: &Instance) -> Result<(), Fault> {
     }
 }
 
-fn master_elsewhere(facts: &Facts, instance: &Instance) -> Result<(), Fault> {
+/// A master on another machine that cannot be followed.
+pub fn master_elsewhere(facts: &Facts, instance: &Instance) -> Result<(), Fault> {
     let Some(Upstream::Trouble(why)) = facts.upstreams.get(&instance.name) else { return Ok(()) };
     let Some(of) = &instance.upstream else { return Ok(()) };
     Err(Fault::refused(format!("{} cannot follow {}: {why}", instance.name, of.address)).hint(format!(

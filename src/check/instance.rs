@@ -1,0 +1,300 @@
+//! The checks that look at one instance.
+
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result, bail};
+
+use super::{Subject, refused};
+use crate::conf::Conf;
+use crate::exit::Fault;
+use crate::facts::{Facts, Unit};
+use crate::finding::Finding;
+use crate::host::{Host, Ids, Kind, Stat};
+use crate::instance::Instance;
+use crate::plan::refuse;
+use crate::prove;
+use crate::runtime::{Runtime, systemd};
+use crate::secret::Secret;
+use crate::step::{Body, Candidate};
+use crate::unit;
+
+/// A port that is free, or the instance's own.
+pub(super) fn ports(_: &Host, subject: &Subject<'_>, instance: &Instance) -> Result<Finding> {
+    let facts = subject.facts;
+    if let Err(fault) = refuse::port(facts, instance) {
+        return Ok(refused(&fault, "two programs cannot listen on one port"));
+    }
+    let own = facts.listeners.iter().find(|listener| listener.port == instance.port);
+    Ok(Finding::pass(match own.and_then(|listener| listener.owner.as_ref()) {
+        Some(owner) => format!("{} is its own (pid {})", instance.port, owner.pid),
+        None => format!("{} is free", instance.port),
+    }))
+}
+
+/// Directories that the server can use and others cannot look into.
+pub(super) fn directories(host: &Host, subject: &Subject<'_>, instance: &Instance) -> Result<Finding> {
+    let facts = subject.facts;
+    if let Err(fault) = refuse::places(facts, instance) {
+        return Ok(refused(&fault, "the server could not keep its data there"));
+    }
+    let log = instance.logfile.parent().unwrap_or(Path::new("/"));
+    for path in [instance.dir.as_path(), log] {
+        if facts.path(path).is_none() {
+            let cause = "the next run makes it";
+            return Ok(Finding::fail(format!("{} is not there", path.display()), cause, "redis-tp up"));
+        }
+        if let Some(finding) = unreachable(host, facts, instance, path) {
+            return Ok(finding);
+        }
+    }
+    if let Some(finding) = data(host, facts, instance).or_else(|| logs(facts, instance, log)) {
+        return Ok(finding);
+    }
+    Ok(Finding::pass(format!("{}, {}", instance.dir.display(), log.display())))
+}
+
+/// A directory above that the server's user may not pass.
+fn unreachable(host: &Host, facts: &Facts, instance: &Instance, path: &Path) -> Option<Finding> {
+    let user = facts.user?;
+    let closed = path
+        .ancestors()
+        .skip(1)
+        .find(|above| facts.path(above).is_some_and(|stat| stat.kind == Kind::Dir && !may(*stat, user, 1)))?;
+    let owner = facts.path(closed).map(|stat| host.user_name(stat.uid)).unwrap_or_default();
+    Some(Finding::fail(
+        format!("{} cannot reach {}", instance.engine.user(), path.display()),
+        format!("{} belongs to {owner} and is closed to others", closed.display()),
+        format!("chmod o+x {}", closed.display()),
+    ))
+}
+
+/// Whether the mode grants a user this (4 read, 2 write, 1 enter). Its other groups are not counted.
+fn may(stat: Stat, user: Ids, what: u32) -> bool {
+    let shift = match (stat.uid == user.uid, stat.gid == user.gid) {
+        (true, _) => 6,
+        (false, true) => 3,
+        (false, false) => 0,
+    };
+    stat.mode >> shift & what == what
+}
+
+fn data(host: &Host, facts: &Facts, instance: &Instance) -> Option<Finding> {
+    let (stat, user) = (facts.path(&instance.dir)?, facts.user?);
+    let (dir, name) = (instance.dir.display(), instance.engine.user());
+    if stat.uid != user.uid {
+        return Some(Finding::fail(
+            format!("{dir} belongs to {}", host.user_name(stat.uid)),
+            format!("the server runs as {name} and could not save"),
+            "redis-tp apply",
+        ));
+    }
+    if !may(*stat, user, 7) {
+        return Some(Finding::fail(
+            format!("{dir} has mode {:04o}", stat.mode),
+            format!("{name} itself cannot write there"),
+            "redis-tp apply",
+        ));
+    }
+    (stat.mode & 0o007 != 0).then(|| {
+        Finding::fail(
+            format!("{dir} has mode {:04o}", stat.mode),
+            "every user of this machine can look into the data",
+            "redis-tp apply",
+        )
+    })
+}
+
+/// A server that cannot open its log does not start.
+fn logs(facts: &Facts, instance: &Instance, dir: &Path) -> Option<Finding> {
+    let user = facts.user?;
+    let file = facts.path(&instance.logfile);
+    let writable = match file {
+        Some(stat) => may(*stat, user, 2),
+        None => facts.path(dir).is_some_and(|stat| may(*stat, user, 3)),
+    };
+    let name = instance.engine.user();
+    (!writable).then(|| {
+        let path = if file.is_some() { instance.logfile.as_path() } else { dir };
+        Finding::fail(
+            format!("{name} cannot write to {}", path.display()),
+            "a server that cannot open its log does not start",
+            format!("chown {name} {}", path.display()),
+        )
+    })
+}
+
+/// A file that the installed server takes, and that others cannot read.
+pub(super) fn configuration(host: &Host, subject: &Subject<'_>, instance: &Instance) -> Result<Finding> {
+    let (facts, path) = (subject.facts, instance.conf.as_path());
+    let Some(stat) = facts.path(path) else {
+        let cause = "this instance is not set up yet";
+        return Ok(Finding::fail(format!("{} is not there", path.display()), cause, "redis-tp up"));
+    };
+    if let Some(finding) = access(host, facts, instance, *stat) {
+        return Ok(finding);
+    }
+    let text = facts.text(path).with_context(|| format!("{} is no text", path.display()))?;
+    if let Err(bad) = Conf::parse(text) {
+        return Ok(Finding::fail(
+            format!("{} has unbalanced quotes in line {}", path.display(), bad.line),
+            "the server would not start with it",
+            cure(facts, path, text),
+        ));
+    }
+    if facts.server.is_none() {
+        return Ok(Finding::unknown("there is no server to prove it with", "redis-tp up"));
+    }
+    if host.euid() != 0 {
+        bail!("only root can prove it as {}", instance.engine.user());
+    }
+    let body = Body::Conf(Secret::new(text));
+    let candidate = Candidate { target: instance.target(), text: body, origins: Vec::new() };
+    match prove::prove_all(host, &[candidate]) {
+        Ok(()) => Ok(Finding::pass(format!("{} is proved", path.display()))),
+        Err(error) => match error.downcast_ref::<Fault>() {
+            Some(fault) => Ok(Finding::fail(
+                fault.to_string(),
+                "the server would not start with it",
+                cure(facts, path, text),
+            )),
+            None => Err(error),
+        },
+    }
+}
+
+/// A file as we left it is the topology's fault, another's hand is not.
+fn cure(facts: &Facts, path: &Path, text: &str) -> &'static str {
+    match facts.written.get(path).map(Secret::expose) {
+        Some(written) if written == text => "redis-tp apply    # after a correction of the topology",
+        Some(_) | None => "redis-tp apply --overwrite",
+    }
+}
+
+fn access(host: &Host, facts: &Facts, instance: &Instance, stat: Stat) -> Option<Finding> {
+    let (path, name) = (instance.conf.display(), instance.engine.user());
+    if stat.kind != Kind::File {
+        return Some(Finding::fail(
+            format!("{path} is no file"),
+            "somebody put something else there",
+            format!("mv {path} {path}.aside"),
+        ));
+    }
+    if facts.user.is_some_and(|user| !may(stat, user, 4)) {
+        let owner = host.user_name(stat.uid);
+        return Some(Finding::fail(
+            format!("{path} belongs to {owner}, mode {:04o}", stat.mode),
+            format!("{name} cannot read it, and would not start"),
+            format!("chown {name}:{name} {path} && chmod 640 {path}"),
+        ));
+    }
+    (stat.mode & 0o007 != 0).then(|| {
+        Finding::fail(
+            format!("{path} has mode {:04o}", stat.mode),
+            "every user of this machine can read the password in it",
+            format!("chmod 640 {path}"),
+        )
+    })
+}
+
+/// A unit that runs, comes back after a reboot, and lets the server write where it has to.
+pub(super) fn units(_: &Host, subject: &Subject<'_>, instance: &Instance) -> Result<Finding> {
+    let facts = subject.facts;
+    if instance.runtime != Runtime::Systemd {
+        return Ok(process(facts, instance));
+    }
+    let known = facts.unit(&instance.unit).context("systemctl does not tell of it")?;
+    if !facts.installed() && known.load != "loaded" {
+        let name = systemd::unit_word(&instance.unit);
+        let cause = format!("it comes with {}", instance.engine.package());
+        return Ok(Finding::fail(format!("there is no {name}"), cause, "redis-tp up"));
+    }
+    if let Err(fault) = refuse::unit(facts, instance) {
+        return Ok(refused(&fault, "systemd cannot start it"));
+    }
+    Ok(closed(facts, instance).unwrap_or_else(|| service(facts, instance, known)))
+}
+
+/// Where there are no units, a pid file stands for one.
+fn process(facts: &Facts, instance: &Instance) -> Finding {
+    if let Some(pid) = facts.pids.get(&instance.name) {
+        return Finding::pass(format!("process {pid}, in no unit"));
+    }
+    match facts.path(&instance.conf) {
+        None => Finding::fail("it does not run", "this instance is not set up yet", "redis-tp up"),
+        Some(_) => Finding::fail(
+            "it does not run",
+            "somebody ended it, or the machine was restarted, after which nothing starts it by itself",
+            format!("redis-tp service start {}", instance.name),
+        ),
+    }
+}
+
+/// A directory that the unit's sandbox does not open.
+fn closed(facts: &Facts, instance: &Instance) -> Option<Finding> {
+    let drop_in = systemd::drop_in(&instance.unit);
+    let opened = facts.text(&drop_in).map(opened_by).unwrap_or_default();
+    let closed = systemd::closed_to(instance);
+    let missing =
+        closed.into_iter().find(|path| !opened.iter().any(|open| Path::new(path).starts_with(open)))?;
+    // One that somebody edited is left alone by a run.
+    let cure = match facts.path(&drop_in) {
+        Some(_) => format!("rm {} && redis-tp apply", drop_in.display()),
+        None => "redis-tp apply".into(),
+    };
+    Some(Finding::fail(
+        format!("its drop-in does not open {missing}"),
+        format!(
+            "the unit runs with ProtectSystem=strict: without a line in {} the server could neither save nor stop",
+            drop_in.display()
+        ),
+        cure,
+    ))
+}
+
+/// The directories that a drop-in opens.
+fn opened_by(text: &str) -> Vec<PathBuf> {
+    let values = unit::parse(text).unwrap_or_default();
+    let paths = values.get(&("Service".to_owned(), "ReadWritePaths".to_owned())).cloned().unwrap_or_default();
+    let words = paths.iter().flat_map(|line| line.split_whitespace());
+    words.map(|word| PathBuf::from(word.trim_start_matches('-'))).collect()
+}
+
+fn service(facts: &Facts, instance: &Instance, unit: &Unit) -> Finding {
+    let (name, word) = (&instance.name, systemd::unit_word(&instance.unit));
+    if facts.path(&instance.conf).is_none() {
+        return Finding::fail(
+            format!("{word} is {}", unit.active),
+            "it has no configuration yet",
+            "redis-tp up",
+        );
+    }
+    match unit.active.as_str() {
+        "active" => {}
+        state @ ("activating" | "reloading" | "deactivating") => {
+            return Finding::unknown(format!("{word} is {state}"), "redis-tp check    # in a moment");
+        }
+        state => {
+            let cause = if state == "failed" { "it ended with an error" } else { "somebody stopped it" };
+            return Finding::fail(
+                format!("{word} is {state}"),
+                cause,
+                format!("redis-tp service start {name}"),
+            );
+        }
+    }
+    if unit.needs_reload {
+        return Finding::fail(
+            format!("{word}: its files changed since systemd read them"),
+            "the next start would use the old ones",
+            "systemctl daemon-reload",
+        );
+    }
+    if !unit.enabled {
+        return Finding::fail(
+            format!("{word} is not enabled"),
+            "it would be gone after a reboot",
+            format!("redis-tp service enable {name}"),
+        );
+    }
+    Finding::pass(format!("{word} is active and enabled"))
+}

@@ -1,0 +1,150 @@
+//! Whether a replica's link to its master is up, and if not, why: the replica's log knows.
+
+use std::time::Duration;
+
+use super::keys::{self, EXPIRY};
+use super::replication::promoted;
+use super::servers::{Info, field};
+use super::{Look, Place, Proof, cli};
+use crate::apply::service::log_lines;
+use crate::finding::Finding;
+use crate::instance::Instance;
+
+/// How long a link may take that is just being made.
+const MAKING: Duration = Duration::from_secs(1);
+
+/// How long it may take until writes flow through it.
+const FLOWING: Duration = Duration::from_secs(5);
+
+/// What cures a link.
+#[derive(Clone, Copy)]
+enum Cure {
+    /// The two passwords have to be brought together.
+    Password,
+    /// The master has to be there.
+    Master,
+    /// The replica's directory has to be opened to it.
+    Directory,
+    /// The disk has to have room.
+    Room,
+    /// The two servers have to be of one version.
+    Version,
+}
+
+/// What a replica's log says when there is no link, what that means, and what cures it.
+const CAUSES: &[(&str, &str, Cure)] = &[
+    ("WRONGPASS", "the master does not take the password that it is given (masterauth)", Cure::Password),
+    ("NOAUTH", "the master wants a password and is given none (masterauth)", Cure::Password),
+    ("without any password configured", "the master wants no password and is given one", Cure::Password),
+    ("NOPERM", "the user that it logs in as may not replicate", Cure::Password),
+    ("Connection refused", "nobody listens at the master's address", Cure::Master),
+    ("No route to host", "there is no way to the master's address", Cure::Master),
+    ("Network is unreachable", "there is no way to the master's address", Cure::Master),
+    ("Name or service not known", "the master's name leads to no address", Cure::Master),
+    ("Temporary failure in name resolution", "the master's name cannot be looked up now", Cure::Master),
+    ("Timeout", "the master did not answer in time", Cure::Master),
+    ("MASTER timeout", "the master fell silent", Cure::Master),
+    ("NOMASTERLINK", "the master is a replica itself, and has no link either", Cure::Master),
+    ("LOADING", "the master is still loading its data", Cure::Master),
+    (
+        "Read-only file system",
+        "its directory is closed to it, so that it cannot keep a copy",
+        Cure::Directory,
+    ),
+    ("Permission denied", "its directory is closed to it, so that it cannot keep a copy", Cure::Directory),
+    ("No space left on device", "the disk is full, so that it cannot keep a copy", Cure::Room),
+    ("RDB format version", "the master is of a later version than it", Cure::Version),
+];
+
+pub fn did(proof: &Proof<'_>, instance: &Instance) -> String {
+    let key = keys::flow(proof, instance);
+    format!("INFO replication on {}, and SET {key} on {}", instance.name, proof.root_word(instance))
+}
+
+/// The link is up, and writes flow through it.
+pub fn link(proof: &mut Proof<'_>, instance: &Instance) -> Look {
+    let (host, place) = (proof.host, Place::of(instance));
+    let Some((master, _)) = proof.servers.upstream(&place)? else { return Err(promoted(instance)) };
+    let mut info = proof.servers.info(&place, "replication")?;
+    let up = |info: &Info| field(info, "master_link_status") == "up";
+    if !up(&info) && is_new(&info) {
+        // No answer, and an interruption, are told by whoever asks next.
+        let _ = host.poll(MAKING, || {
+            info = proof.servers.info(&place, "replication").unwrap_or_default();
+            Ok(up(&info).then_some(()))
+        });
+    }
+    if up(&info) {
+        return flows(proof, instance, field(&info, "master_last_io_seconds_ago"));
+    }
+    Ok(match field(&info, "master_sync_in_progress") == "1" {
+        true => Finding::unknown(format!("it is still copying the data of {master}"), "redis-tp verify"),
+        false => down(proof, instance, &master, field(&info, "master_link_down_since_seconds")),
+    })
+}
+
+/// A link is of use once writes flow through it. After a first sync the master holds them back until
+/// the replica's next sign of life, up to a second later, and INFO says `up` all the while.
+fn flows(proof: &mut Proof<'_>, instance: &Instance, ago: &str) -> Look {
+    let up = format!("up, last heard of {ago} s ago");
+    let root = proof.root(instance)?;
+    let key = keys::flow(proof, instance);
+    if proof.write(&root, &key, EXPIRY).is_err() {
+        // What a master takes no write for is told by `ttl`.
+        return Ok(Finding::pass(up));
+    }
+    match proof.arrival(instance, &key, FLOWING)? {
+        Some(_) => Ok(Finding::pass(up)),
+        None => Ok(Finding::fail(
+            format!("{up}, but what is written on {root} does not arrive within {} s", FLOWING.as_secs()),
+            "the master holds it back, or the way is too slow",
+            format!("{} INFO replication", cli(instance)),
+        )),
+    }
+}
+
+/// A link that is being made deserves a moment; one that was lost long ago does not.
+fn is_new(info: &Info) -> bool {
+    let since = field(info, "master_link_down_since_seconds").parse::<i64>();
+    field(info, "master_sync_in_progress") == "1" || since.is_ok_and(|since| (0..2).contains(&since))
+}
+
+fn down(proof: &mut Proof<'_>, instance: &Instance, master: &Place, since: &str) -> Finding {
+    let found = match since.parse::<i64>() {
+        // Versions before 7.0 count from 1970 when there never was a link.
+        Ok(seconds) if (0..1_000_000_000).contains(&seconds) => format!("down for {seconds} s"),
+        _ => "down, and was never up".into(),
+    };
+    let log = log_lines(proof.host, &instance.target());
+    // The last line that says something counts: what was wrong before may be cured.
+    let known = log.lines().rev().find_map(|line| CAUSES.iter().find(|(said, ..)| line.contains(said)));
+    match known {
+        Some((_, cause, cure)) => {
+            Finding::fail(found, format!("{cause}{log}"), command(*cure, instance, master))
+        }
+        None => Finding::fail(
+            found,
+            format!("its log tells more{log}"),
+            format!("redis-tp service logs {}", instance.name),
+        ),
+    }
+}
+
+fn command(cure: Cure, instance: &Instance, master: &Place) -> String {
+    let name = &instance.name;
+    match (cure, master) {
+        (Cure::Password, Place::Elsewhere { .. }) => {
+            format!(
+                "printf '%s\\n' 'PASSWORD OF {master}' > {} && redis-tp apply",
+                crate::secrets::upstream_file(name).display()
+            )
+        }
+        (Cure::Master, Place::Ours(master)) => format!("redis-tp service start {master}"),
+        (Cure::Master, Place::Elsewhere { address, .. }) => {
+            format!("redis-cli -h {} -p {} PING", address.host, address.port)
+        }
+        (Cure::Password | Cure::Directory, _) => format!("redis-tp apply && redis-tp service restart {name}"),
+        (Cure::Room, _) => format!("df -h {}", instance.dir.display()),
+        (Cure::Version, _) => format!("{} INFO server", cli(instance)),
+    }
+}

@@ -1,0 +1,229 @@
+//! What the machine tells of an instance: where it listens, whose its files are, who keeps it running.
+
+use std::collections::BTreeSet;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+
+use super::{Look, Place, Proof};
+use crate::engine::Version;
+use crate::facts;
+use crate::finding::Finding;
+use crate::host::{Ids, Kind};
+use crate::instance::Instance;
+use crate::runtime::Runtime;
+use crate::runtime::systemd::unit_word;
+use crate::secrets;
+use crate::topology::BindAddress;
+
+/// The process that answers under an instance's address.
+fn pid(proof: &mut Proof<'_>, instance: &Instance) -> Result<u32, Finding> {
+    let place = Place::of(instance);
+    let info = proof.servers.info(&place, "server")?;
+    let pid = info.get("process_id").and_then(|pid| pid.parse().ok());
+    pid.ok_or_else(|| Finding::unknown("INFO tells no process_id", "redis-tp status"))
+}
+
+pub fn did_listen(_: &Proof<'_>, instance: &Instance) -> String {
+    format!("looked up every address on which the process of {} listens", instance.name)
+}
+
+/// It listens where the topology says, and nowhere else.
+pub fn listen(proof: &mut Proof<'_>, instance: &Instance) -> Look {
+    let version = version(proof, instance)?;
+    let pid = pid(proof, instance)?;
+    let sockets = facts::listening_of(proof.host, pid)
+        .map_err(|error| Finding::unknown(format!("{error:#}"), "sudo redis-tp verify"))?;
+    let there: BTreeSet<SocketAddr> = sockets.into_iter().map(SocketAddr::from).collect();
+    if there.is_empty() {
+        return Err(Finding::unknown(
+            format!("no look into process {pid}: it is another user's"),
+            "sudo redis-tp verify",
+        ));
+    }
+    let wanted = wanted_sockets(instance, version);
+    let excused = |at: &SocketAddr| !proof.host.can_bind(at.ip());
+    let missing = wanted
+        .iter()
+        .filter(|(at, optional)| !optional && !there.contains(at))
+        // Before 6.2 there was no `-`: an address that the machine lacks was passed over.
+        .filter(|(at, _)| version >= Version::new(6, 2) || !excused(at));
+    let missing: Vec<String> = missing.map(|(at, _)| at.to_string()).collect();
+    let extra = there.iter().filter(|at| !wanted.iter().any(|(other, _)| other == *at));
+    let extra: Vec<String> = extra.map(ToString::to_string).collect();
+    let all: Vec<String> = there.iter().map(ToString::to_string).collect();
+    if missing.is_empty() && extra.is_empty() {
+        return Ok(Finding::pass(all.join(", ")));
+    }
+    let tell = |what: &str, list: &[String]| match list {
+        [] => None,
+        list => Some(format!("{what} {}", list.join(", "))),
+    };
+    let found = [tell("also on", &extra), tell("not on", &missing)].into_iter().flatten();
+    Ok(Finding::fail(
+        found.collect::<Vec<_>>().join("; "),
+        "its addresses were changed in its file, or while it ran",
+        format!("redis-tp apply && redis-tp service restart {}", instance.name),
+    ))
+}
+
+fn version(proof: &mut Proof<'_>, instance: &Instance) -> Result<Version, Finding> {
+    if let Some(server) = &proof.subject.facts.server {
+        return Ok(server.version);
+    }
+    let info = proof.servers.info(&Place::of(instance), "server")?;
+    let version = info.get("redis_version").and_then(|text| Version::parse(text));
+    version.ok_or_else(|| Finding::unknown("INFO tells no redis_version", "redis-tp status"))
+}
+
+/// Every address that the topology asks for, and whether it may be absent.
+fn wanted_sockets(instance: &Instance, version: Version) -> Vec<(SocketAddr, bool)> {
+    let word = |name: &str| {
+        let named = instance.directives.iter().rev().find(|named| named.name == name)?;
+        named.args.first().cloned()
+    };
+    let number = |name: &str| word(name)?.parse::<u16>().ok().filter(|port| *port > 0);
+    let mut ports = vec![instance.port];
+    ports.extend(number("tls-port"));
+    if word("cluster-enabled").as_deref() == Some("yes") {
+        ports.push(number("cluster-port").unwrap_or(instance.port.saturating_add(10_000)));
+    }
+    let binds = instance.binds(version);
+    let sockets = binds.iter().flat_map(|bind| {
+        let ip = match bind.address {
+            BindAddress::Ip(ip) => ip,
+            BindAddress::AnyV4 => IpAddr::V4(Ipv4Addr::UNSPECIFIED),
+            BindAddress::AnyV6 => IpAddr::V6(Ipv6Addr::UNSPECIFIED),
+        };
+        ports.iter().map(move |port| (SocketAddr::new(ip, *port), bind.optional))
+    });
+    sockets.collect()
+}
+
+pub fn did_owner(_: &Proof<'_>, instance: &Instance) -> String {
+    format!("looked at owner and mode of the files of {} and of its passwords", instance.name)
+}
+
+/// Its files are its user's, its passwords root's, and others can read none of them.
+pub fn owner(proof: &mut Proof<'_>, instance: &Instance) -> Look {
+    let user = instance.engine.user();
+    let Some(server) = proof.subject.facts.user else {
+        return Err(Finding::unknown(format!("there is no user '{user}'"), "redis-tp install"));
+    };
+    let ours = [
+        (instance.conf.clone(), server, true),
+        (instance.dir.clone(), server, true),
+        (instance.logfile.clone(), server, false),
+        (secrets::password_file(), Ids::ROOT, false),
+        (secrets::upstream_file(&instance.name), Ids::ROOT, false),
+    ];
+    let (mut found, mut cures, mut seen) = (Vec::new(), Vec::new(), 0);
+    for (path, owner, required) in ours {
+        let shown = path.display();
+        let stat = proof
+            .host
+            .stat(&path)
+            .map_err(|error| Finding::unknown(format!("{error:#}"), "sudo redis-tp verify"))?;
+        let Some(stat) = stat else {
+            if required {
+                found.push(format!("{shown} is not there"));
+                cures.push("redis-tp apply".to_owned());
+            }
+            continue;
+        };
+        seen += 1;
+        if stat.uid != owner.uid {
+            found.push(format!("{shown} is {}'s", proof.host.user_name(stat.uid)));
+            cures.push(format!("chown {} {shown}", proof.host.user_name(owner.uid)));
+        }
+        // A password is root's alone; the log's group, adm, may read.
+        let (closed, cure) = if owner == Ids::ROOT { (0o077, "go=") } else { (0o007, "o=") };
+        if stat.mode & closed != 0 && stat.kind != Kind::Link {
+            found.push(format!("{shown} has mode {:04o}", stat.mode));
+            cures.push(format!("chmod {cure} {shown}"));
+        }
+    }
+    cures.dedup();
+    Ok(match found.is_empty() {
+        true => Finding::pass(format!("{seen} paths, closed to others")),
+        false => Finding::fail(
+            found.join("; "),
+            "somebody changed it, or the server made it anew (CONFIG REWRITE does)",
+            cures.join(" && "),
+        ),
+    })
+}
+
+pub fn did_service(_: &Proof<'_>, instance: &Instance) -> String {
+    match instance.runtime {
+        Runtime::Systemd => format!("looked at {} and its process", unit_word(&instance.unit)),
+        Runtime::Process => format!("looked at the process in {}", instance.pidfile.display()),
+    }
+}
+
+/// What answers is what systemd, or the pid file, keeps; as the server's user.
+pub fn service(proof: &mut Proof<'_>, instance: &Instance) -> Look {
+    let kept = match instance.runtime {
+        Runtime::Systemd => unit(proof, instance)?,
+        Runtime::Process => {
+            let pid = proof.subject.facts.pids.get(&instance.name).copied();
+            pid.ok_or_else(|| {
+                Finding::fail(
+                    format!("{} names no server that runs", instance.pidfile.display()),
+                    "it was not started by redis-tp, or does not run",
+                    format!("redis-tp service start {}", instance.name),
+                )
+            })?
+        }
+    };
+    let answers = pid(proof, instance)?;
+    let restart = format!("redis-tp service restart {}", instance.name);
+    if answers != kept {
+        return Ok(Finding::fail(
+            format!("process {answers} answers on {}, and {kept} is the service", instance.address()),
+            "another server took its port",
+            format!("ps -fp {answers}"),
+        ));
+    }
+    let Some(process) = facts::about(proof.host, answers) else {
+        return Err(Finding::unknown(format!("process {answers} is gone"), "redis-tp verify"));
+    };
+    let runs_as = proof.host.user_name(process.uid);
+    let wanted = proof.subject.facts.user;
+    if process.uid == 0 || wanted.is_some_and(|wanted| wanted.uid != process.uid) {
+        return Ok(Finding::fail(
+            format!("process {answers} runs as {runs_as}, and not as {}", instance.engine.user()),
+            "it was started by hand",
+            restart,
+        ));
+    }
+    let state = match instance.runtime {
+        Runtime::Systemd => "active, enabled, ",
+        Runtime::Process => "",
+    };
+    Ok(Finding::pass(format!("{state}process {answers} of {runs_as}")))
+}
+
+/// The main process of a unit that is as it should be.
+fn unit(proof: &Proof<'_>, instance: &Instance) -> Result<u32, Finding> {
+    let word = unit_word(&instance.unit);
+    let name = &instance.name;
+    let Some(unit) = proof.subject.facts.unit(&instance.unit) else {
+        return Err(Finding::unknown(
+            format!("systemd tells nothing of {word}"),
+            format!("systemctl status {word}"),
+        ));
+    };
+    match (unit.load.as_str(), unit.active.as_str(), unit.enabled) {
+        ("loaded", "active", true) => Ok(unit.pid),
+        ("loaded", "active", false) => Err(Finding::fail(
+            "active, not enabled",
+            "it would not start with the machine",
+            format!("redis-tp service enable {name}"),
+        )),
+        ("loaded", active, _) => Err(Finding::fail(
+            active,
+            "it was stopped, or could not start",
+            format!("redis-tp service start {name}"),
+        )),
+        (load, ..) => Err(Finding::fail(load, format!("systemd has no {word} to start"), "redis-tp apply")),
+    }
+}
