@@ -73,7 +73,7 @@ impl Run<'_> {
             let start = self.host.now();
             self.step(step).map_err(|error| match error.is::<Fault>() {
                 true => error,
-                false => error.context(format!("cannot {}", step.describe())),
+                false => error.context(format!("'{}' failed", step.describe())),
             })?;
             (self.tell)(Event::Done(step, start.elapsed()));
         }
@@ -100,8 +100,11 @@ impl Run<'_> {
     }
 
     fn back_out(&mut self, error: anyhow::Error) -> anyhow::Error {
-        if !self.journal.begun {
-            return error;
+        if !self.journal.announced {
+            return match self.journal.abandon(self.host) {
+                true => error.context(Fault::new(Code::RolledBack, "failed; nothing had been changed")),
+                false => error,
+            };
         }
         (self.tell)(Event::Undoing(&error));
         self.host.ignore_interruption();

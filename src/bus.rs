@@ -29,9 +29,13 @@ pub fn units(bus: &mut RpcConn, names: &[String]) -> Result<BTreeMap<String, Uni
     for name in names {
         let path = object_path(name);
         let mut serials = Vec::new();
-        for (interface, property) in
-            [(UNIT, "LoadState"), (UNIT, "ActiveState"), (UNIT, "NeedDaemonReload"), (SERVICE, "MainPID")]
-        {
+        for (interface, property) in [
+            (UNIT, "LoadState"),
+            (UNIT, "ActiveState"),
+            (UNIT, "NeedDaemonReload"),
+            (SERVICE, "MainPID"),
+            (SERVICE, "ProtectHome"),
+        ] {
             serials.push(send(bus, &path, interface, property)?);
         }
         asked.push((name, serials));
@@ -42,12 +46,13 @@ pub fn units(bus: &mut RpcConn, names: &[String]) -> Result<BTreeMap<String, Uni
         for serial in serials {
             answers.push(bus.wait_response(serial, PATIENCE).map_err(|error| anyhow!("{error}"))?);
         }
-        let [load, active, reload, pid] = answers.as_slice() else { continue };
+        let [load, active, reload, pid, home] = answers.as_slice() else { continue };
         let unit = Unit {
             load: value(load)?,
             active: value(active)?,
             needs_reload: value(reload)?,
             pid: value(pid)?,
+            hides_home: value::<String>(home)? != "no",
             enabled: false,
         };
         units.insert(name.clone(), unit);

@@ -4,7 +4,9 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
+use crate::directives;
 use crate::engine::Engine;
+use crate::exit::Fault;
 use crate::topology::{self, Binds, Name, ReplicaOf, RuntimeChoice};
 
 /// From a bare machine to a proven Redis: engine, configuration, units, replicas, and the proof.
@@ -123,8 +125,9 @@ pub struct Access {
     #[arg(long, value_name = "FILE|-")]
     pub password_file: Option<String>,
     /// Any other directive of redis.conf; may be given several times
-    #[arg(long, value_name = "KEY=VALUE", value_parser = key_value)]
-    pub set: Vec<(String, String)>,
+    // Read later, not by clap: its error would show a password that is put here by mistake.
+    #[arg(long, value_name = "KEY=VALUE")]
+    pub set: Vec<String>,
 }
 
 /// `replica`
@@ -358,14 +361,55 @@ pub struct Completions {
     pub shell: clap_complete::Shell,
 }
 
-fn key_value(text: &str) -> Result<(String, String), String> {
-    let (key, value) = text.split_once('=').ok_or_else(|| format!("'{text}' is not KEY=VALUE"))?;
-    if value.chars().any(char::is_control) {
-        return Err(format!("the value of '{key}' has a newline or another control character in it"));
+impl Access {
+    /// The directives of `--set`.
+    ///
+    /// # Errors
+    /// One that is none, or a secret.
+    pub fn settings(&self) -> Result<Vec<(String, String)>, Fault> {
+        self.set.iter().map(|text| setting(text)).collect()
     }
+}
+
+fn setting(text: &str) -> Result<(String, String), Fault> {
+    let example = "for example: --set maxmemory=100mb";
+    let (key, value) = text
+        .split_once('=')
+        .ok_or_else(|| Fault::usage(format!("--set '{text}' is not KEY=VALUE")).hint(example))?;
     let key = key.trim().to_ascii_lowercase();
     if key.is_empty() || !key.chars().all(|c| c.is_ascii_alphanumeric() || c == '-') {
-        return Err(format!("'{key}' does not look like a directive of redis.conf"));
+        return Err(
+            Fault::usage(format!("'{key}' does not look like a directive of redis.conf")).hint(example)
+        );
+    }
+    if directives::secret(&key) {
+        return Err(Fault::usage(format!(
+            "'{key}' is a secret, and everybody on this machine can read a command line"
+        ))
+        .hint("give it by a file, or on standard input:\nredis-tp install --password-file FILE"));
+    }
+    if value.chars().any(char::is_control) {
+        let what = format!("the value of '{key}' has a newline or another control character in it");
+        return Err(Fault::usage(what).hint("give each directive a --set of its own"));
     }
     Ok((key, value.trim().to_owned()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_password_on_the_command_line_is_not_shown_again() {
+        for text in
+            ["requirepass=s3cret", "requirepass=s3\ncret", "Masterauth = s3cret", "user=app on >s3cret"]
+        {
+            let fault = setting(text).unwrap_err();
+            let said = format!("{fault} {}", fault.cure().unwrap_or_default());
+            assert!(
+                said.contains("is a secret") && !said.contains("cret\"") && !said.contains("s3"),
+                "{said}"
+            );
+        }
+    }
 }

@@ -6,7 +6,7 @@ use std::ffi::OsString;
 use anyhow::Result;
 use clap::Parser;
 
-use crate::cli::{Cli, Command};
+use crate::cli::{Cli, Command, Replica};
 use crate::exit::{self, Code, Fault};
 use crate::host::Host;
 use crate::report::console;
@@ -46,6 +46,7 @@ pub fn main() -> Code {
 }
 
 fn run(host: &Host, command: Command) -> Result<Code> {
+    refuse_settings(&command)?;
     if !matches!(command, Command::Completions(_) | Command::Man) {
         needs_root(host)?;
     }
@@ -67,6 +68,16 @@ fn run(host: &Host, command: Command) -> Result<Code> {
         Command::Completions(args) => print::completions(&args),
         Command::Man => print::man(),
     }
+}
+
+/// Before the line that is to be typed with sudo is shown: it may have a password in it.
+fn refuse_settings(command: &Command) -> Result<(), Fault> {
+    let access = match command {
+        Command::Install(args) => &args.access,
+        Command::Replica(Replica::Add(args)) => &args.access,
+        _ => return Ok(()),
+    };
+    access.settings().map(drop)
 }
 
 /// Passwords, units and other people's processes are root's to see.

@@ -35,6 +35,8 @@ pub struct Facts {
     pub paths: BTreeMap<PathBuf, Stat>,
     /// Data directories that have something in them.
     pub occupied: BTreeSet<PathBuf>,
+    /// How many bytes can still be written where we and the servers write.
+    pub room: BTreeMap<PathBuf, u64>,
     /// The text of files in question.
     pub texts: BTreeMap<PathBuf, Secret>,
     /// What we last wrote to files in question.
@@ -98,6 +100,8 @@ pub struct Unit {
     pub needs_reload: bool,
     /// It is to start at boot.
     pub enabled: bool,
+    /// Home directories are hidden from it (`ProtectHome=`).
+    pub hides_home: bool,
 }
 
 /// A TCP socket in LISTEN.

@@ -249,6 +249,11 @@ impl Host {
             .map_err(|_| anyhow::anyhow!("{} is not UTF-8 text", path.display()))
     }
 
+    /// How long a file is; 0 when it is not there.
+    pub fn length(&self, path: &Path) -> u64 {
+        fs::metadata(self.path(path)).map_or(0, |meta| meta.len())
+    }
+
     /// At most the last `bytes` of a file, as text; empty when it is not there.
     pub fn tail(&self, path: &Path, bytes: u64) -> Result<String> {
         use std::io::{Seek, SeekFrom};
@@ -262,6 +267,13 @@ impl Host {
         let mut last = Vec::new();
         file.take(bytes).read_to_end(&mut last)?;
         Ok(String::from_utf8_lossy(&last).into_owned())
+    }
+
+    /// How many bytes users other than root can write to the file system of a path, or of the nearest
+    /// directory above it; none where the file system does not tell.
+    pub fn room(&self, path: &Path) -> Option<u64> {
+        let told = path.ancestors().find_map(|dir| nix::sys::statvfs::statvfs(&self.path(dir)).ok())?;
+        (told.blocks() > 0).then(|| told.blocks_available() * told.fragment_size())
     }
 
     /// Where a symbolic link points; none when the path is none.

@@ -195,6 +195,26 @@ impl Instance {
         self.bind.as_ref().is_some_and(|binds| !binds.iter().all(Bind::is_loopback))
     }
 
+    /// Whether it asks for no password, or for an empty one, which Redis takes for none; `user default`
+    /// decides over both.
+    fn lets_anybody_in(&self) -> bool {
+        let default =
+            |named: &&Named| named.name == "user" && named.args.first().is_some_and(|user| user == "default");
+        match self.directives.iter().rev().find(default) {
+            Some(user) => {
+                let last = |rules: &[&str]| {
+                    user.args.iter().rposition(|word| {
+                        let word = word.to_ascii_lowercase();
+                        rules.iter().any(|rule| word == *rule || (rule.len() == 1 && word.starts_with(rule)))
+                    })
+                };
+                last(&["on"]) > last(&["off", "reset"])
+                    && last(&["nopass"]) > last(&["resetpass", "reset", ">", "#"])
+            }
+            None => self.requirepass.as_ref().is_none_or(|password| password.expose().is_empty()),
+        }
+    }
+
     /// The configuration file as wanted. `kept` are lines of another's hand that stay.
     pub fn configuration(&self, topology: &Path, version: Version, kept: &[Hand]) -> Result<String> {
         let hand = |name: &str| kept.iter().find(|hand| hand.directive == name);
@@ -322,7 +342,7 @@ pub fn yes_no(flag: bool) -> &'static str {
 /// A [`Fault`] with the cure.
 pub fn refuse_open_doors(instances: &[Instance]) -> Result<(), Fault> {
     for instance in instances {
-        if instance.is_exposed() && instance.requirepass.is_none() {
+        if instance.is_exposed() && instance.lets_anybody_in() {
             let binds: Vec<String> = instance
                 .bind
                 .iter()
@@ -339,4 +359,37 @@ pub fn refuse_open_doors(instances: &[Instance]) -> Result<(), Fault> {
         }
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn open_doors(section: &str) -> bool {
+        let text = format!("[master]\nport = 6379\n{section}");
+        let topology = Topology::parse(&text, Path::new("t.ini")).unwrap();
+        let secrets = Secrets { password: Some(Secret::new("generated")), ..Secrets::default() };
+        refuse_open_doors(&Instance::resolve(&topology, &secrets, Runtime::Process)).is_err()
+    }
+
+    #[test]
+    fn nobody_gets_in_from_outside_without_a_password() {
+        for open in [
+            "bind = 0.0.0.0\nrequirepass = \"\"\n",
+            "bind = 127.0.0.1 -::*\nuser = default on nopass ~* +@all\n",
+            "bind = *\nuser = default on >secret nopass ~* +@all\n",
+        ] {
+            assert!(open_doors(open), "{open}");
+        }
+        for closed in [
+            "bind = *\n",
+            "requirepass = \"\"\n",
+            "bind = 127.0.0.1 ::1\nuser = default on nopass ~* +@all\n",
+            "bind = *\nuser = default off nopass\n",
+            "bind = *\nuser = default on nopass >secret\n",
+            "bind = *\nuser = app on nopass ~app:* +@read\n",
+        ] {
+            assert!(!open_doors(closed), "{closed}");
+        }
+    }
 }

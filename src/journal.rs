@@ -177,7 +177,8 @@ pub struct Journal {
     /// The number of the run.
     pub run: u32,
     /// Whether any effect has been announced.
-    pub begun: bool,
+    pub announced: bool,
+    begun: bool,
     command: String,
 }
 
@@ -185,12 +186,21 @@ impl Journal {
     /// A journal for a run; nothing is on disk before the first effect.
     pub fn new(host: &Host, command: &str) -> Result<Self> {
         let run = runs(host)?.last().map_or(1, |last| last + 1);
-        Ok(Self { dir: run_dir(run), copies: 0, run, begun: false, command: command.to_owned() })
+        Ok(Self {
+            dir: run_dir(run),
+            copies: 0,
+            run,
+            announced: false,
+            begun: false,
+            command: command.to_owned(),
+        })
     }
 
     /// Announces an effect; when this returns, the line is on the disk.
     pub fn announce(&mut self, host: &Host, undo: Undo) -> Result<()> {
-        self.line(host, &Line::Undo(undo))
+        self.line(host, &Line::Undo(undo))?;
+        self.announced = true;
+        Ok(())
     }
 
     /// Announces an effect on a file, and keeps a copy of what stands there.
@@ -210,7 +220,18 @@ impl Journal {
 
     /// Says that what follows cannot be undone.
     pub fn no_return(&mut self, host: &Host) -> Result<()> {
-        self.line(host, &Line::NoReturn { no_return: true })
+        self.line(host, &Line::NoReturn { no_return: true })?;
+        self.announced = true;
+        Ok(())
+    }
+
+    /// Takes a journal away that a full disk left without its first effect; says whether there was one.
+    pub fn abandon(&mut self, host: &Host) -> bool {
+        if self.begun {
+            // What is left is no journal, and the next run takes it away.
+            let _ = host.remove_tree(&self.dir);
+        }
+        self.begun
     }
 
     /// Closes the journal.

@@ -172,6 +172,9 @@ pub fn plan(wanted: &Wanted<'_>, facts: &Facts) -> Result<Plan> {
     );
     plan.record.retain(|name, _| Some(name) != wanted.purge);
     plan.record.extend(wanted.instances.iter().map(|instance| (instance.name.clone(), instance.record())));
+    if !plan.is_empty() {
+        refuse::full_disks(facts)?;
+    }
     Ok(plan)
 }
 

@@ -10,7 +10,7 @@ use ini::{Ini, ParseOption};
 use serde::{Deserialize, Serialize};
 
 use crate::conf;
-use crate::directives::closest;
+use crate::directives::{self, closest};
 use crate::engine::Engine;
 use crate::exit::Fault;
 
@@ -413,9 +413,11 @@ impl Reader<'_> {
                     ));
                 }
                 Line::Other if !text.is_empty() => {
+                    // A line of redis.conf, perhaps, with a password in it.
+                    let shown = conf::mask_line(text);
                     return Err(self.fault(
                         index + 1,
-                        &format!("'{text}' is neither [section] nor key = value"),
+                        &format!("'{shown}' is neither [section] nor key = value"),
                         "write: key = value",
                     ));
                 }
@@ -443,10 +445,11 @@ impl Reader<'_> {
             "password" => match value {
                 "none" => topology.password = false,
                 "generated" | "file" => topology.password = true,
+                // Most likely it is the password itself: not to be shown.
                 _ => return Err(self.fault(
                     line,
-                    &format!("password = {value}: not known"),
-                    "one of: generated, none (a password of your own: redis-tp install --password-file FILE)",
+                    "password is neither 'generated' nor 'none'",
+                    "a password of your own is not for this file; hand it over:\nredis-tp install --password-file FILE",
                 )),
             },
             _ => {
@@ -486,10 +489,14 @@ impl Reader<'_> {
             directives: Vec::new(),
         };
         let mut seen: BTreeMap<String, usize> = BTreeMap::new();
+        let mut typed = BTreeSet::new();
         for (key, value) in properties.iter() {
             let nth = seen.entry(key.to_owned()).and_modify(|count| *count += 1).or_insert(0);
             let line = self.line_of(name, key, *nth);
-            if *nth > 0 && TYPED.contains(&key.to_ascii_lowercase().as_str()) {
+            // `Port` and `slaveof` are second lines of `port` and `replicaof`, too.
+            let lower = key.to_ascii_lowercase();
+            let canonical = directives::canonical(&lower).to_owned();
+            if TYPED.contains(&canonical.as_str()) && !typed.insert(canonical) {
                 return Err(self.fault(
                     line,
                     &format!("'{key}' stands twice in [{name}]"),
@@ -547,6 +554,10 @@ impl Reader<'_> {
             }
             "dir" => section.dir = Some(absolute(value).map_err(cure("give an absolute path"))?),
             "logfile" => section.logfile = Some(absolute(value).map_err(cure("give an absolute path"))?),
+            "requirepass" | "masterauth" if args.len() != 1 => {
+                let quoted = "put the whole password between double quotes: \"…\"".to_owned();
+                return Err((format!("is {} words, and a password is one", args.len()), quoted));
+            }
             "pidfile" | "daemonize" | "supervised" => {
                 return Err((
                     "redis-tp sets this itself, to fit the unit".into(),
@@ -647,7 +658,8 @@ fn cure(text: &str) -> impl FnOnce(String) -> (String, String) {
 }
 
 /// Keys with a type of their own, which may stand once.
-const TYPED: [&str; 7] = ["port", "bind", "protected-mode", "replicaof", "slaveof", "dir", "logfile"];
+const TYPED: [&str; 8] =
+    ["port", "bind", "protected-mode", "replicaof", "dir", "logfile", "requirepass", "masterauth"];
 
 /// Reads Redis's yes or no.
 ///
@@ -832,11 +844,31 @@ mod tests {
             ("[a]\nport = 1\npidfile = /run/x\n", "redis-tp sets this itself", "remove the line"),
             ("[a]\nport = 1\nrequirepass = \"s3cret\n", "requirepass = ********", ""),
             ("[a]\nport = 1\nhz = 1\u{7}\n", "t.ini:3: the line has a control character", ""),
+            ("[a]\nport = 1\nPort = 2\n", "t.ini:3: 'Port' stands twice in [a]", "keep one"),
+            ("[a]\nport = 1\nreplicaof = h 1\nslaveof = h 2\n", "t.ini:4: 'slaveof' stands twice", ""),
+            ("[a]\nport = 1\nrequirepass = x\nrequirepass = y\n", "t.ini:4: 'requirepass' stands twice", ""),
+            ("[a]\nport = 1\nrequirepass = x y\n", "requirepass = ********: is 2 words", "double quotes"),
         ];
         for (text, what, cure) in cases {
             let fault = parse(text).expect_err(text);
             assert!(fault.to_string().contains(what), "{fault}\n{text}");
             assert!(fault.cure().unwrap_or_default().contains(cure), "{:?}\n{text}", fault.cure());
+        }
+    }
+
+    #[test]
+    fn a_refusal_shows_no_password_wherever_it_was_put() {
+        for text in [
+            "[redis-tp]\npassword = s3cret\n",
+            "[redis-tp]\nrequirepass = s3cret\n",
+            "[master]\nport = 1\nrequirepass s3cret\n",
+            "[master]\nport = 1\nrequirepass = \"s3cret\n",
+            "[master]\nport = 1\nmasterauth = s3cret s3cret\n",
+            "[master]\nport = 1\nuser = 'app on >s3cret\n",
+        ] {
+            let fault = parse(text).expect_err(text);
+            let said = format!("{fault} {}", fault.cure().unwrap_or_default());
+            assert!(!said.contains("s3cret"), "{said}");
         }
     }
 

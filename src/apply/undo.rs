@@ -6,7 +6,7 @@ use anyhow::{Context, Result};
 use super::{Event, Listener, package, service, set_enabled, systemctl};
 use crate::conf::{self, By, Conf};
 use crate::exit::{Code, Fault};
-use crate::host::{Host, Ids, Kind};
+use crate::host::{Host, Ids, Kind, Stat};
 use crate::instance::Target;
 use crate::journal::{self, End, Record, Saved, Undo};
 use crate::runtime::{Runtime, systemd};
@@ -196,6 +196,13 @@ fn one(host: &Host, undo: &Undo) -> Result<()> {
 
 fn put_back(host: &Host, path: &std::path::Path, saved: &Saved) -> Result<()> {
     let bytes = host.read(&saved.copy)?.with_context(|| format!("the copy of {} is gone", path.display()))?;
+    // What was never changed is not written anew: the disk may be full, which is why we are here.
+    let same = |stat: Stat| {
+        (stat.kind, stat.uid, stat.gid, stat.mode) == (Kind::File, saved.ids.uid, saved.ids.gid, saved.mode)
+    };
+    if host.stat(path)?.is_some_and(same) && host.read(path)?.as_ref() == Some(&bytes) {
+        return Ok(());
+    }
     host.write(path, &bytes, saved.ids, saved.mode)
 }
 

@@ -9,7 +9,7 @@ use serde::Serialize;
 use super::scene::{Scene, Wish};
 use crate::apply::{self, Event};
 use crate::cli;
-use crate::exit::{Code, Fault};
+use crate::exit::Code;
 use crate::finding::Findings;
 use crate::host::Host;
 use crate::journal::{self, Lock};
@@ -180,9 +180,13 @@ pub fn whole(overwrite: bool) -> impl FnOnce(&Scene) -> Result<Plan> {
 /// # Errors
 /// See [`converge`].
 pub fn apply(host: &Host, args: cli::Apply) -> Result<Code> {
-    let wish = |host: &Host| match &args.file {
-        Some(file) => Wish::from_file(host, file),
-        None => Wish::standing(host),
+    let wish = |host: &Host| {
+        let wish = match &args.file {
+            Some(file) => Wish::from_file(host, file)?,
+            None => Wish::standing(host)?,
+        };
+        wish.refuse_nothing()?;
+        Ok(wish)
     };
     let outcome = converge(host, "apply", &args.change, wish, whole(args.change.overwrite))?;
     let code = outcome.finish("apply", &args.change, None)?;
@@ -204,6 +208,7 @@ pub fn plan(host: &Host, args: cli::Plan) -> Result<Code> {
         Some(file) => Wish::from_file(host, file)?,
         None => Wish::standing_or(host, crate::topology::LAB)?,
     };
+    wish.refuse_nothing()?;
     let _session = Session::open(host, true)?;
     let scene = Scene::load(host, &wish)?;
     let plan = plan::plan(&scene.wanted(args.overwrite), &scene.facts)?;
@@ -236,15 +241,4 @@ pub fn plan(host: &Host, args: cli::Plan) -> Result<Code> {
         true => Code::Pending,
         false => Code::Done,
     })
-}
-
-/// A usage error about secrets in argv, which everybody on the machine can read.
-pub fn refuse_secret(key: &str) -> Result<(), Fault> {
-    match crate::directives::secret(key) {
-        true => Err(Fault::usage(format!(
-            "'{key}' is a secret, and everybody on this machine can read a command line"
-        ))
-        .hint("give it by a file, or on standard input:\nredis-tp install --password-file FILE")),
-        false => Ok(()),
-    }
 }

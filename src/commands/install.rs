@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use anyhow::Result;
 
-use super::converge::{converge, refuse_secret, whole};
+use super::converge::{converge, whole};
 use super::scene::{Scene, Wish};
 use super::status;
 use super::up::word;
@@ -71,13 +71,12 @@ pub fn access(document: &mut Document, section: &str, access: &cli::Access) -> R
     if let Some(on) = access.protected_mode {
         document.set(section, "protected-mode", yes_no(on));
     }
-    let mut all: BTreeMap<&str, Vec<String>> = BTreeMap::new();
-    for (key, value) in &access.set {
-        refuse_secret(key)?;
-        all.entry(key).or_default().push(value.clone());
+    let mut all: BTreeMap<String, Vec<String>> = BTreeMap::new();
+    for (key, value) in access.settings()? {
+        all.entry(key).or_default().push(value);
     }
     for (key, values) in all {
-        document.set_all(section, key, &values);
+        document.set_all(section, &key, &values);
     }
     Ok(())
 }

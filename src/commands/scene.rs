@@ -79,6 +79,19 @@ impl Wish {
         Topology::parse(&self.document.text(), &self.label())
     }
 
+    /// Refuses a topology without an instance: mostly the end of a command that failed before a pipe,
+    /// or of a full disk, and it would stop everything.
+    ///
+    /// # Errors
+    /// There is none.
+    pub fn refuse_nothing(&self) -> Result<(), Fault> {
+        match self.parsed()?.instances.is_empty() {
+            true => Err(Fault::refused(format!("{} names no instance", self.source.display()))
+                .hint("add one, or if all instances are to go:\nredis-tp uninstall")),
+            false => Ok(()),
+        }
+    }
+
     /// What messages call the text: lines of an edited file are not yet those of the disk.
     fn label(&self) -> PathBuf {
         let edited =

@@ -113,6 +113,12 @@ fn files(host: &Host, question: &Question<'_>, facts: &mut Facts) -> Result<()> 
             }
         }
     }
+    let written = [engine.etc(), PathBuf::from(crate::secrets::DIR), PathBuf::from(crate::state::DIR)];
+    for path in written.into_iter().chain(question.instances.iter().map(|instance| instance.dir.clone())) {
+        if let Some(room) = host.room(&path) {
+            facts.room.insert(path, room);
+        }
+    }
     for path in facts.state.files.keys() {
         if let Some(text) = host.text(&State::written(path))? {
             facts.written.insert(path.clone(), Secret::new(text));

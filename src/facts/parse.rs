@@ -33,6 +33,7 @@ pub fn units(shown: &str) -> BTreeMap<String, Unit> {
                 "ActiveState" => unit.active = value.to_owned(),
                 "MainPID" => unit.pid = value.parse().unwrap_or(0),
                 "NeedDaemonReload" => unit.needs_reload = value == "yes",
+                "ProtectHome" => unit.hides_home = value != "no",
                 _ => {}
             }
         }

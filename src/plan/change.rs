@@ -254,7 +254,7 @@ fn note(instance: &Instance, difference: &Difference) -> Note {
 
 fn foreign(instance: &Instance, why: &str) -> Fault {
     Fault::refused(format!("{} is there already, and {why}: left alone", instance.conf.display())).hint(
-        "to see what would change, and then to put it in its place (the file is kept, and `redis-tp uninstall` brings it back):\nredis-tp plan --overwrite --diff\nredis-tp apply --overwrite",
+        "move it away, or run this again with --overwrite: then it is kept aside, and `redis-tp uninstall` brings it back",
     )
 }
 

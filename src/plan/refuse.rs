@@ -1,6 +1,7 @@
 //! What cannot be: found out before anything is changed, and said with its cure (exit code 5).
 
 use std::net::IpAddr;
+use std::path::Path;
 
 use super::{Wanted, may_be_directory, under_another_runtime};
 use crate::directives::{self, Knowledge};
@@ -143,10 +144,54 @@ fn cure_of_unknown(name: &str, near: Option<&str>) -> String {
     }
 }
 
+/// What must be left on a disk before anything is begun: our files take a few KiB, and there must be
+/// room for the way back, too.
+const ROOM: u64 = 1 << 20;
+
+/// A disk that is full already: better found before the first step than in the middle.
+///
+/// # Errors
+/// A [`Fault`] that names the place.
+pub fn full_disks(facts: &Facts) -> Result<(), Fault> {
+    let Some((path, room)) = facts.room.iter().find(|(_, room)| **room < ROOM) else { return Ok(()) };
+    Err(Fault::refused(format!("no room on the disk of {}: {} KiB are left", path.display(), room / 1024))
+        .hint(format!("make room, 1 MiB at least; see what there is:\ndf -h {}", path.display())))
+}
+
+/// The way to a directory: through directories that the server may enter.
+fn way_to(facts: &Facts, instance: &Instance, dir: &Path) -> Result<(), Fault> {
+    let name = &instance.name;
+    let unreachable = |why: String| Fault::refused(format!("{name} cannot reach {}: {why}", dir.display()));
+    let hidden = facts.unit(&instance.unit).is_some_and(|unit| unit.hides_home);
+    let home = ["/home", "/root", "/run/user"].into_iter().find(|home| dir.starts_with(home));
+    if let Some(home) = home.filter(|_| hidden) {
+        return Err(unreachable(format!("its unit has ProtectHome= and does not see {home}"))
+            .hint(format!("give [{name}] another place in the topology, for example below /srv")));
+    }
+    for (above, stat) in dir.ancestors().skip(1).filter_map(|path| Some((path, facts.path(path)?))) {
+        if matches!(stat.kind, Kind::File | Kind::Other) {
+            return Err(Fault::refused(format!("{} is {}, not a directory", above.display(), kind(stat)))
+                .hint(format!("move it away, or give {name} another dir in the topology")));
+        }
+        // A second group of the server's user may open it: not known here, so not refused.
+        let open = stat.kind == Kind::Link
+            || stat.mode & 0o001 != 0
+            || (stat.mode & 0o010 != 0 && stat.gid != 0)
+            || facts.user.is_none_or(|user| user.uid == stat.uid);
+        if !open {
+            return Err(unreachable(format!("{} is closed to the server's user", above.display())).hint(
+                format!("give [{name}] another place, or open the way:\nchmod o+x {}", above.display()),
+            ));
+        }
+    }
+    Ok(())
+}
+
 /// What is no directory where one has to be, or no file, or another's.
 pub fn places(facts: &Facts, instance: &Instance) -> Result<(), Fault> {
     let log = instance.logfile.parent().map(|path| (path, "logfile"));
     for (path, key) in [(instance.dir.as_path(), "dir")].into_iter().chain(log) {
+        way_to(facts, instance, path)?;
         if let Some(stat) = facts.path(path).filter(|_| !may_be_directory(facts, path)) {
             return Err(Fault::refused(format!("{} is {}, not a directory", path.display(), kind(stat)))
                 .hint(format!("move it away, or give [{}] another {key} in the topology", instance.name)));

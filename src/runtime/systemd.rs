@@ -82,7 +82,7 @@ pub fn show(host: &Host, names: &[String]) -> Result<BTreeMap<String, Unit>> {
     let mut units = match by_bus {
         Some(units) => units,
         None => {
-            let show = ["show", "--property=Id,LoadState,ActiveState,MainPID,NeedDaemonReload"];
+            let show = ["show", "--property=Id,LoadState,ActiveState,MainPID,NeedDaemonReload,ProtectHome"];
             parse::units(&host.run(Child::new("systemctl").args(show).args(names))?.stdout)
         }
     };
