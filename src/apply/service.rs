@@ -18,6 +18,8 @@ use crate::wire::{Address, Trouble, Wire};
 
 /// How long a server may take until it answers.
 const READY: Duration = Duration::from_secs(30);
+/// How long a daemon may take until its pid file is there.
+const PIDFILE: Duration = Duration::from_secs(1);
 /// How long it may take to read its data once it answers.
 const LOADED: Duration = Duration::from_secs(900);
 /// How long a link may make no progress.
@@ -68,6 +70,12 @@ fn start_process(host: &Host, target: &Target) -> Result<()> {
     let done = host.run(Child::new(server).args([target.conf()]).user(user).private_files())?;
     if !done.ok() {
         bail!("{} did not start: {}", target.name, conf::redact(&done.tail()));
+    }
+    // The daemon writes its pid file a moment after its parent has ended. Until then nobody could stop it,
+    // so this waits also when the run is interrupted.
+    let end = host.now() + PIDFILE;
+    while !runs(host, target)? && host.now() < end {
+        host.sleep(Duration::from_millis(1));
     }
     Ok(())
 }
