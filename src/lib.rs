@@ -34,6 +34,7 @@ pub mod finding;
 pub mod host;
 pub mod instance;
 pub mod journal;
+pub mod log;
 pub mod plan;
 pub mod prove;
 pub mod report;
