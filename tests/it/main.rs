@@ -4,6 +4,7 @@
 //! Debian machines and skips nothing.
 
 mod bad_input;
+mod canary;
 mod faults;
 mod machine;
 mod plan_cases;
