@@ -86,6 +86,7 @@ pub struct Child {
     stdin: Option<Vec<u8>>,
     user: Option<Ids>,
     umask: bool,
+    mortal: bool,
     deadline: Duration,
 }
 
@@ -128,6 +129,7 @@ impl Child {
             stdin: None,
             user: None,
             umask: false,
+            mortal: false,
             deadline: Duration::from_secs(60),
         }
     }
@@ -164,6 +166,12 @@ impl Child {
     /// Runs it with umask 0027, whatever ours is: for a server that makes files.
     pub fn private_files(mut self) -> Self {
         self.umask = true;
+        self
+    }
+
+    /// Lets it end with us, also when we are killed: a scratch server would live on.
+    pub fn dies_with_us(mut self) -> Self {
+        self.mortal = true;
         self
     }
 
@@ -669,7 +677,14 @@ impl Host {
 }
 
 fn start(child: Child) -> io::Result<duct::Handle> {
-    let Child { program, args, env, stdin, user, umask, .. } = child;
+    let Child { mut program, mut args, env, stdin, user, umask, mortal, .. } = child;
+    // prctl(2) after the change of user, which undoes it, and without code that is unsafe: util-linux's.
+    let setpriv = Path::new("/usr/bin/setpriv");
+    if mortal && setpriv.exists() {
+        let head = ["--pdeathsig".into(), "KILL".into(), "--".into(), program.into_os_string()];
+        args = head.into_iter().chain(args).collect();
+        program = setpriv.to_path_buf();
+    }
     let mut vars: Vec<(OsString, OsString)> = vec![
         ("PATH".into(), "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin".into()),
         ("LC_ALL".into(), "C.UTF-8".into()),

@@ -35,6 +35,7 @@ pub mod finding;
 pub mod host;
 pub mod instance;
 pub mod journal;
+pub mod log;
 pub mod plan;
 pub mod prove;
 pub mod report;

@@ -7,8 +7,11 @@ use std::time::Duration;
 use anyhow::{Context, Result, bail};
 
 use crate::conf::{self, Conf};
+use crate::directives;
 use crate::exit::Fault;
 use crate::host::{Child, Done, Host, Ids};
+use crate::log;
+use crate::secret::MASK;
 use crate::step::Candidate;
 
 /// A value that no port can have. It stands behind the whole candidate, so that a server which
@@ -53,13 +56,13 @@ fn parse_probe(host: &Host, server: &Path, ids: Ids, text: &str, candidate: &Can
 fn neutral_boot(host: &Host, server: &Path, ids: Ids, text: &str, candidate: &Candidate) -> Result<()> {
     let scratch = host.scratch(ids)?;
     let at = |name: &str| scratch.path().join(name);
-    host.write(&at("candidate.conf"), text.as_bytes(), ids, 0o600)?;
     let ready = host.datagram(&at("notify"))?;
     let dir = scratch.path().display().to_string();
     let socket = at("socket").display().to_string();
     // Without every one of these a scratch server removes the live pid file, writes into the live
     // log or makes the live master resync.
-    let mut args: Vec<String> = vec![at("candidate.conf").display().to_string()];
+    // By standard input, as before: a run that is killed leaves no password in a scratch file.
+    let mut args: Vec<String> = vec!["-".into()];
     for (name, value) in [
         ("port", "0"),
         ("unixsocket", socket.as_str()),
@@ -80,7 +83,8 @@ fn neutral_boot(host: &Host, server: &Path, ids: Ids, text: &str, candidate: &Ca
     if Conf::parse(text).is_ok_and(|conf| conf.get("tls-cert-file").is_some()) {
         args.extend(["--tls-port", "0", "--tls-replication", "yes"].map(str::to_owned));
     }
-    let child = Child::new(server).args(args).env("NOTIFY_SOCKET", at("notify")).user(ids).deadline(BOOT);
+    let child = Child::new(server).args(args).stdin(text).user(ids).dies_with_us().deadline(BOOT);
+    let child = child.env("NOTIFY_SOCKET", at("notify"));
     let mut heard = String::new();
     let done = host.run_until(child, || {
         let mut buffer = [0; 4096];
@@ -98,12 +102,13 @@ fn neutral_boot(host: &Host, server: &Path, ids: Ids, text: &str, candidate: &Ca
 
 /// The server's complaint about a line, in the user's own terms.
 fn complaint(text: &str, said: &str, candidate: &Candidate) -> Fault {
-    let Some((number, why)) = complaint_of(said) else { return strange(said, candidate) };
+    let Some((number, why)) = complaint_of(said) else { return strange(text, said, candidate) };
     let line = text.lines().nth(number.saturating_sub(1)).unwrap_or_default().trim();
     let directive = line.split_whitespace().next().unwrap_or_default().to_ascii_lowercase();
     let place = candidate.origins.iter().find(|origin| origin.directive == directive);
     let place =
         place.map_or_else(|| candidate.target.conf().display().to_string(), |origin| origin.place.clone());
+    let why = without_secrets(&why, text);
     Fault::refused(format!("{place}: [{}] {}: {why}", candidate.target.name, conf::mask_line(line)))
         .hint("the server itself refuses this line; correct it and run this again")
 }
@@ -118,20 +123,57 @@ fn complaint_of(said: &str) -> Option<(usize, String)> {
 
 fn refusal(text: &str, done: &Done, candidate: &Candidate) -> Fault {
     let said = format!("{}\n{}", done.stdout, done.stderr);
-    if complaint_of(&said).is_some() { complaint(text, &said, candidate) } else { strange(&said, candidate) }
+    complaint(text, &said, candidate)
 }
 
 /// A server that would not start, and did not say which line it was.
-fn strange(said: &str, candidate: &Candidate) -> Fault {
-    let said = conf::redact(said.trim());
-    let last: Vec<&str> = said.lines().rev().filter(|line| !line.trim().is_empty()).take(3).collect();
-    let last: Vec<&str> = last.into_iter().rev().collect();
-    Fault::refused(format!(
-        "the server does not start with the configuration of {}: {}",
-        candidate.target.name,
-        last.join(" / ")
-    ))
-    .hint(format!("see it whole:\nredis-tp render {}", candidate.target.name))
+fn strange(text: &str, said: &str, candidate: &Candidate) -> Fault {
+    let said = without_secrets(&conf::redact(said), text);
+    let last: Vec<&str> = log::telling(&said, 2).into_iter().map(log::message).collect();
+    let (name, why) = (&candidate.target.name, last.join(" / "));
+    match culprit(text, &why, candidate) {
+        Some((place, line)) => Fault::refused(format!("{place}: [{name}] {line}: {why}"))
+            .hint("the server does not start with this line; correct it and run this again"),
+        None => Fault::refused(format!("the server does not start with the configuration of {name}: {why}"))
+            .hint(format!("see it whole:\nredis-tp render {name}")),
+    }
+}
+
+/// The user's line that a complaint without a line number is about: one whose words it quotes.
+fn culprit(text: &str, why: &str, candidate: &Candidate) -> Option<(String, String)> {
+    let quoted = |line: &&str| {
+        let words = conf::split(line).unwrap_or_default();
+        words.iter().skip(1).any(|word| word.len() > 3 && why.contains(word.as_str()))
+    };
+    candidate.origins.iter().find_map(|origin| {
+        let same = |line: &&str| line.split_whitespace().next() == Some(origin.directive.as_str());
+        let line = text.lines().filter(same).find(quoted)?;
+        Some((origin.place.clone(), conf::mask_line(line)))
+    })
+}
+
+/// A complaint without the passwords of the configuration that it is about, wherever it quotes them.
+fn without_secrets(said: &str, text: &str) -> String {
+    let mut hidden = said.to_owned();
+    for line in text.lines() {
+        let mut words = conf::split(line).unwrap_or_default().into_iter();
+        let name = words.next().unwrap_or_default();
+        if !directives::secret(&name) {
+            continue;
+        }
+        for word in words {
+            let password = match name.as_str() {
+                // Of a user's rules only these are passwords: >add, <remove, #hash, !hash.
+                "user" => word.strip_prefix(['>', '<', '#', '!']).unwrap_or_default(),
+                _ => word.as_str(),
+            };
+            // One of three letters would be found in every other word, and is none to keep.
+            if password.len() > 3 {
+                hidden = hidden.replace(password, MASK);
+            }
+        }
+    }
+    hidden
 }
 
 /// Proves several candidates at the same time.
@@ -162,5 +204,14 @@ mod tests {
         let said = "\n*** FATAL CONFIG FILE ERROR (Redis 7.0.15) ***\nReading the configuration file, at line 3\n>>> 'maxmemory lots'\nargument must be a memory value\n";
         assert_eq!(complaint_of(said), Some((3, "argument must be a memory value".into())));
         assert_eq!(complaint_of("Illegal instruction"), None);
+    }
+
+    #[test]
+    fn a_complaint_quotes_no_password() {
+        let text = "requirepass s3cret\nmasterauth \"s3 cret\"\nuser app on >s3cret-2 ~* +@bogus\n";
+        let said = "Error in '>s3cret-2' for user 'app': +@bogus; 's3 cret'; s3cret";
+        let shown = without_secrets(said, text);
+        assert!(!shown.contains("cret"), "{shown}");
+        assert!(shown.contains("user 'app': ") && shown.contains("+@bogus"), "{shown}");
     }
 }

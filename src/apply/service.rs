@@ -13,6 +13,7 @@ use crate::exit::Fault;
 use crate::facts::{self, Role, parse};
 use crate::host::{Child, Host};
 use crate::instance::Target;
+use crate::log;
 use crate::runtime::{Runtime, process, systemd};
 use crate::wire::{Address, Trouble, Wire};
 
@@ -20,6 +21,10 @@ use crate::wire::{Address, Trouble, Wire};
 const READY: Duration = Duration::from_secs(30);
 /// How long a daemon may take until its pid file is there.
 const PIDFILE: Duration = Duration::from_secs(1);
+/// How long a daemon that left none may take to answer.
+const BORN: Duration = Duration::from_secs(3);
+/// How many lines of what a server said an error has.
+const SAID: usize = 4;
 /// How long it may take to read its data once it answers.
 const LOADED: Duration = Duration::from_secs(900);
 /// How long a link may make no progress.
@@ -43,14 +48,29 @@ pub fn start(host: &Host, targets: &[Target]) -> Result<()> {
         let mut args = vec!["start"];
         args.extend(units.iter().map(String::as_str));
         if let Err(error) = systemctl(host, &args) {
-            let logs: Vec<String> = targets.iter().map(|target| log_lines(host, target)).collect();
-            return Err(error.context(logs.join("\n")));
+            bail!("{error:#}{}", why_not(host, targets)?);
         }
     }
     for target in targets.iter().filter(|target| target.runtime == Runtime::Process) {
         start_process(host, target)?;
     }
     targets.iter().try_for_each(|target| await_ready(host, target))
+}
+
+/// What those of some instances say that did not start.
+fn why_not(host: &Host, targets: &[Target]) -> Result<String> {
+    let mut why = String::new();
+    for target in targets {
+        if target.runtime == Runtime::Systemd && unit_state(host, &target.unit())?.active == "active" {
+            continue;
+        }
+        // One that failed before it had read its file said it to systemd.
+        match said_to_systemd(host, &target.unit()).filter(|_| target.runtime == Runtime::Systemd) {
+            Some(lines) => why += &format!("\n{} said:\n  {}", target.name, lines.join("\n  ")),
+            None => why += &log_lines(host, target),
+        }
+    }
+    Ok(why)
 }
 
 fn start_process(host: &Host, target: &Target) -> Result<()> {
@@ -89,7 +109,14 @@ fn await_ready(host: &Host, target: &Target) -> Result<()> {
         Err(Trouble::Loading) => Some(false),
         Err(Trouble::Refused | Trouble::Other(_)) => None,
     };
-    let loaded = match host.poll(READY, || Ok(ping()))? {
+    let start = host.now();
+    let answer = || match ping() {
+        None if target.runtime == Runtime::Process && start.elapsed() > BORN && !runs(host, target)? => {
+            bail!("{} ended at once{}", target.name, log_lines(host, target))
+        }
+        answer => Ok(answer),
+    };
+    let loaded = match host.poll(READY, answer)? {
         Some(true) => true,
         Some(false) => host.poll(LOADED, || Ok((ping() == Some(true)).then_some(())))?.is_some(),
         None => false,
@@ -278,12 +305,9 @@ pub fn await_link(host: &Host, target: &Target, master: &Address, tell: Listener
 
 /// The last lines of an instance's log, for an error: what is wrong is mostly there.
 pub fn log_lines(host: &Host, target: &Target) -> String {
-    match last_lines(host, target, 4) {
-        Some((log, lines)) => {
-            format!("\nthe last lines of {}:\n  {}", log.display(), lines.join("\n  "))
-        }
-        None => String::new(),
-    }
+    let Some((file, lines)) = last_lines(host, target, 10 * SAID) else { return String::new() };
+    let text = lines.join("\n");
+    format!("\n{} has:\n  {}", file.display(), log::telling(&text, SAID).join("\n  "))
 }
 
 /// An instance's log and its last lines, secrets masked; none where it has no log, or an empty one.
@@ -297,4 +321,42 @@ pub fn last_lines(host: &Host, target: &Target, count: usize) -> Option<(PathBuf
         tail.lines().rev().filter(|line| !line.trim().is_empty()).take(count).map(str::to_owned).collect();
     lines.reverse();
     (!lines.is_empty()).then_some((log, lines))
+}
+
+/// What a server wrote to its standard error at its last start; none if that is nothing.
+pub fn said_to_systemd(host: &Host, unit: &str) -> Option<Vec<String>> {
+    let journalctl = host.which("journalctl")?;
+    let args = ["--no-pager", "--quiet", "--boot", "--output=cat", "--lines=50", "--unit", unit];
+    let done = host.run(Child::new(journalctl).args(args)).ok()?;
+    last_start(&done.stdout, unit)
+}
+
+/// The server's own lines behind the last `Starting …` of systemd.
+fn last_start(journal: &str, unit: &str) -> Option<Vec<String>> {
+    let redacted = conf::redact(journal);
+    let lines: Vec<&str> = redacted.lines().collect();
+    let start = lines.iter().rposition(|line| line.starts_with("Starting "))?;
+    let systemd = ["Starting ", "Started ", "Stopping ", "Stopped ", "Failed to start ", unit];
+    let said: Vec<String> = lines
+        .into_iter()
+        .skip(start)
+        .filter(|line| !line.trim().is_empty() && !systemd.iter().any(|word| line.starts_with(word)))
+        .map(str::to_owned)
+        .collect();
+    let last = said.get(said.len().saturating_sub(SAID)..).unwrap_or_default();
+    (!last.is_empty()).then(|| last.to_vec())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_the_last_start_is_told() {
+        let journal = "Starting redis-server.service - store...\nold complaint\nFailed to start redis-server.service.\nStarting redis-server.service - store...\n\n*** FATAL CONFIG FILE ERROR (Redis 7.0.15) ***\nReading the configuration file, at line 3\n>>> 'requirepass hunter2 x'\nwrong number of arguments\nredis-server.service: Main process exited\nFailed to start redis-server.service - store.\n";
+        let said = last_start(journal, "redis-server.service").unwrap().join("\n");
+        assert!(said.ends_with("wrong number of arguments") && !said.contains("old"), "{said}");
+        assert!(!said.contains("hunter2"), "{said}");
+        assert_eq!(last_start("Starting a\na.service: x\n", "a.service"), None);
+    }
 }

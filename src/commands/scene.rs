@@ -62,7 +62,7 @@ impl Wish {
     pub fn from_file(host: &Host, file: &Path) -> Result<Self> {
         let (text, source) = match file.to_str() {
             Some("-") => (Some(host.stdin()?), PathBuf::from("<stdin>")),
-            _ => (host.text(file).map_err(|error| Fault::refused(format!("{error:#}")))?, file.to_path_buf()),
+            _ => (host.text(file).map_err(unreadable)?, file.to_path_buf()),
         };
         let text = text.ok_or_else(|| {
             Fault::refused(format!("there is no file {}", file.display()))
@@ -98,6 +98,10 @@ impl Wish {
             self.source == Path::new(SYSTEM_FILE) && self.standing.as_ref() != Some(&self.document.text());
         if edited { format!("{SYSTEM_FILE} (as edited)").into() } else { self.source.clone() }
     }
+}
+
+fn unreadable(error: anyhow::Error) -> Fault {
+    Fault::refused(format!("{error:#}")).hint("give a topology that is a text file, or - for standard input")
 }
 
 /// A command's whole view.

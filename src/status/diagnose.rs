@@ -1,18 +1,15 @@
 //! What is wrong with an instance, why, and what to type. A healthy one costs nothing here.
 
-use std::collections::BTreeMap;
-use std::path::Path;
-
 use super::{Heard, Link, Log, Node, State, number, on_disk};
 use crate::apply::service;
-use crate::conf;
 use crate::exit::Fault;
 use crate::facts::{Auth, Facts};
-use crate::host::{Child, Host};
+use crate::host::Host;
 use crate::instance::Instance;
 use crate::plan::refuse;
 use crate::runtime::systemd::unit_word;
 use crate::wire::Trouble;
+use std::collections::BTreeMap;
 
 /// How many lines of a log are shown.
 const SHOWN: usize = 4;
@@ -227,47 +224,9 @@ fn shown(instance: &Instance, lines: &[String]) -> Option<Log> {
 /// What an instance last said. One that failed before it had read its file said it to systemd.
 fn last_words(host: &Host, node: &Node, instance: &Instance) -> Option<Log> {
     let troubled = matches!(node.unit_state.as_deref(), Some("failed" | "activating"));
-    if let Some(lines) = troubled.then(|| said_to_systemd(host, &instance.unit)).flatten() {
+    if let Some(lines) = troubled.then(|| service::said_to_systemd(host, &instance.unit)).flatten() {
         return Some(Log { source: format!("journalctl -u {}", unit_word(&instance.unit)), lines });
     }
     let (log, lines) = service::last_lines(host, &instance.target(), SHOWN)?;
     Some(Log { source: log.display().to_string(), lines })
-}
-
-/// What a server wrote to its standard error at its last start; none if that is nothing.
-fn said_to_systemd(host: &Host, unit: &str) -> Option<Vec<String>> {
-    let journalctl = host.which("journalctl")?;
-    let args = ["--no-pager", "--quiet", "--boot", "--output=cat", "--lines=50", "--unit", unit];
-    let done = host.run(Child::new(Path::new(&journalctl)).args(args)).ok()?;
-    last_start(&done.stdout, unit)
-}
-
-/// The server's own lines behind the last `Starting …` of systemd.
-fn last_start(journal: &str, unit: &str) -> Option<Vec<String>> {
-    let redacted = conf::redact(journal);
-    let lines: Vec<&str> = redacted.lines().collect();
-    let start = lines.iter().rposition(|line| line.starts_with("Starting "))?;
-    let systemd = ["Starting ", "Started ", "Stopping ", "Stopped ", "Failed to start ", unit];
-    let said: Vec<String> = lines
-        .into_iter()
-        .skip(start)
-        .filter(|line| !line.trim().is_empty() && !systemd.iter().any(|word| line.starts_with(word)))
-        .map(str::to_owned)
-        .collect();
-    let last = said.get(said.len().saturating_sub(SHOWN)..).unwrap_or_default();
-    (!last.is_empty()).then(|| last.to_vec())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn only_the_last_start_is_told() {
-        let journal = "Starting redis-server.service - store...\nold complaint\nFailed to start redis-server.service.\nStarting redis-server.service - store...\n\n*** FATAL CONFIG FILE ERROR (Redis 7.0.15) ***\nReading the configuration file, at line 3\n>>> 'requirepass hunter2 x'\nwrong number of arguments\nredis-server.service: Main process exited\nFailed to start redis-server.service - store.\n";
-        let said = last_start(journal, "redis-server.service").unwrap().join("\n");
-        assert!(said.ends_with("wrong number of arguments") && !said.contains("old"), "{said}");
-        assert!(!said.contains("hunter2"), "{said}");
-        assert_eq!(last_start("Starting a\na.service: x\n", "a.service"), None);
-    }
 }

@@ -4,7 +4,7 @@
 use std::path::Path;
 use std::process::{Command, Stdio};
 
-use crate::machine::{Alike, Init, Machine, Out, Release, Snapshot, differences};
+use crate::machine::{Alike, FileState, Init, Machine, Out, Release, Snapshot, differences};
 use crate::story::{PROGRAM, bare};
 
 mod cases;
@@ -111,7 +111,7 @@ const FILES: &str = "ls -d /etc/redis /etc/redis-tp /etc/systemd/system /var/lib
 const ENGINE: &str = "dpkg-query -W -f '${Package} ${Status}\\n' 'redis*' '*lzf*' 2>/dev/null
     getent passwd redis; getent group redis; :";
 const LIVES: &str = "ps -C redis-server -o pid=,lstart=
-    for port in $(ss -Hltn | sed -n 's/.*127.0.0.1:\\(6[0-9]*\\) .*/\\1/p'); do
+    for port in $(ss -Hltnp | sed -n '/redis-server/s/.*127.0.0.1:\\(6[0-9]*\\) .*/\\1/p'); do
         REDISCLI_AUTH=$(cat /etc/redis-tp/password) redis-cli -p $port INFO server 2>/dev/null | grep run_id
     done; :";
 
@@ -119,13 +119,11 @@ impl State {
     fn of(machine: &Machine, case: &Case) -> Self {
         let paths = machine.run(FILES).ok().stdout;
         let mut files = machine.snapshot(&paths.lines().collect::<Vec<_>>());
-        if case.exit == 8 {
-            // A failed run leaves its journal, and the servers' own files live on.
-            files.retain(|path, _| !is_record(path));
-            for (path, state) in &mut files {
-                if path.starts_with("/var/log") || path.extension().is_some_and(|kind| kind == "rdb") {
-                    state.content = 0;
-                }
+        // Servers write their own files, a failed run leaves its journal: that they are there is enough.
+        files.retain(|path, _| case.exit != 8 || !is_record(path));
+        for (path, file) in &mut files {
+            if path.starts_with("/var/log") || path.extension().is_some_and(|kind| kind == "rdb") {
+                *file = FileState { size: 0, mtime_ns: 0, content: 0, ..file.clone() };
             }
         }
         let said = |command: &str| machine.run(command).ok().stdout;

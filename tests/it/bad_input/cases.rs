@@ -322,9 +322,9 @@ pub const STANDING: &[Case] = &[
 
 /// Holds port 6390.
 const LISTEN: &str = "perl -MIO::Socket::INET -e '$s = IO::Socket::INET->new(LocalAddr => \"127.0.0.1\", LocalPort => 6390, Listen => 1) or die; sleep 60' &
-    echo $! >/run/holder; until ss -Hltn | grep -q :6390; do sleep 0.02; done";
+    echo $! >/run/holder; for try in $(seq 500); do ss -Hltn | grep -q :6390 && break; sleep 0.02; done";
 /// Ends what holds it.
-const END: &str = "pid=$(cat /run/holder); pkill -P $pid; kill $pid 2>/dev/null; while [ -e /proc/$pid ]; do sleep 0.02; done";
+const END: &str = "pid=$(cat /run/holder); kill $(ps -o pid= --ppid $pid) $pid 2>/dev/null; while [ -e /proc/$pid ]; do sleep 0.02; done";
 
 /// Where systemd runs them.
 pub const UNITS: &[Case] = &[
@@ -335,8 +335,9 @@ pub const UNITS: &[Case] = &[
         &["port 6390 for slave-6390 is taken by perl (pid ", ", other.service)"],
     )
     .given(
-        "systemd-run --quiet --unit=other perl -MIO::Socket::INET -e '$s = IO::Socket::INET->new(LocalAddr => \"127.0.0.1\", LocalPort => 6390, Listen => 1) or die; sleep 60'
-        until ss -Hltn | grep -q :6390; do sleep 0.02; done",
+        // $$: systemd takes one of them for itself.
+        "systemd-run --quiet --unit=other perl -MIO::Socket::INET -e '$$s = IO::Socket::INET->new(LocalAddr => \"127.0.0.1\", LocalPort => 6390, Listen => 1) or die; sleep 60'
+        for try in $(seq 500); do ss -Hltn | grep -q :6390 && break; sleep 0.02; done",
         "systemctl stop other",
     ),
     Case::new(
@@ -362,8 +363,8 @@ pub const FULL_DISK: &[Case] = &[
         &["no room on the disk of /etc/redis", "df -h /etc/redis"],
     )
     .given(
-        "cp -a /etc/redis /root/etc && mount -t tmpfs -o size=64k tmpfs /etc/redis && cp -a /root/etc/. /etc/redis/
-        dd if=/dev/zero of=/etc/redis/filler bs=1k status=none 2>/dev/null; :",
+        "set -e; cp -a /etc/redis /root/etc; mount -t tmpfs -o size=64k tmpfs /etc/redis; cp -a /root/etc/. /etc/redis/
+        dd if=/dev/zero of=/etc/redis/filler bs=1k count=8k status=none 2>/dev/null || :",
         "umount /etc/redis && rm -r /root/etc",
     ),
     Case::new(
@@ -373,8 +374,8 @@ pub const FULL_DISK: &[Case] = &[
         &["no room on the disk of /var/lib/redis-tp", "df -h /var/lib/redis-tp"],
     )
     .given(
-        "cp -a /var/lib/redis-tp /root/tp && mount -t tmpfs -o size=2m tmpfs /var/lib/redis-tp && cp -a /root/tp/. /var/lib/redis-tp/
-        dd if=/dev/zero of=/var/lib/redis-tp/filler bs=1k status=none 2>/dev/null; :",
+        "set -e; cp -a /var/lib/redis-tp /root/tp; mount -t tmpfs -o size=2m tmpfs /var/lib/redis-tp; cp -a /root/tp/. /var/lib/redis-tp/
+        dd if=/dev/zero of=/var/lib/redis-tp/filler bs=1k count=8k status=none 2>/dev/null || :",
         "umount /var/lib/redis-tp && rm -r /root/tp",
     ),
     Case::new(
@@ -384,8 +385,8 @@ pub const FULL_DISK: &[Case] = &[
         &["no room on the disk of /var/lib/redis-slave-6390", "df -h /var/lib/redis-slave-6390"],
     )
     .given(
-        "mkdir /var/lib/redis-slave-6390 && mount -t tmpfs -o size=4k,mode=750,uid=redis,gid=redis tmpfs /var/lib/redis-slave-6390
-        dd if=/dev/zero of=/var/lib/redis-slave-6390/filler bs=1k status=none 2>/dev/null; :",
+        "set -e; mkdir /var/lib/redis-slave-6390; mount -t tmpfs -o size=4k,mode=750,uid=$(id -u redis),gid=$(id -g redis) tmpfs /var/lib/redis-slave-6390
+        dd if=/dev/zero of=/var/lib/redis-slave-6390/filler bs=1k count=8k status=none 2>/dev/null || :",
         "umount /var/lib/redis-slave-6390 && rmdir /var/lib/redis-slave-6390",
     ),
     // Room enough to begin with, but not for the 1.2 MB that are to be written.
@@ -396,7 +397,7 @@ pub const FULL_DISK: &[Case] = &[
         &["No space left on device", "everything is back as it was"],
     )
     .given(
-        "cp -a /var/lib/redis-tp /root/tp && mount -t tmpfs -o size=4m tmpfs /var/lib/redis-tp && cp -a /root/tp/. /var/lib/redis-tp/
+        "set -e; cp -a /var/lib/redis-tp /root/tp; mount -t tmpfs -o size=4m tmpfs /var/lib/redis-tp; cp -a /root/tp/. /var/lib/redis-tp/
         head -c $(($(df -k --output=avail /var/lib/redis-tp | tail -n 1) * 1024 - 1100000)) /dev/zero >/var/lib/redis-tp/filler
         { cat /etc/redis-tp/topology.ini; echo; printf '[slave-6390]\nport = 6390\nreplicaof = master\nsyslog-ident = '; head -c 1200000 /dev/zero | tr '\\0' a; echo; } >/root/t.ini",
         "umount /var/lib/redis-tp && rm -r /root/tp /root/t.ini",
@@ -450,7 +451,7 @@ pub const BARE: &[Case] = &[
         &["no room on the disk of /etc/redis-tp", "df -h /etc/redis-tp"],
     )
     .given(
-        "mkdir /etc/redis-tp && mount -t tmpfs -o size=4k tmpfs /etc/redis-tp && echo >/etc/redis-tp/filler",
+        "set -e; mkdir /etc/redis-tp; mount -t tmpfs -o size=4k tmpfs /etc/redis-tp; echo >/etc/redis-tp/filler",
         "umount /etc/redis-tp && rmdir /etc/redis-tp",
     ),
     Case::new(
