@@ -211,13 +211,12 @@ impl Run<'_> {
         if self.state.files.contains_key(path) {
             return Ok(());
         }
-        let there = self.host.stat(path)?;
-        if let Some(stat) = there {
+        let there = self.host.take(path)?;
+        if let Some(taken) = &there {
             let copy = State::original(path);
             self.make_parent(&copy)?;
             self.journal.announce_file(self.host, &copy)?;
-            let bytes = self.host.read(path)?.unwrap_or_default();
-            self.host.write(&copy, &bytes, Ids { uid: stat.uid, gid: stat.gid }, stat.mode)?;
+            self.host.put(&copy, taken)?;
         }
         self.state.files.insert(path.to_path_buf(), there.is_some());
         Ok(())
@@ -238,11 +237,9 @@ impl Run<'_> {
     fn take_away(&mut self, path: &Path) -> Result<()> {
         let original = State::original(path);
         self.journal.announce_file(self.host, path)?;
-        match (self.host.stat(&original)?, self.host.read(&original)?) {
-            (Some(stat), Some(bytes)) => {
-                self.host.write(path, &bytes, Ids { uid: stat.uid, gid: stat.gid }, stat.mode)?;
-            }
-            _ => self.host.remove(path)?,
+        match self.host.take(&original)? {
+            Some(taken) => self.host.put(path, &taken)?,
+            None => self.host.remove(path)?,
         }
         for copy in [original, State::written(path)] {
             self.journal.announce_file(self.host, &copy)?;
@@ -306,14 +303,12 @@ impl Run<'_> {
         package::await_lock(self.host, self.tell)?;
         self.announce(Undo::Packages { engine, mark: mark.clone() })?;
         let policy = Path::new(package::POLICY);
-        let before = self.host.read(policy)?.zip(self.host.stat(policy)?);
+        let before = self.host.take(policy)?;
         self.journal.announce_file(self.host, policy)?;
         self.host.write(policy, package::POLICY_TEXT.as_bytes(), Ids::ROOT, 0o755)?;
         let installed = package::install(self.host, engine, repair, &mark, self.tell);
         match before {
-            Some((bytes, stat)) => {
-                self.host.write(policy, &bytes, Ids { uid: stat.uid, gid: stat.gid }, stat.mode)?;
-            }
+            Some(taken) => self.host.put(policy, &taken)?,
             None => self.host.remove(policy)?,
         }
         installed?;

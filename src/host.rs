@@ -63,6 +63,27 @@ pub struct Stat {
     pub inode: u64,
 }
 
+/// A file or a link as it stood, to be put back one day.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Taken {
+    /// A regular file.
+    File {
+        /// What is in it.
+        bytes: Vec<u8>,
+        /// Its mode.
+        mode: u32,
+        /// Its owner.
+        ids: Ids,
+    },
+    /// A symbolic link.
+    Link {
+        /// Where it points.
+        target: PathBuf,
+        /// Its owner.
+        ids: Ids,
+    },
+}
+
 /// A user and group by number.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Ids {
@@ -379,6 +400,66 @@ impl Host {
             sync_parent(&real)
         };
         make().with_context(|| format!("cannot make the directory {}", path.display()))
+    }
+
+    /// What stands at a path, content and mode from one and the same file: a link is taken as a link, for
+    /// behind it, in a directory that a server's user owns, may be anything.
+    ///
+    /// # Errors
+    /// It is neither file nor link.
+    pub fn take(&self, path: &Path) -> Result<Option<Taken>> {
+        let Some(stat) = self.stat(path)? else { return Ok(None) };
+        let ids = Ids { uid: stat.uid, gid: stat.gid };
+        if let (Kind::Link, Some(target)) = (stat.kind, self.link(path)) {
+            return Ok(Some(Taken::Link { target, ids }));
+        }
+        let open = || -> io::Result<Taken> {
+            let flags = nix::libc::O_NOFOLLOW | nix::libc::O_NONBLOCK;
+            let mut file = OpenOptions::new().read(true).custom_flags(flags).open(self.path(path))?;
+            let meta = file.metadata()?;
+            if !meta.is_file() {
+                return Err(io::Error::new(io::ErrorKind::InvalidInput, "it is no file"));
+            }
+            let mut bytes = Vec::new();
+            file.read_to_end(&mut bytes)?;
+            Ok(Taken::File {
+                bytes,
+                mode: meta.mode() & 0o7777,
+                ids: Ids { uid: meta.uid(), gid: meta.gid() },
+            })
+        };
+        open().map(Some).with_context(|| format!("cannot read {}", path.display()))
+    }
+
+    /// Puts back what was taken.
+    pub fn put(&self, path: &Path, taken: &Taken) -> Result<()> {
+        let (target, ids) = match taken {
+            Taken::File { bytes, mode, ids } => return self.write(path, bytes, *ids, *mode),
+            Taken::Link { target, ids } => (target, ids),
+        };
+        let staged = self.path(&Self::staging(path));
+        let link = || -> io::Result<()> {
+            match fs::remove_file(&staged) {
+                Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+                _ => {}
+            }
+            std::os::unix::fs::symlink(target, &staged)?;
+            std::os::unix::fs::lchown(&staged, Some(ids.uid), Some(ids.gid))?;
+            fs::rename(&staged, self.path(path))
+        };
+        link().with_context(|| format!("cannot write {}", path.display()))
+    }
+
+    /// Writes a report where the caller asked for it: through a link, into a pipe or a device, as `>` does.
+    pub fn report(&self, path: &Path, bytes: &[u8]) -> Result<()> {
+        OpenOptions::new()
+            .write(true)
+            .create(true)
+            .truncate(true)
+            .mode(0o644)
+            .open(path)
+            .and_then(|mut file| file.write_all(bytes))
+            .with_context(|| format!("cannot write {}", path.display()))
     }
 
     /// Removes a file; nothing happens when it is not there.

@@ -6,7 +6,7 @@ use anyhow::{Context, Result};
 use super::{Event, Listener, package, service, set_enabled, systemctl};
 use crate::conf::{self, By, Conf};
 use crate::exit::{Code, Fault};
-use crate::host::{Host, Ids, Kind, Stat};
+use crate::host::{Host, Ids, Kind, Stat, Taken};
 use crate::instance::Target;
 use crate::journal::{self, End, Record, Saved, Undo};
 use crate::runtime::{Runtime, systemd};
@@ -195,6 +195,9 @@ fn one(host: &Host, undo: &Undo) -> Result<()> {
 }
 
 fn put_back(host: &Host, path: &std::path::Path, saved: &Saved) -> Result<()> {
+    if let Some(target) = &saved.link {
+        return host.put(path, &Taken::Link { target: target.clone(), ids: saved.ids });
+    }
     let bytes = host.read(&saved.copy)?.with_context(|| format!("the copy of {} is gone", path.display()))?;
     // What was never changed is not written anew: the disk may be full, which is why we are here.
     let same = |stat: Stat| {
