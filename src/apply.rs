@@ -44,6 +44,8 @@ struct Run<'a> {
     host: &'a Host,
     journal: Journal,
     state: State,
+    /// The files that this run wrote.
+    wrote: Vec<PathBuf>,
     tell: Listener<'a>,
 }
 
@@ -53,7 +55,8 @@ struct Run<'a> {
 /// The first step's failure: with code 5 if nothing had been changed yet, 8 if everything is back as
 /// it was, 9 if not.
 pub fn apply(host: &Host, plan: &Plan, state: &State, command: &str, tell: Listener<'_>) -> Result<State> {
-    let mut run = Run { host, journal: Journal::new(host, command)?, state: state.clone(), tell };
+    let mut run =
+        Run { host, journal: Journal::new(host, command)?, state: state.clone(), wrote: Vec::new(), tell };
     match run.all(plan) {
         Ok(()) => Ok(run.state),
         Err(error) => Err(run.back_out(error)),
@@ -171,7 +174,17 @@ impl Run<'_> {
         self.journal.announce(self.host, undo)
     }
 
+    /// What is done before a server is stopped: the role that it has now is put into its file, unless this
+    /// very run wrote another one there.
     fn announce_stop(&mut self, target: &Target) -> Result<()> {
+        let path = target.conf();
+        if !self.wrote.contains(&path)
+            && let (Some(text), Some(stat)) =
+                (service::conf_with_role(self.host, target), self.host.stat(&path)?)
+        {
+            self.journal.announce_file(self.host, &path)?;
+            self.host.write(&path, text.as_bytes(), Ids { uid: stat.uid, gid: stat.gid }, stat.mode)?;
+        }
         let pid = service::pid(self.host, target)?;
         self.announce(Undo::Start { target: undo::without_password(target), pid })
     }
@@ -198,6 +211,7 @@ impl Run<'_> {
         self.remember_original(path)?;
         self.journal.announce_file(self.host, path)?;
         self.host.write(path, body.expose().as_bytes(), ids, mode)?;
+        self.wrote.push(path.to_path_buf());
         if !path.starts_with(secrets::DIR) {
             let written = State::written(path);
             self.make_parent(&written)?;

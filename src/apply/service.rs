@@ -9,6 +9,7 @@ use nix::sys::signal::Signal;
 
 use super::{Event, Listener, systemctl};
 use crate::conf;
+use crate::directives;
 use crate::exit::Fault;
 use crate::facts::{self, Role, parse};
 use crate::host::{Child, Host};
@@ -258,11 +259,50 @@ pub fn forget_data(host: &Host, target: &Target) {
     }
 }
 
-/// Whether a server holds no key.
-pub fn is_empty(host: &Host, target: &Target) -> bool {
-    let size = Wire::open(host, &target.address, target.password.as_ref())
-        .and_then(|mut wire| wire.ask::<u64>(&["DBSIZE"]));
-    size == Ok(0)
+/// Whether all that an instance holds is held elsewhere, or is nothing: it follows a master by a link that
+/// is up, or it has no key in any database. What cannot be asked may hold anything; one that does not run
+/// is a copy if its file says replica, for a promotion that mattered was written there.
+pub fn is_copy(host: &Host, target: &Target) -> Result<bool> {
+    if !runs(host, target)? {
+        return Ok(target.replica && conf_of(host, target).get("replicaof").is_some());
+    }
+    let Ok(mut wire) = Wire::open(host, &target.address, target.password.as_ref()) else { return Ok(false) };
+    let (Ok(role), Ok(keys)) = (wire.info("replication"), wire.info("keyspace")) else { return Ok(false) };
+    let empty = !keys.keys().any(|name| name.starts_with("db"));
+    Ok(empty || matches!(parse::role(&role), Role::Replica { up: true, .. }))
+}
+
+/// The configuration of an instance with the role that it has now, where that is another than its file
+/// says: a promotion need not have reached the file, and would be forgotten by a restart.
+pub fn conf_with_role(host: &Host, target: &Target) -> Option<String> {
+    let text = host.text(&target.conf()).ok()??;
+    let conf = conf::Conf::parse(&text).ok()?;
+    let mut wire = Wire::open(host, &target.address, target.password.as_ref()).ok()?;
+    let now = match parse::role(&wire.info("replication").ok()?) {
+        Role::Master => None,
+        Role::Replica { host, port, .. } => Some([host, port.to_string()]),
+        Role::Unknown => return None,
+    };
+    if conf.get("replicaof") == now.as_ref().map(<[String; 2]>::as_slice) {
+        return None;
+    }
+    let follows = |line: &&str| {
+        let word = line.split_whitespace().next().unwrap_or_default().to_ascii_lowercase();
+        directives::canonical(&word) != "replicaof"
+    };
+    let mut lines: Vec<String> = text.lines().filter(follows).map(str::to_owned).collect();
+    lines.extend(now.map(|[host, port]| format!("replicaof {} {port}", conf::quote(&host))));
+    Some(lines.join("\n") + "\n")
+}
+
+/// Where an instance keeps its data, by its file.
+pub fn data_dir(host: &Host, target: &Target) -> Option<PathBuf> {
+    conf_of(host, target).word("dir").map(PathBuf::from)
+}
+
+fn conf_of(host: &Host, target: &Target) -> conf::Conf {
+    let text = host.text(&target.conf()).ok().flatten().unwrap_or_default();
+    conf::Conf::parse(&text).unwrap_or_default()
 }
 
 /// Waits until a replica's link is up. A first sync of a large master takes its time; only standing

@@ -244,10 +244,9 @@ const BY_HAND: &str = "set -e; mkdir /opt/redis /opt/away
 
 #[test]
 fn a_machine_without_apt_is_told_what_it_lacks_until_it_works() {
-    for (release, init, up) in [
-        (Release::Trixie, Init::None, "redis-tp up"),
-        (Release::Bookworm, Init::Systemd, "redis-tp up"),
-    ] {
+    for (release, init, up) in
+        [(Release::Trixie, Init::None, "redis-tp up"), (Release::Bookworm, Init::Systemd, "redis-tp up")]
+    {
         let Some(machine) = bare(release, init) else { return };
         machine.run(BY_HAND).ok();
         try_all(&machine, &[cases::NO_ENGINE]);

@@ -20,6 +20,7 @@ mod canary;
 mod consumers;
 mod faults;
 mod journals;
+mod losses;
 mod machine;
 mod model;
 mod plan_cases;
