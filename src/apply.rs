@@ -151,7 +151,7 @@ impl Run<'_> {
                     self.announce_stop(target)?;
                     service::stop(self.host, target, *lose)?;
                 }
-                Ok(())
+                service::assert_gone(self.host, target)
             }
             Step::StartUnit { unit } => {
                 self.announce(Undo::StopUnit { unit: unit.clone() })?;

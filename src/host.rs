@@ -254,15 +254,28 @@ impl Host {
         fs::metadata(self.path(path)).map_or(0, |meta| meta.len())
     }
 
-    /// At most the last `bytes` of a file, as text; empty when it is not there.
-    pub fn tail(&self, path: &Path, bytes: u64) -> Result<String> {
+    /// At most the last `bytes` of a file, as text; empty when it is not there. For files where others
+    /// than root may put a link to a secret, or a fifo that nobody writes: it has to be a regular file,
+    /// and `owner`'s where that is known, for a hard link or a linked directory leads elsewhere, too.
+    pub fn tail(&self, path: &Path, bytes: u64, owner: Option<u32>) -> Result<String> {
         use std::io::{Seek, SeekFrom};
-        let mut file = match File::open(self.path(path)) {
+        let flags = nix::libc::O_NOFOLLOW | nix::libc::O_NONBLOCK;
+        let mut file = match OpenOptions::new().read(true).custom_flags(flags).open(self.path(path)) {
             Ok(file) => file,
             Err(error) if absent(&error) => return Ok(String::new()),
+            Err(error) if error.raw_os_error() == Some(nix::libc::ELOOP) => {
+                bail!("{} is a link, and not followed", path.display())
+            }
             Err(error) => return Err(error).with_context(|| format!("cannot read {}", path.display())),
         };
-        let length = file.metadata()?.len();
+        let meta = file.metadata()?;
+        if !meta.is_file() {
+            bail!("{} is no regular file", path.display());
+        }
+        if let Some(owner) = owner.filter(|owner| *owner != meta.uid()) {
+            bail!("{} is not {}'s, and not read", path.display(), self.user_name(owner));
+        }
+        let length = meta.len();
         file.seek(SeekFrom::Start(length.saturating_sub(bytes)))?;
         let mut last = Vec::new();
         file.take(bytes).read_to_end(&mut last)?;
@@ -279,6 +292,11 @@ impl Host {
     /// Where a symbolic link points; none when the path is none.
     pub fn link(&self, path: &Path) -> Option<PathBuf> {
         fs::read_link(self.path(path)).ok()
+    }
+
+    /// A path with every link in it resolved; as it is where that leads nowhere.
+    pub fn real_path(&self, path: &Path) -> PathBuf {
+        fs::canonicalize(self.path(path)).unwrap_or_else(|_| path.to_path_buf())
     }
 
     /// Whether a user could make files in a directory, by its mode and the mount it lies on (ACLs and
