@@ -308,7 +308,7 @@ impl Run<'_> {
         let policy = Path::new(package::POLICY);
         let before = self.host.read(policy)?.zip(self.host.stat(policy)?);
         self.journal.announce_file(self.host, policy)?;
-        self.host.write(policy, package::POLICY_TEXT.as_bytes(), Ids::ROOT, 0o755)?;
+        self.host.write(policy, package::policy(&self.host.birth()?).as_bytes(), Ids::ROOT, 0o755)?;
         let installed = package::install(self.host, engine, repair, &mark, self.tell);
         match before {
             Some((bytes, stat)) => {

@@ -16,7 +16,7 @@ use crate::step::Candidate;
 const PILL: &str = "redis-tp-eof";
 
 /// How long a scratch server may take to start, modules and all.
-const BOOT: Duration = Duration::from_secs(20);
+const BOOT: Duration = Duration::from_secs(10);
 
 /// Proves one candidate with the server at `server`.
 ///
@@ -51,12 +51,16 @@ fn parse_probe(host: &Host, server: &Path, ids: Ids, text: &str, candidate: &Can
 }
 
 fn neutral_boot(host: &Host, server: &Path, ids: Ids, text: &str, candidate: &Candidate) -> Result<()> {
-    let scratch = host.scratch(ids)?;
+    // The server's user may enter it, but swap nothing in it under our hands; what the server itself
+    // makes lies in a directory of its own.
+    let scratch = host.scratch()?;
     let at = |name: &str| scratch.path().join(name);
-    host.write(&at("candidate.conf"), text.as_bytes(), ids, 0o600)?;
+    let root = Ids { uid: host.euid(), ..Ids::ROOT };
+    host.write(&at("candidate.conf"), text.as_bytes(), Ids { gid: ids.gid, ..root }, 0o640)?;
     let ready = host.datagram(&at("notify"))?;
-    let dir = scratch.path().display().to_string();
-    let socket = at("socket").display().to_string();
+    host.directory(&at("server"), ids, 0o700)?;
+    let dir = at("server").display().to_string();
+    let socket = at("server").join("socket").display().to_string();
     // Without every one of these a scratch server removes the live pid file, writes into the live
     // log or makes the live master resync.
     let mut args: Vec<String> = vec![at("candidate.conf").display().to_string()];
@@ -80,19 +84,28 @@ fn neutral_boot(host: &Host, server: &Path, ids: Ids, text: &str, candidate: &Ca
     if Conf::parse(text).is_ok_and(|conf| conf.get("tls-cert-file").is_some()) {
         args.extend(["--tls-port", "0", "--tls-replication", "yes"].map(str::to_owned));
     }
-    let child = Child::new(server).args(args).env("NOTIFY_SOCKET", at("notify")).user(ids).deadline(BOOT);
-    let mut heard = String::new();
+    let child = with_us(host, server).args(args).env("NOTIFY_SOCKET", at("notify")).user(ids).deadline(BOOT);
     let done = host.run_until(child, || {
-        let mut buffer = [0; 4096];
-        while let Ok(length) = ready.recv(&mut buffer) {
-            heard.push_str(&String::from_utf8_lossy(buffer.get(..length).unwrap_or_default()));
-            heard.push('\n');
-        }
-        heard.lines().any(|line| line == "READY=1")
+        // Not until there is no more: whoever floods the socket must not hold us past the deadline.
+        (0..64)
+            .map_while(|_| {
+                let mut buffer = [0; 4096];
+                let length = ready.recv(&mut buffer).ok()?;
+                Some(String::from_utf8_lossy(buffer.get(..length).unwrap_or_default()).into_owned())
+            })
+            .any(|heard| heard.lines().any(|line| line == "READY=1"))
     })?;
     match done {
         None => Ok(()),
         Some(done) => Err(refusal(text, &done, candidate).into()),
+    }
+}
+
+/// A scratch server that ends with us, even when we are killed, where there is a setpriv(1) to see to it.
+fn with_us(host: &Host, server: &Path) -> Child {
+    match host.which("setpriv") {
+        Some(setpriv) => Child::new(setpriv).args(["--pdeathsig", "KILL", "--"]).arg(server),
+        None => Child::new(server),
     }
 }
 
@@ -150,6 +163,7 @@ pub fn prove_all(host: &Host, candidates: &[Candidate]) -> Result<()> {
         let broken = |_| Err(anyhow::anyhow!("a proof broke off"));
         proofs.into_iter().map(|proof| proof.join().unwrap_or_else(broken)).collect()
     });
+    host.scratch_done()?;
     results.into_iter().collect()
 }
 

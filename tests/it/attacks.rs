@@ -1,6 +1,8 @@
 //! What the server's user could put in root's way: pid files that lie, links to secrets, units that
 //! failed too often, and what a killed run leaves behind.
 
+use nix::sys::signal::Signal;
+
 use crate::machine::{Init, Machine, Release};
 use crate::story::bare;
 
@@ -95,4 +97,41 @@ fn a_unit_that_failed_too_often_is_started_and_the_cause_comes_first() {
     machine.run("echo nonsense 1 >> /etc/redis/redis.conf").ok();
     machine.run(tries);
     machine.run("cp -p /root/redis.conf /etc/redis/redis.conf && redis-tp service start master").ok();
+}
+
+#[test]
+fn a_killed_proof_leaves_no_way_in_no_server_and_no_password() {
+    let Some(machine) = bare(Release::Bookworm, Init::None) else { return };
+    machine.run("redis-tp install").ok();
+    let caught = (0..20).any(|_| {
+        let mut running = machine.spawn("redis-tp install --set maxclients=500 --dry-run");
+        while running.is_running() && machine.run("test -e /run/redis-tp/*/candidate.conf").status != 0 {}
+        running.signal(Signal::SIGKILL);
+        drop(running);
+        machine.run("test -e /run/redis-tp/*/candidate.conf").status == 0
+    });
+    assert!(caught, "no proof was caught at work");
+    let left =
+        machine.run("stat -c '%U:%G %a' /run/redis-tp /run/redis-tp/* /run/redis-tp/*/candidate.conf").ok();
+    assert_eq!(left.stdout, "root:root 711\nroot:root 711\nroot:redis 640\n");
+    machine.run("sleep 0.5; test $(pgrep -c redis-server) = 1").ok();
+    machine.run("redis-tp install").ok();
+    assert!(!machine.exists("/run/redis-tp"), "a candidate with its password is left");
+    // Ended by a signal, it leaves none in the first place.
+    let mut running = machine.spawn("redis-tp install --set maxclients=500 --dry-run");
+    while running.is_running() && !machine.exists("/run/redis-tp") {}
+    running.signal(Signal::SIGTERM);
+    running.wait();
+    assert!(!machine.exists("/run/redis-tp"), "SIGTERM left a candidate");
+}
+
+#[test]
+fn the_policy_of_a_killed_run_forbids_nothing() {
+    let Some(machine) = bare(Release::Bookworm, Init::None) else { return };
+    let mut running = machine.spawn("redis-tp install");
+    while running.is_running() && !machine.exists("/usr/sbin/policy-rc.d") {}
+    machine.run("/usr/sbin/policy-rc.d redis-server start").exits(101);
+    running.signal(Signal::SIGKILL);
+    drop(running);
+    machine.run("/usr/sbin/policy-rc.d redis-server start").exits(0);
 }
