@@ -154,7 +154,7 @@ impl Run<'_> {
                     self.announce_stop(target)?;
                     service::stop(self.host, target, *lose)?;
                 }
-                Ok(())
+                service::assert_gone(self.host, target)
             }
             Step::StartUnit { unit } => {
                 self.announce(Undo::StopUnit { unit: unit.clone() })?;
@@ -319,7 +319,7 @@ impl Run<'_> {
         let policy = Path::new(package::POLICY);
         let before = self.host.take(policy)?;
         self.journal.announce_file(self.host, policy)?;
-        self.host.write(policy, package::POLICY_TEXT.as_bytes(), Ids::ROOT, 0o755)?;
+        self.host.write(policy, package::policy(&self.host.birth()?).as_bytes(), Ids::ROOT, 0o755)?;
         let installed = package::install(self.host, engine, repair, &mark, self.tell);
         match before {
             Some(taken) => self.host.put(policy, &taken)?,
