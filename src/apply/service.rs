@@ -10,6 +10,7 @@ use nix::sys::signal::Signal;
 use super::{Event, Listener, systemctl};
 use crate::conf;
 use crate::directives;
+use crate::engine::Engine;
 use crate::exit::Fault;
 use crate::facts::{self, Role, parse};
 use crate::host::{Child, Host};
@@ -392,6 +393,12 @@ pub fn log_lines(host: &Host, target: &Target) -> String {
     format!("\n{} has:\n  {}", file.display(), log::telling(&text, SAID).join("\n  "))
 }
 
+/// Whose a log has to be before root prints it. Another user sees no more through a link than without.
+pub fn log_owner(host: &Host, engine: Engine) -> Result<Option<u32>> {
+    let user = host.user(engine.user())?.map(|user| user.uid);
+    Ok(user.filter(|_| host.euid() == 0))
+}
+
 /// An instance's log and its last lines, secrets masked; none where it has no log, or an empty one.
 pub fn last_lines(host: &Host, target: &Target, count: usize) -> Option<(PathBuf, Vec<String>)> {
     let text = host.text(&target.conf()).ok().flatten().unwrap_or_default();
@@ -399,8 +406,8 @@ pub fn last_lines(host: &Host, target: &Target, count: usize) -> Option<(PathBuf
     let log = conf.word("logfile").map(PathBuf::from)?;
     // A line has some hundred bytes; five times that leaves room.
     // The path is out of a file that the server's user can write.
-    let owner = host.user(target.engine.user()).ok().flatten()?.uid;
-    let tail = conf::redact(&host.tail(&log, 512 * count as u64, Some(owner)).unwrap_or_default());
+    let owner = log_owner(host, target.engine).ok()?;
+    let tail = conf::redact(&host.tail(&log, 512 * count as u64, owner).unwrap_or_default());
     let mut lines: Vec<String> =
         tail.lines().rev().filter(|line| !line.trim().is_empty()).take(count).map(str::to_owned).collect();
     lines.reverse();

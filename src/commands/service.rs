@@ -143,7 +143,7 @@ fn logs(host: &Host, args: &cli::Service) -> Result<Code> {
     let mut logs = Vec::new();
     for instance in chosen(&scene, args)? {
         // A line of a log is some hundred bytes; twice that leaves room.
-        let owner = host.user(instance.engine.user())?.map(|user| user.uid);
+        let owner = service::log_owner(host, instance.engine)?;
         let text = host.tail(&instance.logfile, 256 * (args.lines as u64 + 1), owner)?;
         let lines: Vec<String> = text.lines().map(conf::mask_line).collect();
         let lines = lines.get(lines.len().saturating_sub(args.lines)..).unwrap_or_default().to_vec();

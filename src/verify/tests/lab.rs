@@ -153,10 +153,12 @@ fn server() -> Option<PathBuf> {
     found
 }
 
-/// Servers run as nobody where we are root: as root they would be a finding.
+/// Servers run as the engine's user, or as nobody, where we are root: as root they would be a finding,
+/// and another's log would not be read.
 fn user() -> Ids {
+    let redis = Host::real().user("redis").unwrap();
     match Uid::effective().is_root() {
-        true => Ids { uid: 65534, gid: 65534 },
+        true => redis.unwrap_or(Ids { uid: 65534, gid: 65534 }),
         false => Ids { uid: Uid::effective().as_raw(), gid: Gid::effective().as_raw() },
     }
 }
