@@ -69,7 +69,7 @@ impl Plan {
 
     /// Whether somebody's hand made the machine differ from the topology.
     pub fn has_drift(&self) -> bool {
-        self.notes.iter().any(|note| !matches!(note, Note::LinkDown { .. }))
+        self.notes.iter().any(Note::is_drift)
     }
 }
 
@@ -112,6 +112,20 @@ pub enum Note {
         /// The instance.
         instance: Name,
     },
+    /// Data that no instance uses any more.
+    DataStays {
+        /// The instance that is gone.
+        instance: Name,
+        /// Its directory.
+        dir: PathBuf,
+    },
+}
+
+impl Note {
+    /// Whether it tells of somebody's hand, and will be told again by the next run.
+    pub fn is_drift(&self) -> bool {
+        !matches!(self, Self::LinkDown { .. } | Self::DataStays { .. })
+    }
 }
 
 impl std::fmt::Display for Note {
@@ -136,6 +150,9 @@ impl std::fmt::Display for Note {
                 write!(f, "{instance}: follows {now} now (the topology says {wanted}); left as it is")
             }
             Self::LinkDown { instance } => write!(f, "{instance}: the link to its master is down"),
+            Self::DataStays { instance, dir } => {
+                write!(f, "{instance} is gone; its data stays in {}", dir.display())
+            }
         }
     }
 }
@@ -166,7 +183,7 @@ pub fn plan(wanted: &Wanted<'_>, facts: &Facts) -> Result<Plan> {
             (name.clone(), UnitBefore { enabled: unit.enabled, active: unit.active == "active" })
         })
         .collect();
-    plan.notes = changes.iter().flat_map(|change| change.notes.clone()).collect();
+    plan.notes.extend(changes.iter().flat_map(|change| change.notes.clone()));
     plan.record.extend(
         facts.state.instances.clone().into_iter().map(|(name, kept)| (name, Kept { active: false, ..kept })),
     );
@@ -215,6 +232,10 @@ fn retire_dropped(wanted: &Wanted<'_>, facts: &Facts, plan: &mut Plan) {
     for (name, kept) in &gone {
         let password = wanted.secrets.password.clone();
         leave::retire(name, kept, facts, password, purged(name), &mut plan.steps);
+        let used = wanted.instances.iter().any(|instance| instance.dir == kept.dir);
+        if !purged(name) && !used {
+            plan.notes.push(Note::DataStays { instance: (*name).clone(), dir: kept.dir.clone() });
+        }
     }
     leave::one_reload(&mut plan.steps);
     for (name, kept) in gone.into_iter().filter(|(name, _)| purged(name)) {

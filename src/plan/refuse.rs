@@ -9,9 +9,10 @@ use crate::engine::{Engine, Version};
 use crate::exit::Fault;
 use crate::facts::{Facts, Listener, Role, Upstream};
 use crate::host::{Kind, Stat};
-use crate::instance::{Instance, refuse_open_doors};
-use crate::runtime::Runtime;
-use crate::topology::{BindAddress, Topology, did_you_mean};
+use crate::instance::{Instance, Target, refuse_open_doors};
+use crate::runtime::{Runtime, process, systemd};
+use crate::state::Kept;
+use crate::topology::{BindAddress, Name, Topology, did_you_mean};
 
 /// The first thing that stands in the way.
 ///
@@ -21,6 +22,7 @@ pub fn impossible(wanted: &Wanted<'_>, facts: &Facts) -> Result<(), Fault> {
     refuse_open_doors(wanted.instances)?;
     engine(wanted, facts)?;
     readable_secrets(wanted.topology, facts)?;
+    data_of_another_name(wanted, facts)?;
     for instance in wanted.instances {
         known_directives(wanted, facts, instance)?;
         safe_password(facts, instance)?;
@@ -240,6 +242,36 @@ fn data_left_behind(facts: &Facts, instance: &Instance) -> Result<(), Fault> {
     let user = instance.engine.user();
     Err(Fault::refused(format!("{name} would start empty: its data is in {old}, not in {new}")).hint(format!(
         "take it along, and run this again:\nredis-tp service stop {name}\ninstall -d -o {user} -g {user} -m 0750 {new}\ncp -a {old}/. {new}/"
+    )))
+}
+
+/// A master under another name is another instance: it would start empty beside the data of the one that
+/// goes, and its replicas would copy that.
+fn data_of_another_name(wanted: &Wanted<'_>, facts: &Facts) -> Result<(), Fault> {
+    let state = &facts.state.instances;
+    let goes = |name: &Name| !wanted.instances.iter().any(|instance| instance.name == *name);
+    let has_data = |kept: &Kept| kept.active && !kept.replica && facts.occupied.contains(&kept.dir);
+    let gone = state.iter().find(|(name, kept)| goes(name) && wanted.purge != Some(*name) && has_data(kept));
+    let begins = |instance: &&Instance| {
+        instance.upstream.is_none()
+            && !state.get(&instance.name).is_some_and(|kept| kept.active)
+            && !facts.occupied.contains(&instance.dir)
+    };
+    let (Some((old, kept)), Some(new)) = (gone, wanted.instances.iter().find(begins)) else {
+        return Ok(());
+    };
+    let target = Target::of_record(old, kept, None);
+    let stop = match kept.runtime {
+        Runtime::Systemd => systemd::command("stop", &[&target]),
+        Runtime::Process => process::stop_command(&target),
+    };
+    let (user, from, to) = (new.engine.user(), kept.dir.display(), new.dir.display());
+    let name = &new.name;
+    Err(Fault::refused(format!(
+        "{name} would start empty in {to}: [{old}], which the topology no longer names, has its data in {from}"
+    ))
+    .hint(format!(
+        "take the data along (or give [{old}] its name back: to begin empty, drop it in a run of its own):\n{stop}\ninstall -d -o {user} -g {user} -m 0750 {to}\ncp -a {from}/. {to}/\nredis-tp apply"
     )))
 }
 

@@ -115,7 +115,7 @@ fn a_plan_carried_out_leaves_nothing_to_do_and_the_same_to_note() {
         let again = after.outcome();
         let text = again.text(&[]);
         let notes = |plan: &Plan| {
-            let lasting = |note: &&Note| !matches!(note, Note::LinkDown { .. });
+            let lasting = |note: &&Note| note.is_drift();
             plan.notes.iter().filter(lasting).cloned().collect::<Vec<_>>()
         };
         let same = again.plan.is_ok_and(|again| again.is_empty() && notes(&again) == notes(&plan));
