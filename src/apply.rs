@@ -198,7 +198,7 @@ impl Run<'_> {
         self.remember_original(path)?;
         self.journal.announce_file(self.host, path)?;
         self.host.write(path, body.expose().as_bytes(), ids, mode)?;
-        if !path.starts_with(secrets::DIR) {
+        if !secrets::is_secret(path) {
             let written = State::written(path);
             self.make_parent(&written)?;
             self.journal.announce_file(self.host, &written)?;

@@ -9,10 +9,15 @@ use anyhow::{Context, Result};
 use crate::exit::Fault;
 use crate::host::Host;
 use crate::secret::Secret;
-use crate::topology::{Name, ReplicaOf, Topology};
+use crate::topology::{Name, ReplicaOf, SYSTEM_FILE, Topology};
 
 /// The directory of the topology and of the secrets.
 pub const DIR: &str = "/etc/redis-tp";
+
+/// Whether a file is a secret from end to end, of which no copy is kept. The topology beside them is none.
+pub fn is_secret(path: &Path) -> bool {
+    path.starts_with(DIR) && path != Path::new(SYSTEM_FILE)
+}
 
 /// The passwords that a topology needs.
 #[derive(Clone, Debug, Default)]

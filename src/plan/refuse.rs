@@ -4,6 +4,7 @@ use std::net::IpAddr;
 use std::path::Path;
 
 use super::{Wanted, may_be_directory, under_another_runtime};
+use crate::conf::{self, Conf};
 use crate::directives::{self, Knowledge};
 use crate::engine::{Engine, Version};
 use crate::exit::Fault;
@@ -11,8 +12,8 @@ use crate::facts::{Facts, Listener, Role, Upstream};
 use crate::host::{Kind, Stat};
 use crate::instance::{Instance, Target, refuse_open_doors};
 use crate::runtime::{Runtime, process, systemd};
-use crate::state::Kept;
-use crate::topology::{BindAddress, Name, Topology, did_you_mean};
+use crate::state::{Kept, State};
+use crate::topology::{BindAddress, Name, SYSTEM_FILE, Topology, did_you_mean};
 
 /// The first thing that stands in the way.
 ///
@@ -273,6 +274,61 @@ fn data_of_another_name(wanted: &Wanted<'_>, facts: &Facts) -> Result<(), Fault>
     .hint(format!(
         "take the data along (or give [{old}] its name back: to begin empty, drop it in a run of its own):\n{stop}\ninstall -d -o {user} -g {user} -m 0750 {to}\ncp -a {from}/. {to}/\nredis-tp apply"
     )))
+}
+
+/// A topology that is gone while its instances run: to begin anew would retire them.
+///
+/// # Errors
+/// A [`Fault`] with the way back.
+pub fn topology_gone(state: &State) -> Result<(), Fault> {
+    let active: Vec<&str> =
+        state.instances.iter().filter(|(_, kept)| kept.active).map(|(name, _)| name.as_str()).collect();
+    if active.is_empty() {
+        return Ok(());
+    }
+    let copy = State::written(Path::new(SYSTEM_FILE));
+    Err(Fault::refused(format!(
+        "{SYSTEM_FILE} is gone, though redis-tp keeps {} running by it",
+        active.join(" and ")
+    ))
+    .hint(match state.files.contains_key(Path::new(SYSTEM_FILE)) {
+        true => format!("put back the one that was applied last:\ncp {} {SYSTEM_FILE}", copy.display()),
+        false => "write it again, with all of them in it, and apply that:\nredis-tp apply -f FILE".into(),
+    }))
+}
+
+/// A file of ours with somebody's hand in it, which an uninstall would take away. What the server writes
+/// of its own accord is no hand, and roles are its own, too.
+///
+/// # Errors
+/// A [`Fault`] that names the directive.
+pub fn edited(facts: &Facts) -> Result<(), Fault> {
+    for (path, written) in &facts.written {
+        let (Some(there), false) = (facts.text(path), path.starts_with(crate::secrets::DIR)) else {
+            continue;
+        };
+        let written = written.expose();
+        let what = if path.starts_with("/etc/systemd") {
+            (!crate::unit::same(there, written)).then(|| "it".to_owned())
+        } else {
+            match (Conf::parse(written), Conf::parse(there)) {
+                (Ok(written), Ok(there)) => conf::compare(&written, &there, &written)
+                    .into_iter()
+                    .find(|difference| difference.directive != "replicaof")
+                    .map(|difference| format!("{} in it", difference.directive)),
+                (_, Err(bad)) => Some(format!("line {} of it", bad.line)),
+                (Err(_), Ok(_)) => None,
+            }
+        };
+        if let Some(what) = what {
+            return Err(Fault::refused(format!("{}: {what} was changed by hand, and would be lost", path.display()))
+                .hint(format!(
+                    "keep a copy, and take it away all the same:\ncp -a {0} {0}.aside\nredis-tp uninstall --overwrite",
+                    path.display()
+                )));
+        }
+    }
+    Ok(())
 }
 
 fn kind(stat: &Stat) -> &'static str {

@@ -23,7 +23,7 @@ use redis_tp::exit;
 use redis_tp::facts::Facts;
 use redis_tp::host::{Kind, Stat};
 use redis_tp::instance::Instance;
-use redis_tp::plan::{Note, Plan, Wanted, leave, plan};
+use redis_tp::plan::{Note, Plan, Wanted, leave, plan, refuse};
 use redis_tp::report::plan as show;
 use redis_tp::runtime::Runtime;
 use redis_tp::secret::Secret;
@@ -132,7 +132,10 @@ fn what_was_uninstalled_with_purge_is_forgotten() {
         let mut outcome = case.outcome();
         let plan = outcome.plan.expect("an uninstall is never refused");
         model::carry_out(&plan, &mut outcome.facts);
-        let left: Vec<_> = outcome.facts.written.keys().chain(outcome.facts.occupied.iter()).collect();
+        // But for data that was there before, which is told.
+        let told = |path: &&PathBuf| plan.notes.contains(&Note::NotOurs { path: (*path).clone() });
+        let occupied = outcome.facts.occupied.iter().filter(|path| !told(path));
+        let left: Vec<_> = outcome.facts.written.keys().chain(occupied).collect();
         assert!(left.is_empty(), "{} leaves {left:?}", case.name());
     }
 }
@@ -182,7 +185,10 @@ impl Case {
             Some(uninstall) => {
                 let topology = facts.text(Path::new(SYSTEM_FILE)).map(parse).transpose();
                 let topology = topology.expect("an earlier run's topology can be read");
-                leave(topology.as_ref(), &facts, Some(Secret::new(PASSWORD)), uninstall == Uninstall::Purge)
+                let purge = uninstall == Uninstall::Purge;
+                let allowed = if purge || self.wish.overwrite { Ok(()) } else { refuse::edited(&facts) };
+                let leave = || leave(topology.as_ref(), &facts, Some(Secret::new(PASSWORD)), purge);
+                allowed.map(|()| leave()).map_err(Into::into)
             }
             None => plan_for(&text, &mut facts, &self.wish),
         };
