@@ -108,6 +108,13 @@ pub enum Note {
         /// Whom the topology names.
         wanted: String,
     },
+    /// A default user with a former password, which CONFIG REWRITE had written and which is taken out.
+    DefaultUserDropped {
+        /// The instance.
+        instance: Name,
+        /// The file.
+        file: PathBuf,
+    },
     /// A replica without a link, for a reason that no step of ours cures.
     LinkDown {
         /// The instance.
@@ -170,6 +177,11 @@ impl std::fmt::Display for Note {
             Self::Follows { instance, now, wanted } => {
                 write!(f, "{instance}: follows {now} now (the topology says {wanted}); left as it is")
             }
+            Self::DefaultUserDropped { instance, file } => write!(
+                f,
+                "{instance}: 'user default' in {} had another password than requirepass; taken out",
+                file.display()
+            ),
             Self::LinkDown { instance } => write!(f, "{instance}: the link to its master is down"),
             Self::DirectoryStays { instance, dir } => {
                 write!(f, "{instance}: what is in its former directory {} stays there", dir.display())

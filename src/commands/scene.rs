@@ -131,7 +131,7 @@ impl Scene {
     pub fn load(host: &Host, wish: &Wish) -> Result<Self> {
         let text = wish.document.text();
         let topology = wish.parsed()?;
-        let mut secrets = Secrets::load(host, &topology)?;
+        let mut secrets = Secrets::load(host, &topology, wish.password.is_some())?;
         if let Some(password) = &wish.password {
             secrets.set_password(password.clone());
         }

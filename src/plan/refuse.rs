@@ -400,11 +400,20 @@ pub fn port(facts: &Facts, instance: &Instance) -> Result<(), Fault> {
     let note = if redis { ": a server that redis-tp did not set up; it is left alone" } else { "" };
     let other = free_port(facts, instance.port);
     Err(Fault::refused(format!("port {} for {} is taken by {who}{note}", instance.port, instance.name))
-        .hint(format!("choose another port, or stop that one first:\n{}", command(instance, other))))
+        .hint(format!("choose another port, or stop that one first:\n{}", command(facts, instance, other))))
 }
 
-fn command(instance: &Instance, port: u16) -> String {
+fn command(facts: &Facts, instance: &Instance, port: u16) -> String {
+    let first = facts.path(Path::new(SYSTEM_FILE)).is_none();
+    let local = instance.upstream.as_ref().is_some_and(|of| of.instance.is_some());
     match (&instance.upstream, instance.name.as_str()) {
+        // There is no master yet that it could follow.
+        (Some(_), "slave") if first && local => {
+            format!("redis-tp install\nredis-tp replica add --port {port}")
+        }
+        (Some(_), name) if first && local => {
+            format!("redis-tp apply -f FILE        # after port = {port} in [{name}]")
+        }
         (None, "master") => format!("redis-tp install --port {port}"),
         (None, name) => format!("redis-tp apply        # after port = {port} in [{name}]"),
         (Some(_), name) => format!("redis-tp replica add --name {name} --port {port}"),

@@ -27,7 +27,7 @@ use redis_tp::plan::{Note, Plan, Wanted, leave, plan, refuse};
 use redis_tp::report::plan as show;
 use redis_tp::runtime::Runtime;
 use redis_tp::secret::Secret;
-use redis_tp::secrets::{Secrets, password_file, upstream_file};
+use redis_tp::secrets::{Secrets, lost_password, password_file, upstream_file};
 use redis_tp::topology::{Name, SYSTEM_FILE, Topology};
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
@@ -247,7 +247,7 @@ fn parse(text: &str) -> Result<Topology> {
 /// What the commands do between reading the facts and planning (`commands/scene.rs`).
 fn plan_for(text: &str, facts: &mut Facts, wish: &Wish) -> Result<Plan> {
     let topology = parse(text)?;
-    let secrets = secrets(&topology, facts, wish);
+    let secrets = secrets(&topology, facts, wish)?;
     let runtime = Runtime::settle(topology.runtime, facts.systemd).map_err(anyhow::Error::msg)?;
     let instances = Instance::resolve(&topology, &secrets, runtime);
     // Facts are gathered about what is wanted, and about nothing else.
@@ -266,13 +266,19 @@ fn plan_for(text: &str, facts: &mut Facts, wish: &Wish) -> Result<Plan> {
     plan(&wanted, facts)
 }
 
-fn secrets(topology: &Topology, facts: &Facts, wish: &Wish) -> Secrets {
+fn secrets(topology: &Topology, facts: &Facts, wish: &Wish) -> Result<Secrets> {
     let mut secrets = Secrets::default();
     if topology.password {
         let standing = facts.text(&password_file()).map(|text| Secret::new(text.trim_end()));
         secrets.password = standing;
-        let wanted = wish.password.as_deref().or(secrets.password.is_none().then_some(PASSWORD));
-        wanted.into_iter().for_each(|password| secrets.set_password(Secret::new(password)));
+        if secrets.password.is_none() {
+            let text = |path: &Path| Ok(facts.text(path).map(str::to_owned));
+            let written = |path: &Path| Ok(facts.written.get(path).map(|text| text.expose().to_owned()));
+            let given = wish.password.is_some();
+            let lost = lost_password(topology, &facts.state, given, text, written)?;
+            secrets.set_password(lost.unwrap_or_else(|| Secret::new(PASSWORD)));
+        }
+        wish.password.iter().for_each(|password| secrets.set_password(Secret::new(password)));
     }
     for (replica, password) in &wish.upstream {
         if let Some(text) = facts.text(&upstream_file(replica)) {
@@ -280,7 +286,7 @@ fn secrets(topology: &Topology, facts: &Facts, wish: &Wish) -> Secrets {
         }
         secrets.set_upstream(replica, Secret::new(password.clone()));
     }
-    secrets
+    Ok(secrets)
 }
 
 fn after_earlier_run(text: &str, mut facts: Facts) -> Result<Facts> {
