@@ -212,7 +212,7 @@ impl Run<'_> {
         self.journal.announce_file(self.host, path)?;
         self.host.write(path, body.expose().as_bytes(), ids, mode)?;
         self.wrote.push(path.to_path_buf());
-        if !path.starts_with(secrets::DIR) {
+        if !secrets::is_secret(path) {
             let written = State::written(path);
             self.make_parent(&written)?;
             self.journal.announce_file(self.host, &written)?;

@@ -346,6 +346,9 @@ pub struct Uninstall {
     /// Take data, logs, passwords, the topology and what we installed away, too
     #[arg(long)]
     pub purge: bool,
+    /// Take files away that were changed by hand, too
+    #[arg(long)]
+    pub overwrite: bool,
     /// Show the steps and do nothing
     #[arg(long)]
     pub dry_run: bool,

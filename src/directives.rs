@@ -172,6 +172,20 @@ fn is_default_user(words: &[&str], password: Option<&str>) -> bool {
     }
 }
 
+/// The default user as the server itself writes it out, but with the hash of another password.
+pub fn is_stale_default(words: &[String], password: Option<&str>) -> bool {
+    let words: Vec<&str> = words.iter().map(String::as_str).collect();
+    let expected =
+        |word: &&str| ["sanitize-payload", "~*", "&*", "+@all"].contains(word) || word.starts_with('#');
+    let own = is_default_user(&words, password);
+    match words.as_slice() {
+        ["default", "on", rest @ ..] => {
+            !own && rest.iter().all(expected) && rest.iter().any(|word| word.starts_with('#'))
+        }
+        _ => false,
+    }
+}
+
 fn is_default_save(words: &[Vec<&str>]) -> bool {
     let mut sorted: Vec<&Vec<&str>> = words.iter().collect();
     sorted.sort();

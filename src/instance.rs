@@ -178,6 +178,8 @@ impl Instance {
             dir: self.dir.clone(),
             logfile: self.logfile.clone(),
             active: true,
+            foreign: Vec::new(),
+            former: Vec::new(),
         }
     }
 

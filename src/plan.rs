@@ -20,6 +20,7 @@ use crate::topology::{Name, SYSTEM_FILE, Topology};
 
 mod change;
 mod leave;
+mod record;
 pub mod refuse;
 
 pub use leave::leave;
@@ -69,7 +70,7 @@ impl Plan {
 
     /// Whether somebody's hand made the machine differ from the topology.
     pub fn has_drift(&self) -> bool {
-        self.notes.iter().any(|note| !matches!(note, Note::LinkDown { .. }))
+        self.notes.iter().any(Note::is_drift)
     }
 }
 
@@ -107,11 +108,52 @@ pub enum Note {
         /// Whom the topology names.
         wanted: String,
     },
+    /// A default user with a former password, which CONFIG REWRITE had written and which is taken out.
+    DefaultUserDropped {
+        /// The instance.
+        instance: Name,
+        /// The file.
+        file: PathBuf,
+    },
     /// A replica without a link, for a reason that no step of ours cures.
     LinkDown {
         /// The instance.
         instance: Name,
     },
+    /// A directory that an instance no longer uses.
+    DirectoryStays {
+        /// The instance.
+        instance: Name,
+        /// The directory that it had.
+        dir: PathBuf,
+    },
+    /// Data that was there before us, and that no purge of ours takes.
+    NotOurs {
+        /// Where it is.
+        path: PathBuf,
+    },
+    /// Packages of ours that hold data which was there before us.
+    PackagesStay {
+        /// Their names.
+        packages: Vec<String>,
+    },
+    /// Data that no instance uses any more.
+    DataStays {
+        /// The instance that is gone.
+        instance: Name,
+        /// Its directory.
+        dir: PathBuf,
+    },
+}
+
+impl Note {
+    /// Whether it tells of somebody's hand, and will be told again by the next run.
+    pub fn is_drift(&self) -> bool {
+        matches!(
+            self,
+            Self::Edited { .. } | Self::FileEdited { .. } | Self::Promoted { .. } | Self::Follows { .. }
+        )
+    }
 }
 
 impl std::fmt::Display for Note {
@@ -135,7 +177,24 @@ impl std::fmt::Display for Note {
             Self::Follows { instance, now, wanted } => {
                 write!(f, "{instance}: follows {now} now (the topology says {wanted}); left as it is")
             }
+            Self::DefaultUserDropped { instance, file } => write!(
+                f,
+                "{instance}: 'user default' in {} had another password than requirepass; taken out",
+                file.display()
+            ),
             Self::LinkDown { instance } => write!(f, "{instance}: the link to its master is down"),
+            Self::DirectoryStays { instance, dir } => {
+                write!(f, "{instance}: what is in its former directory {} stays there", dir.display())
+            }
+            Self::NotOurs { path } => {
+                write!(f, "{} had data in it before redis-tp; left alone", path.display())
+            }
+            Self::PackagesStay { packages } => {
+                write!(f, "{} stay: with them, dpkg would remove that data", packages.join(" and "))
+            }
+            Self::DataStays { instance, dir } => {
+                write!(f, "{instance} is gone; its data stays in {}", dir.display())
+            }
         }
     }
 }
@@ -166,12 +225,10 @@ pub fn plan(wanted: &Wanted<'_>, facts: &Facts) -> Result<Plan> {
             (name.clone(), UnitBefore { enabled: unit.enabled, active: unit.active == "active" })
         })
         .collect();
-    plan.notes = changes.iter().flat_map(|change| change.notes.clone()).collect();
-    plan.record.extend(
-        facts.state.instances.clone().into_iter().map(|(name, kept)| (name, Kept { active: false, ..kept })),
-    );
-    plan.record.retain(|name, _| Some(name) != wanted.purge);
-    plan.record.extend(wanted.instances.iter().map(|instance| (instance.name.clone(), instance.record())));
+    plan.notes.extend(changes.iter().flat_map(|change| change.notes.clone()));
+    plan.notes.extend(wanted.instances.iter().filter_map(|instance| record::moved(facts, instance)));
+    plan.record = record::of(wanted, facts);
+    keep_topology(facts, &mut plan);
     if !plan.is_empty() {
         refuse::full_disks(facts)?;
     }
@@ -215,10 +272,16 @@ fn retire_dropped(wanted: &Wanted<'_>, facts: &Facts, plan: &mut Plan) {
     for (name, kept) in &gone {
         let password = wanted.secrets.password.clone();
         leave::retire(name, kept, facts, password, purged(name), &mut plan.steps);
+        let used = wanted.instances.iter().any(|instance| instance.dir == kept.dir);
+        if !purged(name) && !used {
+            plan.notes.push(Note::DataStays { instance: (*name).clone(), dir: kept.dir.clone() });
+        }
     }
     leave::one_reload(&mut plan.steps);
-    for (name, kept) in gone.into_iter().filter(|(name, _)| purged(name)) {
-        leave::purge_data(name, kept, &mut plan.steps);
+    for (name, _) in gone.into_iter().filter(|(name, _)| purged(name)) {
+        let used_by_others: Vec<&PathBuf> =
+            wanted.instances.iter().flat_map(|instance| [&instance.dir, &instance.logfile]).collect();
+        leave::purge_data(facts, &[name], &used_by_others, plan);
     }
 }
 
@@ -372,6 +435,26 @@ fn files(wanted: &Wanted<'_>, facts: &Facts, changes: &[Change<'_>], plan: &mut 
     }
 }
 
+/// A topology that was edited in its place is written once more as it is, so that there is a copy of what
+/// was applied last. Only root's own plain file, and only along with other steps: it is no change itself.
+fn keep_topology(facts: &Facts, plan: &mut Plan) {
+    let path = Path::new(SYSTEM_FILE);
+    let planned = plan.steps.iter().position(|step| matches!(step, Step::Write { .. }));
+    let (Some(at), Some(text), Some(stat)) = (planned, facts.texts.get(path), facts.path(path)) else {
+        return;
+    };
+    let written = plan
+        .steps
+        .iter()
+        .any(|step| matches!(step, Step::Write { path, .. } if path == Path::new(SYSTEM_FILE)));
+    if written || facts.written.get(path) == Some(text) || stat.kind != Kind::File || stat.uid != 0 {
+        return;
+    }
+    let body = Body::Conf(text.clone());
+    let mode = stat.mode & 0o777;
+    plan.steps.insert(at, Step::Write { path: path.into(), body, ours: None, owner: Owner::Root, mode });
+}
+
 fn has_secret(section: &crate::topology::Section) -> bool {
     section.directives.iter().any(|named| crate::directives::secret(&named.name))
 }
@@ -390,13 +473,21 @@ fn services(facts: &Facts, changes: &[Change<'_>], plan: &mut Plan) {
     if written || enabled || stale {
         plan.steps.push(Step::Reload);
     }
+    let swap = ports_change_hands(facts, changes);
     for change in changes.iter().rev() {
-        if let Some(why) = &change.restart {
+        let Some(why) = &change.restart else { continue };
+        if swap {
+            let target = as_it_runs(facts, change.instance);
+            plan.steps.push(Step::Stop { target, lose: change.instance.upstream.is_some() });
+        } else {
             plan.steps.push(Step::Restart { target: change.instance.target(), why: why.clone() });
         }
     }
-    let targets: Vec<Target> =
-        changes.iter().filter(|change| change.start).map(|change| change.instance.target()).collect();
+    let targets: Vec<Target> = changes
+        .iter()
+        .filter(|change| if swap { change.moves() } else { change.start })
+        .map(|change| change.instance.target())
+        .collect();
     if !targets.is_empty() {
         plan.steps.push(Step::Start { targets });
     }
@@ -408,6 +499,26 @@ fn services(facts: &Facts, changes: &[Change<'_>], plan: &mut Plan) {
         if (change.moves() || master_moved) && !change.promoted && !away {
             plan.steps.push(Step::AwaitLink { target: change.instance.target(), master: of.address.clone() });
         }
+    }
+}
+
+/// Whether one that restarts is to have the port that another holds which restarts, too: one by one, they
+/// would stand in each other's way.
+fn ports_change_hands(facts: &Facts, changes: &[Change<'_>]) -> bool {
+    let restarting = || changes.iter().filter(|change| change.restart.is_some());
+    let holds = |change: &Change<'_>| Some(facts.state.instances.get(&change.instance.name)?.port);
+    restarting().any(|taker| {
+        restarting().any(|holder| {
+            holder.instance.name != taker.instance.name && holds(holder) == Some(taker.instance.port)
+        })
+    })
+}
+
+/// An instance where it can be reached before it moves.
+fn as_it_runs(facts: &Facts, instance: &Instance) -> Target {
+    match facts.state.instances.get(&instance.name) {
+        Some(kept) => Target::of_record(&instance.name, kept, instance.requirepass.clone()),
+        None => instance.target(),
     }
 }
 

@@ -6,13 +6,20 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 
+use crate::conf::Conf;
 use crate::exit::Fault;
 use crate::host::Host;
 use crate::secret::Secret;
-use crate::topology::{Name, ReplicaOf, Topology};
+use crate::state::State;
+use crate::topology::{Name, ReplicaOf, SYSTEM_FILE, Topology};
 
 /// The directory of the topology and of the secrets.
 pub const DIR: &str = "/etc/redis-tp";
+
+/// Whether a file is a secret from end to end, of which no copy is kept. The topology beside them is none.
+pub fn is_secret(path: &Path) -> bool {
+    path.starts_with(DIR) && path != Path::new(SYSTEM_FILE)
+}
 
 /// The passwords that a topology needs.
 #[derive(Clone, Debug, Default)]
@@ -26,16 +33,25 @@ pub struct Secrets {
 }
 
 impl Secrets {
-    /// Reads what is kept, and makes up what is wanted and was never there.
+    /// Reads what is kept, and makes up what is wanted and was never there. `given`: another password
+    /// comes with the command, so that one that was lost is not missed.
     ///
     /// # Errors
     /// A file that cannot be read, or that holds no password.
-    pub fn load(host: &Host, topology: &Topology) -> Result<Self> {
+    pub fn load(host: &Host, topology: &Topology, given: bool) -> Result<Self> {
         let mut secrets = Self::default();
         if topology.password {
             match read(host, &password_file())? {
                 Some(password) => secrets.password = Some(password),
-                None => secrets.set_password(host.generate_password()?),
+                None => {
+                    let state = State::load(host)?;
+                    let text = |path: &Path| Ok(host.text(path).ok().flatten());
+                    let written = |path: &Path| host.text(&State::written(path));
+                    match lost_password(topology, &state, given, text, written)? {
+                        Some(password) => secrets.set_password(password),
+                        None => secrets.set_password(host.generate_password()?),
+                    }
+                }
             }
         }
         for section in &topology.instances {
@@ -63,6 +79,46 @@ impl Secrets {
             self.upstream.insert(replica.clone(), password);
         }
     }
+}
+
+/// The password of instances that run, when its file was deleted: their configuration has it still, and
+/// it is ours while it is what we last wrote. None where there was none before.
+///
+/// # Errors
+/// A [`Fault`] where no file tells it; another one, made up, would lock every client out.
+pub fn lost_password(
+    topology: &Topology,
+    state: &State,
+    given: bool,
+    text: impl Fn(&Path) -> Result<Option<String>>,
+    written: impl Fn(&Path) -> Result<Option<String>>,
+) -> Result<Option<Secret>> {
+    let password_of = |text: Option<String>| {
+        Conf::parse(&text?).ok()?.word("requirepass").filter(|word| !word.is_empty()).map(Secret::new)
+    };
+    let own = |name: &Name| {
+        let section = topology.instance(name.as_str());
+        section.is_some_and(|section| section.directives.iter().any(|named| named.name == "requirepass"))
+    };
+    let mut missed = false;
+    for (name, kept) in state.instances.iter().filter(|(name, kept)| kept.active && !own(name)) {
+        let conf = kept.engine.conf(name.as_str());
+        let Some(ours) = password_of(written(&conf)?) else { continue };
+        if password_of(text(&conf)?).as_ref() == Some(&ours) {
+            return Ok(Some(ours));
+        }
+        missed = true;
+    }
+    if missed && !given {
+        let file = password_file();
+        return Err(Fault::refused(format!(
+            "{} is gone, and no configuration has the password any more that redis-tp wrote",
+            file.display()
+        ))
+        .hint("give the password that the servers take, or another one for all of them:\nredis-tp install --password-file FILE")
+        .into());
+    }
+    Ok(None)
 }
 
 /// Where the password of the machine's own instances is.

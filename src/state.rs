@@ -67,6 +67,12 @@ pub struct Kept {
     pub logfile: PathBuf,
     /// Whether it runs; false once it was removed and only its data is kept.
     pub active: bool,
+    /// Data directories, now its own or once, that had something in them before us: never ours to purge.
+    #[serde(default)]
+    pub foreign: Vec<PathBuf>,
+    /// Directories and logs that it had before these, and left where they were.
+    #[serde(default)]
+    pub former: Vec<PathBuf>,
 }
 
 /// A unit's state before our first run.

@@ -137,9 +137,7 @@ fn remove(host: &Host, args: &cli::ReplicaRemove) -> Result<Code> {
     };
     let outcome = converge(host, "replica remove", &args.change, wish, plan)?;
     let code = outcome.finish("replica remove", &args.change, None)?;
-    let kept = outcome.scene.facts.state.instances.get(&args.name).filter(|_| outcome.changed && !args.purge);
-    if let (Some(kept), false) = (kept, args.change.json) {
-        console::out(format_args!("{} is gone; its data stays in {}", args.name, kept.dir.display()));
+    if outcome.changed && !args.purge && !args.change.json {
         console::next(&[(&format!("redis-tp replica remove {} --purge", args.name), "take the data, too")]);
     }
     Ok(code)

@@ -8,10 +8,11 @@ use crate::exit::Fault;
 use crate::facts::{self, Facts, Question};
 use crate::host::Host;
 use crate::instance::Instance;
-use crate::plan::Wanted;
+use crate::plan::{Wanted, refuse};
 use crate::runtime::{Runtime, systemd};
 use crate::secret::Secret;
 use crate::secrets::Secrets;
+use crate::state::State;
 use crate::topology::{self, Document, Name, SYSTEM_FILE, Topology};
 
 /// The topology to be, and the passwords that come with it.
@@ -33,6 +34,9 @@ impl Wish {
     /// The topology of this machine, or where there is none the text to begin with.
     pub fn standing_or(host: &Host, otherwise: &str) -> Result<Self> {
         let standing = host.text(Path::new(SYSTEM_FILE))?;
+        if standing.is_none() {
+            refuse::topology_gone(&State::load(host)?)?;
+        }
         Ok(Self {
             document: Document::new(standing.as_deref().unwrap_or(otherwise)),
             source: SYSTEM_FILE.into(),
@@ -49,9 +53,12 @@ impl Wish {
     pub fn standing(host: &Host) -> Result<Self> {
         match host.text(Path::new(SYSTEM_FILE))? {
             Some(_) => Self::standing_or(host, ""),
-            None => Err(Fault::refused(format!("nothing is set up here yet: there is no {SYSTEM_FILE}"))
-                .hint("set up a master and a replica:\nredis-tp up")
-                .into()),
+            None => {
+                refuse::topology_gone(&State::load(host)?)?;
+                Err(Fault::refused(format!("nothing is set up here yet: there is no {SYSTEM_FILE}"))
+                    .hint("set up a master and a replica:\nredis-tp up")
+                    .into())
+            }
         }
     }
 
@@ -68,7 +75,8 @@ impl Wish {
             Fault::refused(format!("there is no file {}", file.display()))
                 .hint("begin with the lab's:\nredis-tp up --dry-run")
         })?;
-        Ok(Self { document: Document::new(&text), source, ..Self::standing_or(host, "")? })
+        let standing = host.text(Path::new(SYSTEM_FILE))?;
+        Ok(Self { document: Document::new(&text), source, standing, password: None, upstream: None })
     }
 
     /// The topology as it is edited so far.
@@ -127,7 +135,7 @@ impl Scene {
     pub fn load(host: &Host, wish: &Wish) -> Result<Self> {
         let text = wish.document.text();
         let topology = wish.parsed()?;
-        let mut secrets = Secrets::load(host, &topology)?;
+        let mut secrets = Secrets::load(host, &topology, wish.password.is_some())?;
         if let Some(password) = &wish.password {
             secrets.set_password(password.clone());
         }

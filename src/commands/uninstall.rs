@@ -9,7 +9,7 @@ use crate::cli;
 use crate::exit::Code;
 use crate::facts::Facts;
 use crate::host::Host;
-use crate::plan::leave;
+use crate::plan::{leave, refuse};
 use crate::report::console;
 use crate::report::plan as show;
 use crate::secret::Secret;
@@ -25,16 +25,21 @@ pub fn run(host: &Host, args: &cli::Uninstall) -> Result<Code> {
     let _session = Session::open(host, args.dry_run)?;
     let text = host.text(Path::new(SYSTEM_FILE))?;
     let topology = text.as_deref().and_then(|text| Topology::parse(text, Path::new(SYSTEM_FILE)).ok());
-    let facts = Facts { state: State::load(host)?, ..Facts::default() };
+    let facts = facts(host)?;
+    // With --purge all goes, and says so.
+    if !args.purge && !args.overwrite {
+        refuse::edited(&facts)?;
+    }
     let password = host.text(&secrets::password_file())?.and_then(|text| Secret::parse(&text).ok());
-    let plan = leave(topology.as_ref(), &facts, password, args.purge)?;
-    let known = facts.state != State::default();
+    let plan = leave(topology.as_ref(), &facts, password, args.purge);
+    let known = facts.state != State::default() && (args.purge || !plan.is_empty());
     if args.json {
         console::json(&show::json("uninstall", &plan))?;
     }
     if args.dry_run {
         if !args.json {
             show::steps(&plan).into_iter().for_each(console::out);
+            show::notes(&plan.notes).into_iter().for_each(console::err);
         }
         return Ok(Code::Done);
     }
@@ -43,13 +48,27 @@ pub fn run(host: &Host, args: &cli::Uninstall) -> Result<Code> {
     }
     if !args.json {
         say(known, args.purge, &facts);
+        show::notes(&plan.notes).into_iter().for_each(console::err);
     }
     Ok(Code::Done)
 }
 
+/// What our record names, and how its files are now.
+fn facts(host: &Host) -> Result<Facts> {
+    let mut facts = Facts { state: State::load(host)?, ..Facts::default() };
+    for path in facts.state.files.keys() {
+        // What is not text any more is left to the eyes: it cannot be compared.
+        if let (Ok(Some(there)), Some(written)) = (host.text(path), host.text(&State::written(path))?) {
+            facts.texts.insert(path.clone(), Secret::new(there));
+            facts.written.insert(path.clone(), Secret::new(written));
+        }
+    }
+    Ok(facts)
+}
+
 fn say(known: bool, purge: bool, facts: &Facts) {
     if !known {
-        console::out("No changes: nothing of redis-tp's is here.");
+        console::out("No changes: nothing of redis-tp's runs here.");
     } else if purge {
         console::out("Everything of redis-tp's is gone.");
     } else {

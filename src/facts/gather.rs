@@ -124,11 +124,12 @@ fn files(host: &Host, question: &Question<'_>, facts: &mut Facts) -> Result<()> 
             facts.written.insert(path.clone(), Secret::new(text));
         }
     }
-    for instance in question.instances {
-        if !host.list(&instance.dir).unwrap_or_default().is_empty() {
-            facts.occupied.insert(instance.dir.clone());
-        }
-    }
+    // Also those of instances that are to go: what is in them may be missed.
+    let kept = facts.state.instances.values().map(|kept| &kept.dir);
+    let dirs: BTreeSet<&PathBuf> =
+        question.instances.iter().map(|instance| &instance.dir).chain(kept).collect();
+    let occupied = dirs.into_iter().filter(|dir| !host.list(dir).unwrap_or_default().is_empty());
+    facts.occupied = occupied.cloned().collect();
     let master = engine.conf(crate::engine::MASTER);
     let foreign = facts.texts.contains_key(&master) && !facts.written.contains_key(&master);
     facts.stock = foreign && facts.package.is_some() && is_stock(host, engine, &master);

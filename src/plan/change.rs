@@ -154,7 +154,11 @@ impl File {
         let mut there = match Conf::parse(there_text) {
             Ok(there) => there,
             Err(_) if wanted.overwrite => Conf::default(),
-            Err(bad) => return Err(foreign(instance, &format!("line {} cannot be read", bad.line)).into()),
+            Err(bad) => {
+                return Err(
+                    foreign(wanted, facts, instance, &format!("line {} cannot be read", bad.line)).into()
+                );
+            }
         };
         let last = match last_text {
             Some(text) => parse(text)?,
@@ -162,7 +166,7 @@ impl File {
             None if facts.stock || wanted.overwrite => there.clone(),
             None => match conf::compare(&want, &there, &want).first() {
                 None => want.clone(),
-                Some(_) => return Err(foreign(instance, "it is not redis-tp's").into()),
+                Some(_) => return Err(foreign(wanted, facts, instance, "it is not redis-tp's").into()),
             },
         };
         if last_text.is_some() {
@@ -188,9 +192,28 @@ impl File {
         if let Some(both) = by(By::Both).next() {
             return Err(conflict(instance, both).into());
         }
-        let hands: Vec<Hand> =
-            by(By::Hand).map(|difference| Hand::of(there, &difference.directive)).collect();
-        let notes = by(By::Hand).map(|difference| note(instance, difference)).collect();
+        let written = by(By::Topology).next().is_some() || open;
+        let hands: Vec<Hand> = by(By::Hand)
+            .map(|difference| match difference.directive.as_str() {
+                // Kept in a file that is written, it would lock the wanted password out.
+                "user" if written => without_stale_default(instance, there),
+                name => Hand::of(there, name),
+            })
+            .collect();
+        let stale = |hand: &Hand| hand.directive == "user" && *hand != Hand::of(there, "user");
+        let dropped = hands.iter().any(stale);
+        let gone = |hand: &Hand| stale(hand) && hand.lines.is_empty();
+        let mut notes: Vec<Note> = by(By::Hand)
+            .filter(|difference| !(difference.directive == "user" && hands.iter().any(gone)))
+            .map(|difference| note(instance, difference))
+            .collect();
+        if dropped {
+            notes.push(Note::DefaultUserDropped {
+                instance: instance.name.clone(),
+                file: instance.conf.clone(),
+            });
+        }
+        let hands: Vec<Hand> = hands.iter().filter(|hand| !gone(hand)).cloned().collect();
         let directives: Vec<String> = differences
             .iter()
             .filter(|difference| difference.by == By::Topology || wanted.overwrite)
@@ -201,6 +224,18 @@ impl File {
         let ours = if write && !hands.is_empty() { Some(Secret::new(render(&[])?)) } else { None };
         Ok(Self { text, ours, directives, notes })
     }
+}
+
+/// The lines of `user` without the default user that CONFIG REWRITE wrote with a password which is no
+/// longer requirepass.
+fn without_stale_default(instance: &Instance, there: &Conf) -> Hand {
+    let mut kept = there.clone();
+    if there.rewritten {
+        let password = instance.requirepass.as_ref().map(Secret::expose);
+        let stale = |args: &[String]| crate::directives::is_stale_default(args, password);
+        kept.directives.retain(|line| line.name != "user" || !stale(&line.args));
+    }
+    Hand::of(&kept, "user")
 }
 
 /// Whether others may read the file: CONFIG REWRITE makes it anew, with a mode of its own.
@@ -252,9 +287,18 @@ fn note(instance: &Instance, difference: &Difference) -> Note {
     }
 }
 
-fn foreign(instance: &Instance, why: &str) -> Fault {
+fn foreign(wanted: &Wanted<'_>, facts: &Facts, instance: &Instance, why: &str) -> Fault {
+    // Only what is known for sure is a line to copy: other commands have flags of their own.
+    let first = facts.path(Path::new(SYSTEM_FILE)).is_none();
+    let again = match wanted.text {
+        Some(crate::topology::LAB) if first => "redis-tp up --overwrite",
+        None => "redis-tp apply --overwrite",
+        Some(_) => "the same command with --overwrite",
+    };
     Fault::refused(format!("{} is there already, and {why}: left alone", instance.conf.display())).hint(
-        "move it away, or run this again with --overwrite: then it is kept aside, and `redis-tp uninstall` brings it back",
+        format!(
+            "move it away, or let redis-tp keep it aside (`redis-tp uninstall` brings it back):\n{again}"
+        ),
     )
 }
 

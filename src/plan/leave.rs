@@ -3,9 +3,7 @@
 
 use std::path::{Path, PathBuf};
 
-use anyhow::Result;
-
-use super::{Plan, stock_unit};
+use super::{Note, Plan, stock_unit};
 use crate::engine::MASTER;
 use crate::facts::Facts;
 use crate::instance::Target;
@@ -15,16 +13,9 @@ use crate::state::{Kept, UnitBefore};
 use crate::step::Step;
 use crate::topology::{Name, Topology};
 
-/// Everything of ours, gone.
-///
-/// # Errors
-/// None today; a plan may always be refused.
-pub fn leave(
-    topology: Option<&Topology>,
-    facts: &Facts,
-    password: Option<Secret>,
-    purge: bool,
-) -> Result<Plan> {
+/// Everything of ours, gone. What somebody changed in our files goes with them: see
+/// [`super::refuse::edited`].
+pub fn leave(topology: Option<&Topology>, facts: &Facts, password: Option<Secret>, purge: bool) -> Plan {
     let state = &facts.state;
     let mut plan = Plan::default();
     let mut instances: Vec<(&Name, &Kept)> = state.instances.iter().collect();
@@ -34,15 +25,19 @@ pub fn leave(
     }
     one_reload(&mut plan.steps);
     if purge {
-        purge_all(topology, facts, &instances, &mut plan.steps);
+        purge_all(topology, facts, &instances, &mut plan);
         plan.forget = true;
     } else {
         plan.record = state.instances.clone();
         plan.record.values_mut().for_each(|kept| kept.active = false);
+        // We have left already: what became of the distribution's service since is not our doing.
+        if plan.steps.is_empty() && !state.instances.values().any(|kept| kept.active) {
+            return plan;
+        }
     }
     // Last: started before a purge, it would read our data and write it out again.
     units_as_before(facts, purge, &instances, &mut plan.steps);
-    Ok(plan)
+    plan
 }
 
 /// The steps that stop an instance and take its files away; with `lose`, data that it cannot save goes.
@@ -82,17 +77,42 @@ pub fn one_reload(steps: &mut Vec<Step>) {
     }
 }
 
-/// The steps that take an instance's data away.
-pub fn purge_data(name: &Name, kept: &Kept, steps: &mut Vec<Step>) {
-    // The distribution's own directory stays for its package.
-    let keep = name.as_str() == MASTER && kept.dir == kept.engine.data(MASTER);
-    steps.push(Step::Purge { path: kept.dir.clone(), keep });
-    steps.push(Step::Purge { path: kept.logfile.clone(), keep: false });
+/// The steps that take the data of instances away, and all that they had before. What was there before
+/// us stays, and so does what is in use.
+pub fn purge_data(facts: &Facts, names: &[&Name], used: &[&PathBuf], plan: &mut Plan) {
+    let all = &facts.state.instances;
+    let foreign: Vec<&PathBuf> = all.values().flat_map(|kept| &kept.foreign).collect();
+    let mut done: Vec<&PathBuf> = Vec::new();
+    for kept in names.iter().filter_map(|name| all.get(*name)) {
+        for path in [&kept.dir, &kept.logfile].into_iter().chain(&kept.former) {
+            if done.contains(&path) || used.iter().any(|used| used.starts_with(path)) {
+                continue;
+            }
+            done.push(path);
+            if foreign.iter().any(|foreign| foreign.starts_with(path)) {
+                plan.notes.push(Note::NotOurs { path: path.clone() });
+                continue;
+            }
+            // The distribution's own directory stays for its package.
+            let keep = *path == kept.engine.data(MASTER);
+            plan.steps.push(Step::Purge { path: path.clone(), keep });
+        }
+    }
+}
+
+/// Whether a purge of our packages would take what was there before us: their postrm removes the
+/// distribution's own directory.
+fn package_holds_foreign_data(facts: &Facts) -> bool {
+    let held = |kept: &Kept| {
+        let packaged = kept.engine.data(MASTER);
+        kept.foreign.iter().any(|foreign| foreign.starts_with(&packaged))
+    };
+    facts.state.instances.values().any(held)
 }
 
 /// The distribution's service as it was before our first run.
 fn units_as_before(facts: &Facts, purge: bool, instances: &[(&Name, &Kept)], steps: &mut Vec<Step>) {
-    let package_goes = purge && !facts.state.packages.is_empty();
+    let package_goes = purge && !facts.state.packages.is_empty() && !package_holds_foreign_data(facts);
     let Some((_, kept)) = instances.first() else { return };
     let unit = stock_unit(kept.engine);
     let before = facts.state.units.get(&unit).copied().unwrap_or_default();
@@ -107,19 +127,18 @@ fn units_as_before(facts: &Facts, purge: bool, instances: &[(&Name, &Kept)], ste
     }
 }
 
-fn purge_all(
-    topology: Option<&Topology>,
-    facts: &Facts,
-    instances: &[(&Name, &Kept)],
-    steps: &mut Vec<Step>,
-) {
+fn purge_all(topology: Option<&Topology>, facts: &Facts, instances: &[(&Name, &Kept)], plan: &mut Plan) {
     let state = &facts.state;
-    for (name, kept) in instances {
-        purge_data(name, kept, steps);
-    }
+    let names: Vec<&Name> = instances.iter().map(|(name, _)| *name).collect();
+    purge_data(facts, &names, &[], plan);
     if !state.packages.is_empty() {
-        steps.push(Step::RemovePackages { packages: state.packages.clone() });
+        if package_holds_foreign_data(facts) {
+            plan.notes.push(Note::PackagesStay { packages: state.packages.clone() });
+        } else {
+            plan.steps.push(Step::RemovePackages { packages: state.packages.clone() });
+        }
     }
+    let steps = &mut plan.steps;
     let mut own: Vec<_> = topology.map(|topology| topology.file.clone()).into_iter().collect();
     own.extend(state.files.keys().filter(|path| path.starts_with(crate::secrets::DIR)).cloned());
     own.sort();

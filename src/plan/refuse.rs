@@ -4,14 +4,16 @@ use std::net::IpAddr;
 use std::path::Path;
 
 use super::{Wanted, may_be_directory, under_another_runtime};
+use crate::conf::{self, Conf};
 use crate::directives::{self, Knowledge};
 use crate::engine::{Engine, Version};
 use crate::exit::Fault;
 use crate::facts::{Facts, Listener, Role, Upstream};
 use crate::host::{Kind, Stat};
-use crate::instance::{Instance, refuse_open_doors};
-use crate::runtime::Runtime;
-use crate::topology::{BindAddress, Topology, did_you_mean};
+use crate::instance::{Instance, Target, refuse_open_doors};
+use crate::runtime::{Runtime, process, systemd};
+use crate::state::{Kept, State};
+use crate::topology::{BindAddress, Name, SYSTEM_FILE, Topology, did_you_mean};
 
 /// The first thing that stands in the way.
 ///
@@ -22,6 +24,7 @@ pub fn impossible(wanted: &Wanted<'_>, facts: &Facts) -> Result<(), Fault> {
     engine(wanted, facts)?;
     linked_topology(wanted, facts)?;
     readable_secrets(wanted.topology, facts)?;
+    data_of_another_name(wanted, facts)?;
     for instance in wanted.instances {
         known_directives(wanted, facts, instance)?;
         safe_password(facts, instance)?;
@@ -256,6 +259,91 @@ fn data_left_behind(facts: &Facts, instance: &Instance) -> Result<(), Fault> {
     )))
 }
 
+/// A master under another name is another instance: it would start empty beside the data of the one that
+/// goes, and its replicas would copy that.
+fn data_of_another_name(wanted: &Wanted<'_>, facts: &Facts) -> Result<(), Fault> {
+    let state = &facts.state.instances;
+    let goes = |name: &Name| !wanted.instances.iter().any(|instance| instance.name == *name);
+    let has_data = |kept: &Kept| kept.active && !kept.replica && facts.occupied.contains(&kept.dir);
+    let gone = state.iter().find(|(name, kept)| goes(name) && wanted.purge != Some(*name) && has_data(kept));
+    let begins = |instance: &&Instance| {
+        instance.upstream.is_none()
+            && !state.get(&instance.name).is_some_and(|kept| kept.active)
+            && !facts.occupied.contains(&instance.dir)
+    };
+    let (Some((old, kept)), Some(new)) = (gone, wanted.instances.iter().find(begins)) else {
+        return Ok(());
+    };
+    let target = Target::of_record(old, kept, None);
+    let stop = match kept.runtime {
+        Runtime::Systemd => systemd::command("stop", &[&target]),
+        Runtime::Process => process::stop_command(&target),
+    };
+    let (user, from, to) = (new.engine.user(), kept.dir.display(), new.dir.display());
+    let name = &new.name;
+    Err(Fault::refused(format!(
+        "{name} would start empty in {to}: [{old}], which the topology no longer names, has its data in {from}"
+    ))
+    .hint(format!(
+        "take the data along (or give [{old}] its name back: to begin empty, drop it in a run of its own):\n{stop}\ninstall -d -o {user} -g {user} -m 0750 {to}\ncp -a {from}/. {to}/\nredis-tp apply"
+    )))
+}
+
+/// A topology that is gone while its instances run: to begin anew would retire them.
+///
+/// # Errors
+/// A [`Fault`] with the way back.
+pub fn topology_gone(state: &State) -> Result<(), Fault> {
+    let active: Vec<&str> =
+        state.instances.iter().filter(|(_, kept)| kept.active).map(|(name, _)| name.as_str()).collect();
+    if active.is_empty() {
+        return Ok(());
+    }
+    let copy = State::written(Path::new(SYSTEM_FILE));
+    Err(Fault::refused(format!(
+        "{SYSTEM_FILE} is gone, though redis-tp keeps {} running by it",
+        active.join(" and ")
+    ))
+    .hint(match state.files.contains_key(Path::new(SYSTEM_FILE)) {
+        true => format!("put back the one that was applied last:\ncp {} {SYSTEM_FILE}", copy.display()),
+        false => "write it again, with all of them in it, and apply that:\nredis-tp apply -f FILE".into(),
+    }))
+}
+
+/// A file of ours with somebody's hand in it, which an uninstall would take away. What the server writes
+/// of its own accord is no hand, and roles are its own, too.
+///
+/// # Errors
+/// A [`Fault`] that names the directive.
+pub fn edited(facts: &Facts) -> Result<(), Fault> {
+    for (path, written) in &facts.written {
+        let (Some(there), false) = (facts.text(path), path.starts_with(crate::secrets::DIR)) else {
+            continue;
+        };
+        let written = written.expose();
+        let what = if path.starts_with("/etc/systemd") {
+            (!crate::unit::same(there, written)).then(|| "it".to_owned())
+        } else {
+            match (Conf::parse(written), Conf::parse(there)) {
+                (Ok(written), Ok(there)) => conf::compare(&written, &there, &written)
+                    .into_iter()
+                    .find(|difference| difference.directive != "replicaof")
+                    .map(|difference| format!("{} in it", difference.directive)),
+                (_, Err(bad)) => Some(format!("line {} of it", bad.line)),
+                (Err(_), Ok(_)) => None,
+            }
+        };
+        if let Some(what) = what {
+            return Err(Fault::refused(format!("{}: {what} was changed by hand, and would be lost", path.display()))
+                .hint(format!(
+                    "keep a copy, and take it away all the same:\ncp -a {0} {0}.aside\nredis-tp uninstall --overwrite",
+                    path.display()
+                )));
+        }
+    }
+    Ok(())
+}
+
 fn kind(stat: &Stat) -> &'static str {
     match stat.kind {
         Kind::File => "a file",
@@ -325,11 +413,20 @@ pub fn port(facts: &Facts, instance: &Instance) -> Result<(), Fault> {
     let note = if redis { ": a server that redis-tp did not set up; it is left alone" } else { "" };
     let other = free_port(facts, instance.port);
     Err(Fault::refused(format!("port {} for {} is taken by {who}{note}", instance.port, instance.name))
-        .hint(format!("choose another port, or stop that one first:\n{}", command(instance, other))))
+        .hint(format!("choose another port, or stop that one first:\n{}", command(facts, instance, other))))
 }
 
-fn command(instance: &Instance, port: u16) -> String {
+fn command(facts: &Facts, instance: &Instance, port: u16) -> String {
+    let first = facts.path(Path::new(SYSTEM_FILE)).is_none();
+    let local = instance.upstream.as_ref().is_some_and(|of| of.instance.is_some());
     match (&instance.upstream, instance.name.as_str()) {
+        // There is no master yet that it could follow.
+        (Some(_), "slave") if first && local => {
+            format!("redis-tp install\nredis-tp replica add --port {port}")
+        }
+        (Some(_), name) if first && local => {
+            format!("redis-tp apply -f FILE        # after port = {port} in [{name}]")
+        }
         (None, "master") => format!("redis-tp install --port {port}"),
         (None, name) => format!("redis-tp apply        # after port = {port} in [{name}]"),
         (Some(_), name) => format!("redis-tp replica add --name {name} --port {port}"),

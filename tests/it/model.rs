@@ -36,10 +36,7 @@ fn carry_out_step(step: &Step, facts: &mut Facts) {
         Step::Write { path, body, ours, owner, mode } => {
             write(path, [body, ours.as_ref().unwrap_or(body)], *owner, *mode, facts);
         }
-        Step::Remove { path } => {
-            forget_path(path, facts);
-            facts.written.remove(path);
-        }
+        Step::Remove { path } => forget_path(path, facts),
         Step::RemoveEmpty { path } | Step::Purge { path, keep: false } => {
             forget_path(path, facts);
             facts.state.directories.retain(|made| made != path);
@@ -98,7 +95,7 @@ fn write(path: &Path, [body, ours]: [&Body; 2], owner: Owner, mode: u32, facts: 
     let there = facts.paths.insert(path.into(), stat(Kind::File, owner, mode)).is_some();
     facts.state.files.entry(path.into()).or_insert(there);
     facts.texts.insert(path.into(), Secret::new(body.expose()));
-    if !path.starts_with(redis_tp::secrets::DIR) {
+    if !redis_tp::secrets::is_secret(path) {
         facts.written.insert(path.into(), Secret::new(ours.expose()));
     }
     facts.stock = false;
@@ -107,6 +104,7 @@ fn write(path: &Path, [body, ours]: [&Body; 2], owner: Owner, mode: u32, facts: 
 fn forget_path(path: &PathBuf, facts: &mut Facts) {
     facts.paths.remove(path);
     facts.texts.remove(path);
+    facts.written.remove(path);
     facts.occupied.remove(path);
     facts.state.files.remove(path);
 }

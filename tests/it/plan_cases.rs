@@ -23,11 +23,11 @@ use redis_tp::exit;
 use redis_tp::facts::Facts;
 use redis_tp::host::{Kind, Stat};
 use redis_tp::instance::Instance;
-use redis_tp::plan::{Note, Plan, Wanted, leave, plan};
+use redis_tp::plan::{Note, Plan, Wanted, leave, plan, refuse};
 use redis_tp::report::plan as show;
 use redis_tp::runtime::Runtime;
 use redis_tp::secret::Secret;
-use redis_tp::secrets::{Secrets, password_file, upstream_file};
+use redis_tp::secrets::{Secrets, lost_password, password_file, upstream_file};
 use redis_tp::topology::{Name, SYSTEM_FILE, Topology};
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
@@ -115,7 +115,7 @@ fn a_plan_carried_out_leaves_nothing_to_do_and_the_same_to_note() {
         let again = after.outcome();
         let text = again.text(&[]);
         let notes = |plan: &Plan| {
-            let lasting = |note: &&Note| !matches!(note, Note::LinkDown { .. });
+            let lasting = |note: &&Note| note.is_drift();
             plan.notes.iter().filter(lasting).cloned().collect::<Vec<_>>()
         };
         let same = again.plan.is_ok_and(|again| again.is_empty() && notes(&again) == notes(&plan));
@@ -132,7 +132,10 @@ fn what_was_uninstalled_with_purge_is_forgotten() {
         let mut outcome = case.outcome();
         let plan = outcome.plan.expect("an uninstall is never refused");
         model::carry_out(&plan, &mut outcome.facts);
-        let left: Vec<_> = outcome.facts.written.keys().chain(outcome.facts.occupied.iter()).collect();
+        // But for data that was there before, which is told.
+        let told = |path: &&PathBuf| plan.notes.contains(&Note::NotOurs { path: (*path).clone() });
+        let occupied = outcome.facts.occupied.iter().filter(|path| !told(path));
+        let left: Vec<_> = outcome.facts.written.keys().chain(occupied).collect();
         assert!(left.is_empty(), "{} leaves {left:?}", case.name());
     }
 }
@@ -182,7 +185,10 @@ impl Case {
             Some(uninstall) => {
                 let topology = facts.text(Path::new(SYSTEM_FILE)).map(parse).transpose();
                 let topology = topology.expect("an earlier run's topology can be read");
-                leave(topology.as_ref(), &facts, Some(Secret::new(PASSWORD)), uninstall == Uninstall::Purge)
+                let purge = uninstall == Uninstall::Purge;
+                let allowed = if purge || self.wish.overwrite { Ok(()) } else { refuse::edited(&facts) };
+                let leave = || leave(topology.as_ref(), &facts, Some(Secret::new(PASSWORD)), purge);
+                allowed.map(|()| leave()).map_err(Into::into)
             }
             None => plan_for(&text, &mut facts, &self.wish),
         };
@@ -241,7 +247,7 @@ fn parse(text: &str) -> Result<Topology> {
 /// What the commands do between reading the facts and planning (`commands/scene.rs`).
 fn plan_for(text: &str, facts: &mut Facts, wish: &Wish) -> Result<Plan> {
     let topology = parse(text)?;
-    let secrets = secrets(&topology, facts, wish);
+    let secrets = secrets(&topology, facts, wish)?;
     let runtime = Runtime::settle(topology.runtime, facts.systemd).map_err(anyhow::Error::msg)?;
     let instances = Instance::resolve(&topology, &secrets, runtime);
     // Facts are gathered about what is wanted, and about nothing else.
@@ -260,13 +266,19 @@ fn plan_for(text: &str, facts: &mut Facts, wish: &Wish) -> Result<Plan> {
     plan(&wanted, facts)
 }
 
-fn secrets(topology: &Topology, facts: &Facts, wish: &Wish) -> Secrets {
+fn secrets(topology: &Topology, facts: &Facts, wish: &Wish) -> Result<Secrets> {
     let mut secrets = Secrets::default();
     if topology.password {
         let standing = facts.text(&password_file()).map(|text| Secret::new(text.trim_end()));
         secrets.password = standing;
-        let wanted = wish.password.as_deref().or(secrets.password.is_none().then_some(PASSWORD));
-        wanted.into_iter().for_each(|password| secrets.set_password(Secret::new(password)));
+        if secrets.password.is_none() {
+            let text = |path: &Path| Ok(facts.text(path).map(str::to_owned));
+            let written = |path: &Path| Ok(facts.written.get(path).map(|text| text.expose().to_owned()));
+            let given = wish.password.is_some();
+            let lost = lost_password(topology, &facts.state, given, text, written)?;
+            secrets.set_password(lost.unwrap_or_else(|| Secret::new(PASSWORD)));
+        }
+        wish.password.iter().for_each(|password| secrets.set_password(Secret::new(password)));
     }
     for (replica, password) in &wish.upstream {
         if let Some(text) = facts.text(&upstream_file(replica)) {
@@ -274,7 +286,7 @@ fn secrets(topology: &Topology, facts: &Facts, wish: &Wish) -> Secrets {
         }
         secrets.set_upstream(replica, Secret::new(password.clone()));
     }
-    secrets
+    Ok(secrets)
 }
 
 fn after_earlier_run(text: &str, mut facts: Facts) -> Result<Facts> {

@@ -1,0 +1,54 @@
+//! What our record will say of instances after a plan: what is theirs now, what was theirs once, and
+//! what was there before us.
+
+use std::collections::BTreeMap;
+
+use super::{Note, Wanted};
+use crate::facts::Facts;
+use crate::instance::Instance;
+use crate::state::Kept;
+use crate::topology::Name;
+
+/// The whole record.
+pub fn of(wanted: &Wanted<'_>, facts: &Facts) -> BTreeMap<Name, Kept> {
+    let inactive = |kept: &Kept| Kept { active: false, ..kept.clone() };
+    let mut record: BTreeMap<Name, Kept> = facts
+        .state
+        .instances
+        .iter()
+        .filter(|(name, _)| Some(*name) != wanted.purge)
+        .map(|(name, kept)| (name.clone(), inactive(kept)))
+        .collect();
+    record.extend(wanted.instances.iter().map(|instance| (instance.name.clone(), one(facts, instance))));
+    record
+}
+
+/// One instance: what it leaves behind is kept in mind, for a purge is to take that, too.
+fn one(facts: &Facts, instance: &Instance) -> Kept {
+    let mut kept = instance.record();
+    let (all, dir) = (&facts.state.instances, &instance.dir);
+    let before = all.get(&instance.name);
+    kept.foreign = before.map(|before| before.foreign.clone()).unwrap_or_default();
+    let foreign = all.values().any(|other| other.foreign.contains(dir));
+    let known = all.values().any(|other| other.dir == *dir || other.former.contains(dir));
+    let found = !known && facts.occupied.contains(dir);
+    if (foreign || found) && !kept.foreign.contains(dir) {
+        kept.foreign.push(dir.clone());
+    }
+    let Some(before) = before else { return kept };
+    kept.former.clone_from(&before.former);
+    if !before.foreign.contains(&before.dir) {
+        kept.former.push(before.dir.clone());
+    }
+    kept.former.push(before.logfile.clone());
+    kept.former.retain(|path| *path != kept.dir && *path != kept.logfile);
+    kept.former.sort();
+    kept.former.dedup();
+    kept
+}
+
+/// A directory that an instance gives up stays where it is.
+pub fn moved(facts: &Facts, instance: &Instance) -> Option<Note> {
+    let before = facts.state.instances.get(&instance.name).filter(|before| before.dir != instance.dir)?;
+    Some(Note::DirectoryStays { instance: instance.name.clone(), dir: before.dir.clone() })
+}
