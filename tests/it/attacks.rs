@@ -103,26 +103,28 @@ fn a_unit_that_failed_too_often_is_started_and_the_cause_comes_first() {
 fn a_killed_proof_leaves_no_way_in_no_server_and_no_password() {
     let Some(machine) = bare(Release::Bookworm, Init::None) else { return };
     machine.run("redis-tp install").ok();
+    let at_work = "/run/redis-tp/*/server";
     let caught = (0..20).any(|_| {
         let mut running = machine.spawn("redis-tp install --set maxclients=500 --dry-run");
-        while running.is_running() && machine.run("test -e /run/redis-tp/*/candidate.conf").status != 0 {}
+        while running.is_running() && machine.run(&format!("test -e {at_work}")).status != 0 {}
         running.signal(Signal::SIGKILL);
         drop(running);
-        machine.run("test -e /run/redis-tp/*/candidate.conf").status == 0
+        machine.run(&format!("test -e {at_work}")).status == 0
     });
     assert!(caught, "no proof was caught at work");
-    let left =
-        machine.run("stat -c '%U:%G %a' /run/redis-tp /run/redis-tp/* /run/redis-tp/*/candidate.conf").ok();
-    assert_eq!(left.stdout, "root:root 711\nroot:root 711\nroot:redis 640\n");
+    let left = machine.run(&format!("stat -c '%U:%G %a' /run/redis-tp /run/redis-tp/* {at_work}")).ok();
+    assert_eq!(left.stdout, "root:root 711\nroot:root 711\nredis:redis 700\n");
+    let password = machine.read("/etc/redis-tp/password");
+    machine.run(&format!("grep -r {} /run/redis-tp", password.trim())).exits(1);
     machine.run("sleep 0.5; test $(pgrep -c redis-server) = 1").ok();
     machine.run("redis-tp install").ok();
-    assert!(!machine.exists("/run/redis-tp"), "a candidate with its password is left");
+    assert!(!machine.exists("/run/redis-tp"), "a scratch directory is left");
     // Ended by a signal, it leaves none in the first place.
     let mut running = machine.spawn("redis-tp install --set maxclients=500 --dry-run");
     while running.is_running() && !machine.exists("/run/redis-tp") {}
     running.signal(Signal::SIGTERM);
     running.wait();
-    assert!(!machine.exists("/run/redis-tp"), "SIGTERM left a candidate");
+    assert!(!machine.exists("/run/redis-tp"), "SIGTERM left a scratch directory");
 }
 
 #[test]
