@@ -222,8 +222,12 @@ impl Host {
         Self { root: root.into(), interrupted: Arc::default() }
     }
 
+    /// Where a path really is. A relative one is the caller's own word, and looked for where they are.
     fn path(&self, path: &Path) -> PathBuf {
-        self.root.join(path.strip_prefix("/").unwrap_or(path))
+        match path.strip_prefix("/") {
+            Ok(path) => self.root.join(path),
+            Err(_) => std::path::absolute(path).unwrap_or_else(|_| path.to_path_buf()),
+        }
     }
 
     // ---- files ------------------------------------------------------------------------------
