@@ -14,6 +14,7 @@ use crate::topology::Name;
 
 mod gather;
 pub mod parse;
+mod sockets;
 
 pub use gather::{Question, about, address_on_disk, gather, is_server, listening, listening_of, pid_of};
 

@@ -6,7 +6,7 @@
 use std::ffi::OsString;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read, Write};
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, AsRawFd};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
@@ -222,8 +222,12 @@ impl Host {
         Self { root: root.into(), interrupted: Arc::default() }
     }
 
+    /// Where a path really is. A relative one is the caller's own word, and looked for where they are.
     fn path(&self, path: &Path) -> PathBuf {
-        self.root.join(path.strip_prefix("/").unwrap_or(path))
+        match path.strip_prefix("/") {
+            Ok(path) => self.root.join(path),
+            Err(_) => std::path::absolute(path).unwrap_or_else(|_| path.to_path_buf()),
+        }
     }
 
     // ---- files ------------------------------------------------------------------------------
@@ -805,6 +809,35 @@ impl Host {
         connection.set_read_timeout(Some(timeout))?;
         connection.set_write_timeout(Some(timeout))?;
         Ok(connection)
+    }
+
+    /// Asks the kernel which sockets there are (sock_diag(7)), and hands over its answer, a packet at a
+    /// time, until `take` has enough.
+    ///
+    /// # Errors
+    /// This kernel, or what confines us, does not let us ask.
+    pub fn sock_diag(&self, request: &[u8], mut take: impl FnMut(&[u8]) -> Result<bool>) -> Result<()> {
+        use nix::sys::socket::{
+            AddressFamily, MsgFlags, SockFlag, SockProtocol, SockType, recv, send, socket,
+        };
+        if self.root != Path::new("/") {
+            bail!("the kernel knows nothing of {}", self.root.display());
+        }
+        let kernel = socket(
+            AddressFamily::Netlink,
+            SockType::Raw,
+            SockFlag::SOCK_CLOEXEC,
+            SockProtocol::NetlinkSockDiag,
+        )?;
+        send(kernel.as_raw_fd(), request, MsgFlags::empty())?;
+        let mut packet = vec![0; 1 << 15];
+        loop {
+            // The answer is there as soon as it was asked for: nothing to wait for.
+            let length = recv(kernel.as_raw_fd(), &mut packet, MsgFlags::MSG_DONTWAIT)?;
+            if !take(packet.get(..length).unwrap_or_default())? {
+                return Ok(());
+            }
+        }
     }
 
     /// Connects to the system bus; none where there is none.

@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::Result;
 
+use super::sockets::{self, Family, Socket};
 use super::{Auth, Facts, Listener, Process, Role, Running, Server, Upstream, parse};
 use crate::conf::Conf;
 use crate::directives;
@@ -274,7 +275,7 @@ pub fn listening(host: &Host, known: &[u32], wanted: impl Fn(u16) -> bool) -> Re
             }
         }
     }
-    let listener = |(address, port, inode): (IpAddr, u16, u64)| Listener {
+    let listener = |(address, port, inode): Socket| Listener {
         address,
         port,
         owner: owners.get(&inode).and_then(|pid| about(host, *pid)),
@@ -293,12 +294,18 @@ pub fn listening_of(host: &Host, pid: u32) -> Result<Vec<(IpAddr, u16)>> {
         .collect())
 }
 
-/// Every TCP socket in LISTEN: address, port, inode.
-fn listening_sockets(host: &Host) -> Result<Vec<(IpAddr, u16, u64)>> {
+/// Every TCP socket in LISTEN. The files in /proc tell the same, but the kernel walks its whole table of
+/// connections for each read of them: milliseconds, on a machine with much memory.
+fn listening_sockets(host: &Host) -> Result<Vec<Socket>> {
     let mut sockets = Vec::new();
-    for table in ["/proc/net/tcp", "/proc/net/tcp6"] {
-        let text = host.text(Path::new(table))?.unwrap_or_default();
-        sockets.extend(text.lines().filter_map(parse::listener));
+    for (family, table) in [(Family::V4, "/proc/net/tcp"), (Family::V6, "/proc/net/tcp6")] {
+        match sockets::listening(host, family) {
+            Ok(found) => sockets.extend(found),
+            Err(_) => {
+                let text = host.text(Path::new(table))?.unwrap_or_default();
+                sockets.extend(text.lines().filter_map(parse::listener));
+            }
+        }
     }
     Ok(sockets)
 }

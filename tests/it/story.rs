@@ -287,6 +287,16 @@ fn a_replica_of_another_machines_master_links_with_its_password() {
 }
 
 #[test]
+fn a_file_is_looked_for_where_the_caller_is() {
+    let Some(machine) = bare(Release::Bookworm, Init::None) else { return };
+    machine.write("/srv/lab.ini", "[redis-tp]\n[master]\nport = 7000\n");
+    machine.write("/srv/word", "motdepasse\n");
+    contains(&machine.run("cd /srv && redis-tp plan -f lab.ini").ok(), "install redis-server");
+    machine.run("cd /srv && redis-tp install --password-file word --dry-run").ok();
+    machine.run("cd /srv && redis-tp install --password-file absent --dry-run").exits(5);
+}
+
+#[test]
 fn a_server_on_path_without_a_package_serves_too() {
     for init in [Init::None, Init::Systemd] {
         let Some(machine) = bare(Release::Bookworm, init) else { return };
