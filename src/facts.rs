@@ -51,7 +51,7 @@ pub struct Facts {
     pub running: BTreeMap<Name, Running>,
     /// Masters elsewhere that replicas are to follow: what came of an attempt to talk to them.
     pub upstreams: BTreeMap<Name, Upstream>,
-    /// Processes that the instances' pid files name and that are servers.
+    /// Processes that the pid files of instances, wanted or to go, name and that are servers.
     pub pids: BTreeMap<Name, u32>,
     /// IPv6 is switched off.
     pub no_ipv6: bool,

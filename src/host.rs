@@ -459,8 +459,7 @@ impl Host {
 
     /// Finds a program on PATH, or at an absolute path.
     pub fn which(&self, program: &str) -> Option<PathBuf> {
-        let path = std::env::var_os("PATH").unwrap_or_default();
-        let mut all = OsString::from(path);
+        let mut all = std::env::var_os("PATH").unwrap_or_default();
         // A student's shell under `su` may lack the directories that hold redis-server and dpkg.
         all.push(":/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin");
         which::which_in(program, Some(all), "/").ok()
@@ -652,6 +651,13 @@ impl Host {
         connection.set_read_timeout(Some(timeout))?;
         connection.set_write_timeout(Some(timeout))?;
         Ok(connection)
+    }
+
+    /// Connects to the system bus; none where there is none.
+    pub fn system_bus(&self) -> Option<rustbus::RpcConn> {
+        let timeout = rustbus::connection::Timeout::Duration(Duration::from_secs(2));
+        let path = rustbus::connection::get_system_bus_path().ok()?;
+        rustbus::RpcConn::connect_to_path(path, timeout).ok()
     }
 
     /// Whether an address can be bound on this machine: an absent address, or IPv6 switched off,

@@ -218,14 +218,12 @@ impl Instance {
     /// The configuration file as wanted. `kept` are lines of another's hand that stay.
     pub fn configuration(&self, topology: &Path, version: Version, kept: &[Hand]) -> Result<String> {
         let hand = |name: &str| kept.iter().find(|hand| hand.directive == name);
-        let word = |name: &str, ours: String| match hand(name) {
-            Some(Hand { lines, .. }) => lines.first().cloned().unwrap_or(ours),
-            None => ours,
-        };
+        // A line that the hand took away stays away.
         let optional = |name: &str, ours: Option<String>| match hand(name) {
             Some(Hand { lines, .. }) => lines.first().cloned(),
             None => ours,
         };
+        let word = |name: &str, ours: String| optional(name, Some(ours));
         let secret = |secret: &Option<Secret>| secret.as_ref().map(|secret| conf::quote(secret.expose()));
         let ours = |name: &str| hand(name).is_none();
         let binds: Vec<String> = self.binds(version).iter().map(ToString::to_string).collect();
@@ -234,11 +232,8 @@ impl Instance {
             name: self.name.to_string(),
             topology: topology.display().to_string(),
             bind: word("bind", binds.join(" ")),
-            protected_mode: match word("protected-mode", yes_no(self.protected_mode).into()).as_str() {
-                "no" => "no",
-                _ => "yes",
-            },
-            port: word("port", self.port.to_string()).parse().unwrap_or(self.port),
+            protected_mode: word("protected-mode", yes_no(self.protected_mode).into()),
+            port: word("port", self.port.to_string()),
             requirepass: optional("requirepass", secret(&self.requirepass)),
             masterauth: optional("masterauth", secret(&self.masterauth)),
             replicaof: optional(

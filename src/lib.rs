@@ -22,6 +22,7 @@
 //! 8. What runs now is the truth about roles: a replica that was promoted is not demoted.
 
 pub mod apply;
+pub mod bus;
 pub mod check;
 pub mod cli;
 pub mod commands;

@@ -9,10 +9,10 @@ use serde::Serialize;
 
 use crate::conf::Difference;
 use crate::engine::{Engine, Version};
-use crate::facts::{Facts, Role};
+use crate::facts::{Facts, Role, Upstream};
 use crate::host::Kind;
 use crate::instance::{Instance, Target};
-use crate::runtime::{Runtime, process, systemd};
+use crate::runtime::{Runtime, process};
 use crate::secrets::Secrets;
 use crate::state::{Kept, UnitBefore};
 use crate::step::{Body, Candidate, Origin, Owner, Step};
@@ -155,6 +155,7 @@ pub fn plan(wanted: &Wanted<'_>, facts: &Facts) -> Result<Plan> {
     let mut plan = Plan::default();
     software(wanted, facts, &changes, &mut plan);
     retire_dropped(wanted, facts, &mut plan);
+    change_runtime(wanted, facts, &mut plan);
     places(wanted, facts, &order, &mut plan);
     files(wanted, facts, &changes, &mut plan);
     services(facts, &changes, &mut plan);
@@ -199,8 +200,8 @@ pub fn by_depth(instances: &[Instance]) -> Vec<&Instance> {
     order
 }
 
-/// Instances that we set up and that the topology no longer names go before others start, for they may
-/// hold a port; but not before the proof that the others will.
+/// Instances that we set up and that the topology no longer names go before others come: they may hold a
+/// port.
 fn retire_dropped(wanted: &Wanted<'_>, facts: &Facts, plan: &mut Plan) {
     let dropped = |name: &Name| !wanted.instances.iter().any(|instance| &instance.name == name);
     let mut gone: Vec<(&Name, &Kept)> = facts
@@ -210,17 +211,44 @@ fn retire_dropped(wanted: &Wanted<'_>, facts: &Facts, plan: &mut Plan) {
         .filter(|(name, kept)| dropped(name) && (kept.active || wanted.purge == Some(*name)))
         .collect();
     gone.sort_by_key(|(_, kept)| !kept.replica);
-    for (name, kept) in gone {
-        let purge = wanted.purge == Some(name);
-        leave::retire(name, kept, facts, wanted.secrets.password.clone(), purge, &mut plan.steps);
+    let purged = |name: &Name| wanted.purge == Some(name);
+    for (name, kept) in &gone {
+        let password = wanted.secrets.password.clone();
+        leave::retire(name, kept, facts, password, purged(name), &mut plan.steps);
     }
+    leave::one_reload(&mut plan.steps);
+    for (name, kept) in gone.into_iter().filter(|(name, _)| purged(name)) {
+        leave::purge_data(name, kept, &mut plan.steps);
+    }
+}
+
+/// An instance that another runtime keeps running is stopped there, to start anew in the wanted one.
+fn change_runtime(wanted: &Wanted<'_>, facts: &Facts, plan: &mut Plan) {
+    for instance in by_depth(wanted.instances).into_iter().rev() {
+        let Some(kept) = under_another_runtime(facts, instance) else { continue };
+        let target = Target::of_record(&instance.name, kept, wanted.secrets.password.clone());
+        plan.steps.push(Step::Stop { target, lose: kept.replica });
+        if kept.runtime == Runtime::Systemd {
+            plan.steps.push(Step::Disable { unit: instance.unit.clone() });
+        }
+    }
+}
+
+/// Our record of an instance that runs, but not as it is wanted to.
+fn under_another_runtime<'a>(facts: &'a Facts, instance: &Instance) -> Option<&'a Kept> {
+    let kept = facts.state.instances.get(&instance.name)?;
+    let runs = match kept.runtime {
+        Runtime::Process => facts.pids.contains_key(&instance.name),
+        Runtime::Systemd => facts.unit(&instance.unit).is_some_and(|unit| unit.active == "active"),
+    };
+    (kept.active && kept.runtime != instance.runtime && runs).then_some(kept)
 }
 
 /// Drop-ins, package, proof. The drop-ins come before the package: its postinst makes systemd read
 /// its files anyway, and that spares a reload of our own.
 fn software(wanted: &Wanted<'_>, facts: &Facts, changes: &[Change<'_>], plan: &mut Plan) {
     if !facts.installed() {
-        drop_ins(changes, plan);
+        unit_files(changes, plan);
         plan.steps.push(Step::Install {
             engine: wanted.topology.engine,
             repair: facts.package.as_ref().is_some_and(|package| package.status != "config-files"),
@@ -232,18 +260,10 @@ fn software(wanted: &Wanted<'_>, facts: &Facts, changes: &[Change<'_>], plan: &m
     }
 }
 
-fn drop_ins(changes: &[Change<'_>], plan: &mut Plan) {
-    for change in changes {
-        if let Some(text) = &change.drop_in {
-            let path = systemd::drop_in(&change.instance.unit);
-            plan.steps.push(Step::Write {
-                path,
-                body: Body::Plain(text.clone()),
-                ours: None,
-                owner: Owner::Root,
-                mode: 0o644,
-            });
-        }
+fn unit_files(changes: &[Change<'_>], plan: &mut Plan) {
+    for (path, text) in changes.iter().filter_map(|change| change.unit_file.clone()) {
+        let body = Body::Plain(text);
+        plan.steps.push(Step::Write { path, body, ours: None, owner: Owner::Root, mode: 0o644 });
     }
 }
 
@@ -263,8 +283,13 @@ fn candidate(wanted: &Wanted<'_>, change: &Change<'_>) -> Option<Candidate> {
 fn places(wanted: &Wanted<'_>, facts: &Facts, order: &[&Instance], plan: &mut Plan) {
     let engine = wanted.topology.engine;
     let mut planned: Vec<PathBuf> = Vec::new();
+    // systemd takes a run directory away together with the unit.
+    let leaves_unit = |instance: &&&Instance| under_another_runtime(facts, instance).is_some();
+    let go_with_units: Vec<PathBuf> =
+        order.iter().filter(leaves_unit).map(|instance| process::run_dir(&instance.pidfile)).collect();
     let mut step = |path: &Path, owner: Owner, mode: u32, copy: bool, correct: bool| {
         let right = match facts.path(path) {
+            _ if go_with_units.iter().any(|gone| gone == path) => false,
             Some(stat) if correct => stat.mode == mode && owns(facts, owner, stat.uid),
             Some(_) => true,
             None => false,
@@ -343,7 +368,7 @@ fn files(wanted: &Wanted<'_>, facts: &Facts, changes: &[Change<'_>], plan: &mut 
         }
     }
     if facts.installed() {
-        drop_ins(changes, plan);
+        unit_files(changes, plan);
     }
 }
 
@@ -358,7 +383,7 @@ fn services(facts: &Facts, changes: &[Change<'_>], plan: &mut Plan) {
     for change in changes.iter().filter(|change| change.enable) {
         plan.steps.push(Step::Enable { unit: change.instance.unit.clone() });
     }
-    let written = facts.installed() && changes.iter().any(|change| change.drop_in.is_some());
+    let written = facts.installed() && changes.iter().any(|change| change.unit_file.is_some());
     let enabled = changes.iter().any(|change| change.enable);
     let stale =
         changes.iter().any(|change| facts.unit(&change.instance.unit).is_some_and(|unit| unit.needs_reload));
@@ -379,7 +404,8 @@ fn services(facts: &Facts, changes: &[Change<'_>], plan: &mut Plan) {
     for change in changes {
         let Some(of) = &change.instance.upstream else { continue };
         let master_moved = of.instance.as_ref().is_some_and(moved);
-        if (change.moves() || master_moved) && !change.promoted {
+        let away = master_is_away(facts, change.instance);
+        if (change.moves() || master_moved) && !change.promoted && !away {
             plan.steps.push(Step::AwaitLink { target: change.instance.target(), master: of.address.clone() });
         }
     }
@@ -391,6 +417,11 @@ fn linked(facts: &Facts, instance: &Instance) -> bool {
         facts.running.get(&instance.name).map(|running| &running.role),
         Some(Role::Replica { up: true, .. })
     )
+}
+
+/// Whether its master is on another machine and does not answer.
+fn master_is_away(facts: &Facts, instance: &Instance) -> bool {
+    matches!(facts.upstreams.get(&instance.name), Some(Upstream::Trouble(_)))
 }
 
 /// Whether a path is a directory, or nothing yet.

@@ -9,9 +9,10 @@ use tera::{Context, Tera};
 const REDIS: &str = include_str!("../templates/redis.conf");
 const REDIS_SLAVE: &str = include_str!("../templates/redis-slave.conf");
 const DROP_IN: &str = include_str!("../systemd/drop-in.conf");
+const UNIT: &str = include_str!("../systemd/instance.service");
 
 /// What the two configuration templates may name. Every string stands as it will in the file:
-/// quoted, and without a newline.
+/// quoted, and without a newline. None is a line that is not wanted, or that somebody took away.
 #[derive(Debug, Serialize)]
 pub struct ConfContext {
     /// The instance.
@@ -19,11 +20,11 @@ pub struct ConfContext {
     /// The topology file.
     pub topology: String,
     /// `bind`
-    pub bind: String,
+    pub bind: Option<String>,
     /// `protected-mode`
-    pub protected_mode: &'static str,
+    pub protected_mode: Option<String>,
     /// `port`
-    pub port: u16,
+    pub port: Option<String>,
     /// `requirepass`
     pub requirepass: Option<String>,
     /// `masterauth`
@@ -31,11 +32,11 @@ pub struct ConfContext {
     /// `replicaof`; none in a replica that somebody promoted
     pub replicaof: Option<String>,
     /// `dir`
-    pub dir: String,
+    pub dir: Option<String>,
     /// `logfile`
-    pub logfile: String,
+    pub logfile: Option<String>,
     /// `pidfile`
-    pub pidfile: String,
+    pub pidfile: Option<String>,
     /// Whole lines that we set unless the topology says otherwise.
     pub defaults: Vec<String>,
     /// Whole lines of the topology.
@@ -58,6 +59,32 @@ pub fn drop_in(unit: &str, paths: &[String]) -> Result<String> {
     render(DROP_IN, &context)
 }
 
+/// What the unit of an instance may name, where the distribution has none.
+#[derive(Debug, Serialize)]
+pub struct UnitContext {
+    /// The unit.
+    pub unit: String,
+    /// Redis or Valkey.
+    pub engine: String,
+    /// The instance.
+    pub name: String,
+    /// The server's program.
+    pub server: String,
+    /// The configuration file.
+    pub conf: String,
+    /// The user and the group.
+    pub user: &'static str,
+    /// The directory below /run.
+    pub run: String,
+    /// The directories that it may write to.
+    pub paths: Vec<String>,
+}
+
+/// Renders a whole unit.
+pub fn unit(context: &UnitContext) -> Result<String> {
+    render(UNIT, &Context::from_serialize(context)?)
+}
+
 fn render(template: &str, context: &Context) -> Result<String> {
     let mut text = Tera::one_off(template, context, false).context("cannot render a template")?;
     if !text.ends_with('\n') {
@@ -75,15 +102,15 @@ mod tests {
         let context = ConfContext {
             name: String::new(),
             topology: String::new(),
-            bind: String::new(),
-            protected_mode: "yes",
-            port: 1,
+            bind: None,
+            protected_mode: None,
+            port: None,
             requirepass: None,
             masterauth: None,
             replicaof: None,
-            dir: String::new(),
-            logfile: String::new(),
-            pidfile: String::new(),
+            dir: None,
+            logfile: None,
+            pidfile: None,
             defaults: Vec::new(),
             directives: Vec::new(),
             kept: Vec::new(),

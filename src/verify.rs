@@ -187,7 +187,7 @@ fn chain<'a>(instances: &'a [Instance], instance: &'a Instance) -> impl Iterator
 
 /// A duration as findings show it.
 fn ms(time: Duration) -> String {
-    format!("{:.1} ms", time.as_secs_f64() * 1e3)
+    format!("{:.2} ms", time.as_secs_f64() * 1e3)
 }
 
 /// The command that asks an instance by hand.

@@ -49,13 +49,15 @@ pub fn lock_holder(host: &Host) -> Option<String> {
 /// Installs the engine's package; asks for a new index only if the one at hand does not serve.
 pub fn install(host: &Host, engine: Engine, repair: bool, mark: &str, tell: Listener<'_>) -> Result<()> {
     if repair {
-        let done = host.run(quiet(Child::new("dpkg").args(["--configure", "-a", "--force-confold"])))?;
-        if !done.ok() {
-            bail!("dpkg --configure -a: {}", last_lines(&done));
-        }
+        configure_rest(host)?;
     }
     let install = || apt(host, &["-o", mark, "--no-install-recommends", "install", engine.package()]);
-    let done = install()?;
+    let mut done = install()?;
+    if !done.ok() && done.stderr.contains("dpkg --configure -a") {
+        // An apt run was killed half-way, perhaps along with a run of ours.
+        configure_rest(host)?;
+        done = install()?;
+    }
     if done.ok() {
         return Ok(());
     }
@@ -77,6 +79,15 @@ pub fn install(host: &Host, engine: Engine, repair: bool, mark: &str, tell: List
     if !done.ok() {
         let why = if update.stderr.trim().is_empty() { last_lines(&done) } else { last_lines(&update) };
         bail!("apt-get install {} (after apt-get update): {why}", engine.package());
+    }
+    Ok(())
+}
+
+/// Lets dpkg finish what was interrupted.
+fn configure_rest(host: &Host) -> Result<()> {
+    let done = host.run(quiet(Child::new("dpkg").args(["--configure", "-a", "--force-confold"])))?;
+    if !done.ok() {
+        bail!("dpkg --configure -a: {}", last_lines(&done));
     }
     Ok(())
 }

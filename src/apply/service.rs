@@ -14,13 +14,13 @@ use crate::facts::{self, Role, parse};
 use crate::host::{Child, Host};
 use crate::instance::Target;
 use crate::log;
-use crate::runtime::Runtime;
+use crate::runtime::{Runtime, process, systemd};
 use crate::wire::{Address, Trouble, Wire};
 
 /// How long a server may take until it answers.
 const READY: Duration = Duration::from_secs(30);
-/// How long a daemon may take to leave a pid file.
-const BORN: Duration = Duration::from_secs(3);
+/// How long a daemon may take until its pid file is there.
+const PIDFILE: Duration = Duration::from_secs(1);
 /// How many lines of what a server said an error has.
 const SAID: usize = 4;
 /// How long it may take to read its data once it answers.
@@ -79,9 +79,21 @@ fn start_process(host: &Host, target: &Target) -> Result<()> {
     let user = host.user(engine.user())?.with_context(|| format!("there is no user '{}'", engine.user()))?;
     let server =
         host.which(engine.server()).with_context(|| format!("{} is not on PATH", engine.server()))?;
+    // systemd takes a unit's run directory away with it; without one the server would leave no pid file,
+    // and no run of ours would find it again.
+    let run = process::run_dir(&target.pidfile());
+    if host.stat(&run)?.is_none() {
+        host.directory(&run, user, 0o2755)?;
+    }
     let done = host.run(Child::new(server).args([target.conf()]).user(user).private_files())?;
     if !done.ok() {
         bail!("{} did not start: {}", target.name, conf::redact(&done.tail()));
+    }
+    // The daemon writes its pid file a moment after its parent has ended. Until then nobody could stop it,
+    // so this waits also when the run is interrupted.
+    let end = host.now() + PIDFILE;
+    while !runs(host, target)? && host.now() < end {
+        host.sleep(Duration::from_millis(1));
     }
     Ok(())
 }
@@ -97,7 +109,7 @@ fn await_ready(host: &Host, target: &Target) -> Result<()> {
     };
     let start = host.now();
     let answer = || match ping() {
-        None if target.runtime == Runtime::Process && start.elapsed() > BORN && !runs(host, target)? => {
+        None if target.runtime == Runtime::Process && start.elapsed() > PIDFILE && !runs(host, target)? => {
             bail!("{} ended at once{}", target.name, log_lines(host, target))
         }
         answer => Ok(answer),
@@ -125,9 +137,7 @@ pub fn runs(host: &Host, target: &Target) -> Result<bool> {
 }
 
 fn unit_state(host: &Host, unit: &str) -> Result<facts::Unit> {
-    let show = ["show", "--property=Id,LoadState,ActiveState,MainPID", unit];
-    let done = host.run(Child::new("systemctl").args(show))?;
-    Ok(parse::units(&done.stdout).remove(unit).unwrap_or_default())
+    Ok(systemd::show(host, &[unit.to_owned()])?.remove(unit).unwrap_or_default())
 }
 
 /// The process of an instance; none when it does not run.

@@ -4,7 +4,7 @@
 use anyhow::{Context, Result};
 
 use super::{Event, Listener, package, service, set_enabled, systemctl};
-use crate::conf::{self, Conf};
+use crate::conf::{self, By, Conf};
 use crate::exit::{Code, Fault};
 use crate::host::{Host, Ids, Kind, Stat};
 use crate::instance::Target;
@@ -87,17 +87,22 @@ pub fn roll_back(host: &Host, record: &Record, overwrite: bool) -> Result<()> {
     journal::close(host, record.run, End::Undone)
 }
 
-/// A file that somebody changed since the run is not overwritten in silence.
+/// A file that somebody changed since the run is not overwritten in silence. What is as we wrote it, or
+/// as it will be again, is no loss: a line of another's hand that the run kept comes back with the file.
 fn refuse_edited(host: &Host, undo: &Undo) -> Result<()> {
-    let Undo::File { path, .. } = undo else { return Ok(()) };
+    let Undo::File { path, before } = undo else { return Ok(()) };
     let (Some(written), Some(there)) = (host.text(&State::written(path))?, host.text(path)?) else {
         return Ok(());
     };
     if written == there {
         return Ok(());
     }
-    if let (Ok(written), Ok(there)) = (Conf::parse(&written), Conf::parse(&there))
-        && conf::compare(&written, &there, &written).is_empty()
+    let former = match before {
+        Some(saved) => host.text(&saved.copy)?.unwrap_or_default(),
+        None => String::new(),
+    };
+    if let [Ok(written), Ok(there), Ok(former)] = [&written, &there, &former].map(|text| Conf::parse(text))
+        && conf::compare(&written, &there, &former).iter().all(|difference| difference.by == By::Topology)
     {
         return Ok(());
     }
@@ -139,9 +144,10 @@ fn back(host: &Host, record: &Record, packages: Packages) -> Result<()> {
     let mut again: Vec<Target> = Vec::new();
     for undo in record.undo.iter().rev() {
         match undo {
-            // Each once, however often the run restarted it.
-            Undo::Start { target, pid } if !again.iter().any(|other| other.name == target.name) => {
-                if pid.is_none() || service::pid(host, target)? != *pid {
+            Undo::Start { target, pid } => {
+                // Each once, however often the run restarted it; and not the one that never stopped.
+                let listed = again.iter().any(|other| other.name == target.name);
+                if !listed && (pid.is_none() || service::pid(host, target)? != *pid) {
                     again.push(target.clone());
                 }
             }

@@ -175,7 +175,7 @@ pub(super) fn topology(host: &Host, subject: &Subject<'_>) -> Result<Finding> {
         if let Err(fault) = refuse::addresses(topology, facts, instance) {
             return Ok(refused(&fault, "the server would not start"));
         }
-        if let Err(fault) = refuse::master_elsewhere(facts, instance) {
+        if let Err(fault) = refuse::master_elsewhere(facts, instance, true) {
             return Ok(refused(&fault, "a replica without its master has no data"));
         }
     }

@@ -104,7 +104,7 @@ impl<'a> Session<'a> {
     /// Another run is at work (6); an open journal cannot be undone (9).
     pub fn open(host: &'a Host, dry_run: bool) -> Result<Self> {
         if dry_run {
-            if journal::open_run(host)?.is_some() {
+            if journal::unfinished(host)?.is_some() {
                 console::err(format_args!(
                     "{} an interrupted run is open; the next real run undoes it first",
                     styled(NOTE, "note:")

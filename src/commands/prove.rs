@@ -43,6 +43,7 @@ pub fn verify(host: &Host, args: &cli::Verify) -> Result<Code> {
     } else if args.tap {
         console::out(tap::tap(&findings).trim_end());
     } else {
+        console::out("");
         console::out(table::closing(&findings));
     }
     if let Some(file) = &args.junit {
@@ -104,6 +105,7 @@ pub fn check(host: &Host, args: &cli::Report) -> Result<Code> {
     if args.json {
         console::json(&findings)?;
     } else {
+        console::out("");
         console::out(table::closing(&findings));
     }
     Ok(findings.code())

@@ -28,7 +28,7 @@ struct Json<'a> {
 /// # Errors
 /// Something was changed by hand since (5); the way back failed (9).
 pub fn run(host: &Host, args: &cli::Rollback) -> Result<Code> {
-    let interrupted = journal::open_run(host)?;
+    let interrupted = journal::unfinished(host)?;
     let session = Session::open(host, args.dry_run)?;
     let record = match interrupted {
         // Opening the session has undone it.

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::Result;
 
-use super::{Auth, Facts, Listener, Process, Role, Running, Server, Unit, Upstream, parse};
+use super::{Auth, Facts, Listener, Process, Role, Running, Server, Upstream, parse};
 use crate::conf::Conf;
 use crate::directives;
 use crate::engine::{Engine, Version};
@@ -16,7 +16,7 @@ use crate::instance::Instance;
 use crate::runtime::{process, systemd};
 use crate::secret::Secret;
 use crate::state::State;
-use crate::topology::BindAddress;
+use crate::topology::{BindAddress, Name};
 use crate::wire::{Address, Trouble, Wire};
 
 /// What the facts are to be about.
@@ -44,9 +44,10 @@ pub fn gather(host: &Host, question: &Question<'_>) -> Result<Facts> {
     };
     software(host, question.engine, &mut facts)?;
     files(host, question, &mut facts)?;
+    facts.pids = processes(host, question, &facts)?;
     let units: Vec<String> = question.instances.iter().map(|instance| instance.unit.clone()).collect();
     let known = std::thread::scope(|scope| {
-        let shown = facts.systemd.then(|| scope.spawn(|| show_units(host, &units)));
+        let shown = facts.systemd.then(|| scope.spawn(|| systemd::show(host, &units)));
         for instance in question.instances {
             if let Some(running) = ask(host, instance, &facts) {
                 facts.running.insert(instance.name.clone(), running);
@@ -91,12 +92,14 @@ fn files(host: &Host, question: &Question<'_>, facts: &mut Facts) -> Result<()> 
     paths.extend([engine.etc(), engine.log(), PathBuf::from("/usr/sbin/policy-rc.d")]);
     let mut texts = paths.clone();
     for instance in question.instances {
-        let drop_in = systemd::drop_in(&instance.unit);
+        let unit_files = systemd::files(&instance.unit);
         paths.extend([instance.dir.clone(), instance.logfile.clone(), process::run_dir(&instance.pidfile)]);
-        paths.extend([instance.conf.clone(), drop_in.clone()]);
+        paths.extend(unit_files.clone());
+        paths.insert(instance.conf.clone());
         paths.extend(instance.logfile.ancestors().skip(1).map(Path::to_path_buf));
         paths.extend(instance.dir.ancestors().skip(1).map(Path::to_path_buf));
-        texts.extend([instance.conf.clone(), drop_in]);
+        texts.extend(unit_files);
+        texts.insert(instance.conf.clone());
     }
     paths.extend(facts.state.directories.iter().cloned());
     for path in paths {
@@ -125,9 +128,6 @@ fn files(host: &Host, question: &Question<'_>, facts: &mut Facts) -> Result<()> 
         if !host.list(&instance.dir).unwrap_or_default().is_empty() {
             facts.occupied.insert(instance.dir.clone());
         }
-        if let Some(pid) = pid_of(host, &instance.pidfile, engine)? {
-            facts.pids.insert(instance.name.clone(), pid);
-        }
     }
     let master = engine.conf(crate::engine::MASTER);
     let foreign = facts.texts.contains_key(&master) && !facts.written.contains_key(&master);
@@ -135,25 +135,26 @@ fn files(host: &Host, question: &Question<'_>, facts: &mut Facts) -> Result<()> 
     Ok(())
 }
 
+/// The processes of instances that are wanted, and of those that are to go: they may hold a port that
+/// another is to have.
+fn processes(host: &Host, question: &Question<'_>, facts: &Facts) -> Result<BTreeMap<Name, u32>> {
+    let kept = facts.state.instances.iter().map(|(name, kept)| (name, kept.engine));
+    let wanted = question.instances.iter().map(|instance| (&instance.name, instance.engine));
+    let all: BTreeMap<&Name, Engine> = kept.chain(wanted).collect();
+    let mut pids = BTreeMap::new();
+    for (name, engine) in all {
+        if let Some(pid) = pid_of(host, &engine.pidfile(name.as_str()), engine)? {
+            pids.insert(name.clone(), pid);
+        }
+    }
+    Ok(pids)
+}
+
 /// Whether a conffile is as the package brought it: dpkg compares the checksums.
 fn is_stock(host: &Host, engine: Engine, path: &Path) -> bool {
     let verify = Child::new("dpkg").args(["--verify", engine.package()]);
     let line = format!(" {}", path.display());
     matches!(host.run(verify), Ok(done) if done.ok() && !done.stdout.lines().any(|said| said.ends_with(&line)))
-}
-
-fn show_units(host: &Host, units: &[String]) -> Result<BTreeMap<String, Unit>> {
-    if units.is_empty() {
-        return Ok(BTreeMap::new());
-    }
-    let show = Child::new("systemctl")
-        .args(["show", "--property=Id,LoadState,ActiveState,MainPID,NeedDaemonReload,ProtectHome"])
-        .args(units);
-    let mut units = parse::units(&host.run(show)?.stdout);
-    for (name, unit) in &mut units {
-        unit.enabled = systemd::is_enabled(host, name)?;
-    }
-    Ok(units)
 }
 
 /// Talks to whatever answers on an instance's address, with the passwords that it may have.
@@ -212,6 +213,8 @@ fn authenticate(
                 Err(_) => {}
             },
             Err(Trouble::Refused) => return None,
+            // It hangs, or speaks another language: another password will not help.
+            Err(Trouble::Other(_)) => break,
             Err(_) => {}
         }
     }

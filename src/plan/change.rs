@@ -1,11 +1,11 @@
 //! What changes for one instance: its configuration in the light of three states, its drop-in, and
 //! whether it has to start or restart.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use anyhow::Result;
 
-use super::{Note, Wanted, linked};
+use super::{Note, Wanted, linked, master_is_away, under_another_runtime};
 use crate::conf::{self, By, Conf, Difference};
 use crate::engine::Version;
 use crate::exit::Fault;
@@ -14,7 +14,7 @@ use crate::instance::{Hand, Instance};
 use crate::runtime::{Runtime, systemd};
 use crate::secret::Secret;
 use crate::topology::SYSTEM_FILE;
-use crate::{templates, unit};
+use crate::unit;
 
 /// The change of one instance.
 #[derive(Debug)]
@@ -25,8 +25,8 @@ pub struct Change<'a> {
     pub text: Option<Secret>,
     /// The same without the lines that somebody else wrote into it.
     pub ours: Option<Secret>,
-    /// Its drop-in, if the file has to be written.
-    pub drop_in: Option<String>,
+    /// Its drop-in or unit, if the file has to be written.
+    pub unit_file: Option<(PathBuf, String)>,
     /// Why it has to restart.
     pub restart: Option<String>,
     /// It does not run and has to.
@@ -58,25 +58,26 @@ pub fn of<'a>(
 ) -> Result<Change<'a>> {
     let running = facts.running.get(&instance.name);
     let file = File::look(wanted, facts, instance, version)?;
-    let drop_in = drop_in(facts, instance)?;
     let mut notes = file.notes;
-    if let DropIn::Edited(path) = &drop_in {
-        notes.push(Note::FileEdited { file: path.clone() });
-    }
-    let drop_in = match drop_in {
-        DropIn::Write(text) => Some(text),
-        DropIn::Fine | DropIn::Edited(_) => None,
+    let unit_file = match unit_file(wanted, facts, instance)? {
+        UnitFile::Write(path, text) => Some((path, text)),
+        UnitFile::Edited(file) => {
+            notes.push(Note::FileEdited { file });
+            None
+        }
+        UnitFile::Fine => None,
     };
     let alive = is_alive(facts, instance, running);
     let restart = alive
-        .then(|| match (&file.directives[..], &drop_in) {
+        .then(|| match (&file.directives[..], &unit_file) {
             ([], None) => None,
             ([], Some(_)) => Some("its unit changes".to_owned()),
             (names, _) => Some(format!("{} changes", short_list(names))),
         })
         .flatten();
     let promoted = notes.iter().any(|note| matches!(note, Note::Promoted { .. } | Note::Follows { .. }));
-    if alive && restart.is_none() && instance.upstream.is_some() && !promoted && !linked(facts, instance) {
+    let stays_down = restart.is_none() || master_is_away(facts, instance);
+    if alive && stays_down && instance.upstream.is_some() && !promoted && !linked(facts, instance) {
         notes.push(Note::LinkDown { instance: instance.name.clone() });
     }
     let enabled = facts.unit(&instance.unit).is_some_and(|unit| unit.enabled);
@@ -84,7 +85,7 @@ pub fn of<'a>(
         instance,
         text: file.text,
         ours: file.ours,
-        drop_in,
+        unit_file,
         restart,
         start: !alive,
         enable: instance.runtime == Runtime::Systemd && !enabled && !enabled_by_package(facts, instance),
@@ -99,6 +100,9 @@ fn enabled_by_package(facts: &Facts, instance: &Instance) -> bool {
 }
 
 fn is_alive(facts: &Facts, instance: &Instance, running: Option<&Running>) -> bool {
+    if under_another_runtime(facts, instance).is_some() {
+        return false;
+    }
     match instance.runtime {
         Runtime::Process => running.is_some(),
         Runtime::Systemd => {
@@ -143,7 +147,8 @@ impl File {
         };
         let last_text = facts.written.get(&instance.conf).map(Secret::expose);
         let running = facts.running.get(&instance.name);
-        if last_text == Some(there_text) && ours == there_text && role_is_wanted(running, &want) {
+        let open = is_open(facts, instance);
+        if last_text == Some(there_text) && ours == there_text && role_is_wanted(running, &want) && !open {
             return Ok(Self { text: None, ours: None, directives: Vec::new(), notes: Vec::new() });
         }
         let mut there = match Conf::parse(there_text) {
@@ -163,7 +168,11 @@ impl File {
         if last_text.is_some() {
             overlay_role(&mut there, running);
         }
-        Self::judge(wanted, instance, &render, [&last, &there, &want], is_open(facts, instance))
+        let mut file = Self::judge(wanted, instance, &render, [&last, &there, &want], open)?;
+        if last_text.is_none() && !file.directives.is_empty() {
+            file.directives = vec!["its file".into()];
+        }
+        Ok(file)
     }
 
     fn judge(
@@ -250,38 +259,41 @@ fn foreign(instance: &Instance, why: &str) -> Fault {
 }
 
 fn conflict(instance: &Instance, both: &Difference) -> Fault {
-    Fault::refused(format!(
-        "{} in {} was changed by hand to {}, and the topology now wants {}",
-        both.directive,
-        instance.conf.display(),
-        both.there,
-        both.wanted
-    ))
-    .hint("put the value you want into the topology, or take the topology's:\nredis-tp apply --overwrite")
+    let Difference { directive, there, wanted, .. } = both;
+    let what = match (directive.as_str(), there.as_str()) {
+        ("replicaof", "-") => format!("{} was promoted and is a master now", instance.name),
+        ("replicaof", now) => format!("{} follows {now} now", instance.name),
+        (_, "-") => format!("{directive} was taken out of {} by hand", instance.conf.display()),
+        _ => format!("{directive} in {} was changed by hand to {there}", instance.conf.display()),
+    };
+    let wanted = match (directive.as_str(), wanted.as_str()) {
+        ("replicaof", "-") => "a master".to_owned(),
+        ("replicaof", master) => format!("a replica of {master}"),
+        (_, "-") => "none".to_owned(),
+        _ => wanted.clone(),
+    };
+    Fault::refused(format!("{what}, and the topology now wants {wanted}"))
+        .hint("put the value you want into the topology, or take the topology's:\nredis-tp apply --overwrite")
 }
 
-enum DropIn {
+/// What becomes of the file that a unit has from us.
+enum UnitFile {
     Fine,
-    Write(String),
-    Edited(std::path::PathBuf),
+    Write(PathBuf, String),
+    Edited(PathBuf),
 }
 
-fn drop_in(facts: &Facts, instance: &Instance) -> Result<DropIn> {
+fn unit_file(wanted: &Wanted<'_>, facts: &Facts, instance: &Instance) -> Result<UnitFile> {
     if instance.runtime != Runtime::Systemd {
-        return Ok(DropIn::Fine);
+        return Ok(UnitFile::Fine);
     }
-    let path = systemd::drop_in(&instance.unit);
-    let closed = systemd::closed_to(instance);
+    let Some((path, want)) = systemd::needed(instance, facts)? else { return Ok(UnitFile::Fine) };
     let last = facts.written.get(&path).map(Secret::expose);
-    let there = facts.text(&path);
-    if closed.is_empty() && there.is_none() {
-        return Ok(DropIn::Fine);
-    }
-    let want = templates::drop_in(&instance.unit, &closed)?;
-    Ok(match (there, last) {
-        (None, _) => DropIn::Write(want),
-        (Some(there), _) if unit::same(there, &want) => DropIn::Fine,
-        (Some(there), Some(last)) if unit::same(there, last) => DropIn::Write(want),
-        (Some(_), _) => DropIn::Edited(path),
+    Ok(match (facts.text(&path), last) {
+        (None, _) => UnitFile::Write(path, want),
+        (Some(there), _) if unit::same(there, &want) => UnitFile::Fine,
+        (Some(_), _) if wanted.overwrite => UnitFile::Write(path, want),
+        (Some(there), Some(last)) if unit::same(there, last) => UnitFile::Write(path, want),
+        (Some(_), _) => UnitFile::Edited(path),
     })
 }

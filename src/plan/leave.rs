@@ -1,6 +1,8 @@
 //! The way out: stop instances, take our files away, put back what was there before; data and
 //! packages go only when a purge is asked for.
 
+use std::path::{Path, PathBuf};
+
 use anyhow::Result;
 
 use super::{Plan, stock_unit};
@@ -28,10 +30,9 @@ pub fn leave(
     let mut instances: Vec<(&Name, &Kept)> = state.instances.iter().collect();
     instances.sort_by_key(|(_, kept)| !kept.replica);
     for (name, kept) in &instances {
-        retire(name, kept, facts, password.clone(), false, &mut plan.steps);
+        retire(name, kept, facts, password.clone(), purge, &mut plan.steps);
     }
     one_reload(&mut plan.steps);
-    units_as_before(facts, purge, &instances, &mut plan.steps);
     if purge {
         purge_all(topology, facts, &instances, &mut plan.steps);
         plan.forget = true;
@@ -39,44 +40,41 @@ pub fn leave(
         plan.record = state.instances.clone();
         plan.record.values_mut().for_each(|kept| kept.active = false);
     }
+    // Last: started before a purge, it would read our data and write it out again.
+    units_as_before(facts, purge, &instances, &mut plan.steps);
     Ok(plan)
 }
 
-/// The steps that stop an instance and take its files away.
+/// The steps that stop an instance and take its files away; with `lose`, data that it cannot save goes.
 pub fn retire(
     name: &Name,
     kept: &Kept,
     facts: &Facts,
     password: Option<Secret>,
-    purge: bool,
+    lose: bool,
     steps: &mut Vec<Step>,
 ) {
     let target = Target::of_record(name, kept, password);
     if kept.active {
-        steps.push(Step::Stop { target: target.clone(), lose: kept.replica || purge });
+        steps.push(Step::Stop { target: target.clone(), lose: kept.replica || lose });
         if kept.runtime == Runtime::Systemd {
             steps.push(Step::Disable { unit: target.unit() });
         }
     }
+    let ours = |path: &PathBuf| facts.state.files.contains_key(path);
+    let files: Vec<PathBuf> =
+        [target.conf()].into_iter().chain(systemd::files(&target.unit())).filter(ours).collect();
     let drop_in = systemd::drop_in(&target.unit());
-    for path in [&target.conf(), &drop_in] {
-        if facts.state.files.contains_key(path) {
-            steps.push(Step::Remove { path: path.clone() });
-        }
-    }
-    if facts.state.files.contains_key(&drop_in) {
-        steps.extend(drop_in.parent().map(|dir| Step::RemoveEmpty { path: dir.to_path_buf() }));
-    }
+    let emptied = drop_in.parent().filter(|_| files.contains(&drop_in)).map(Path::to_path_buf);
+    steps.extend(files.into_iter().map(|path| Step::Remove { path }));
+    steps.extend(emptied.map(|path| Step::RemoveEmpty { path }));
     if kept.active && kept.runtime == Runtime::Systemd {
         steps.push(Step::Reload);
-    }
-    if purge {
-        purge_data(name, kept, steps);
     }
 }
 
 /// One reload behind the last instance does for all.
-fn one_reload(steps: &mut Vec<Step>) {
+pub fn one_reload(steps: &mut Vec<Step>) {
     let before = steps.len();
     steps.retain(|step| *step != Step::Reload);
     if steps.len() != before {
@@ -84,7 +82,8 @@ fn one_reload(steps: &mut Vec<Step>) {
     }
 }
 
-fn purge_data(name: &Name, kept: &Kept, steps: &mut Vec<Step>) {
+/// The steps that take an instance's data away.
+pub fn purge_data(name: &Name, kept: &Kept, steps: &mut Vec<Step>) {
     // The distribution's own directory stays for its package.
     let keep = name.as_str() == MASTER && kept.dir == kept.engine.data(MASTER);
     steps.push(Step::Purge { path: kept.dir.clone(), keep });

@@ -3,11 +3,11 @@
 use std::net::IpAddr;
 use std::path::Path;
 
-use super::{Wanted, may_be_directory};
+use super::{Wanted, may_be_directory, under_another_runtime};
 use crate::directives::{self, Knowledge};
 use crate::engine::{Engine, Version};
 use crate::exit::Fault;
-use crate::facts::{Facts, Listener, Upstream};
+use crate::facts::{Facts, Listener, Role, Upstream};
 use crate::host::{Kind, Stat};
 use crate::instance::{Instance, refuse_open_doors};
 use crate::runtime::Runtime;
@@ -25,10 +25,12 @@ pub fn impossible(wanted: &Wanted<'_>, facts: &Facts) -> Result<(), Fault> {
         known_directives(wanted, facts, instance)?;
         safe_password(facts, instance)?;
         places(facts, instance)?;
+        data_left_behind(facts, instance)?;
         addresses(wanted.topology, facts, instance)?;
-        port(facts, instance)?;
         unit(facts, instance)?;
-        master_elsewhere(facts, instance)?;
+        port(facts, instance)?;
+        let fresh = wanted.secrets.fresh.contains_key(&crate::secrets::upstream_file(&instance.name));
+        master_elsewhere(facts, instance, fresh)?;
     }
     Ok(())
 }
@@ -104,10 +106,7 @@ fn known_directives(wanted: &Wanted<'_>, facts: &Facts, instance: &Instance) -> 
         ) {
             (Knowledge::Unknown(near), _) => {
                 return Err(Fault::refused(format!("{at}: no {} knows this directive", instance.engine))
-                    .hint(did_you_mean(
-                        near,
-                        "keys are Redis's own directives; see redis.conf's documentation",
-                    )));
+                    .hint(cure_of_unknown(name, near)));
             }
             (Knowledge::OtherVersion(why), Some(server)) => {
                 return Err(Fault::refused(format!(
@@ -118,17 +117,31 @@ fn known_directives(wanted: &Wanted<'_>, facts: &Facts, instance: &Instance) -> 
             }
             _ => {}
         }
-        if seen.contains(&name) && !directives::repeats(name) {
-            return Err(Fault::refused(format!("{at}: stands twice, and the last would win in silence"))
-                .hint("keep one of them"));
+        let setting = directives::canonical(name);
+        if seen.contains(&setting) && !directives::repeats(name) {
+            let alias = if setting == name { String::new() } else { format!(" (it is {setting})") };
+            return Err(Fault::refused(format!(
+                "{at}: stands twice{alias}, and the last would win in silence"
+            ))
+            .hint("keep one of them"));
         }
-        seen.push(name);
+        seen.push(setting);
         if named.args.iter().skip(1).any(|word| word.starts_with('#')) {
             return Err(Fault::refused(format!("{at}: a '#' behind a value is no comment in redis.conf"))
                 .hint("write the comment on a line of its own, or behind a ';'"));
         }
     }
     Ok(())
+}
+
+/// A lesson that goes round has a directive in it that no Redis ever had.
+fn cure_of_unknown(name: &str, near: Option<&str>) -> String {
+    match name {
+        "replica-announce-pass" => {
+            "remove the line: a replica says its master's password by masterauth, which redis-tp sets".into()
+        }
+        _ => did_you_mean(near, "keys are Redis's own directives; see redis.conf's documentation"),
+    }
 }
 
 /// What must be left on a disk before anything is begun: our files take a few KiB, and there must be
@@ -176,18 +189,18 @@ fn way_to(facts: &Facts, instance: &Instance, dir: &Path) -> Result<(), Fault> {
 
 /// What is no directory where one has to be, or no file, or another's.
 pub fn places(facts: &Facts, instance: &Instance) -> Result<(), Fault> {
-    for path in [Some(instance.dir.as_path()), instance.logfile.parent()].into_iter().flatten() {
+    let log = instance.logfile.parent().map(|path| (path, "logfile"));
+    for (path, key) in [(instance.dir.as_path(), "dir")].into_iter().chain(log) {
         way_to(facts, instance, path)?;
-    }
-    for path in [Some(instance.dir.as_path()), instance.logfile.parent()].into_iter().flatten() {
         if let Some(stat) = facts.path(path).filter(|_| !may_be_directory(facts, path)) {
             return Err(Fault::refused(format!("{} is {}, not a directory", path.display(), kind(stat)))
-                .hint(format!("move it away, or give {} another dir in the topology", instance.name)));
+                .hint(format!("move it away, or give [{}] another {key} in the topology", instance.name)));
         }
     }
     let dir = instance.dir.as_path();
     if let (Some(stat), Some(user)) = (facts.path(dir), facts.user) {
-        let strange = stat.uid != user.uid && !(stat.uid == 0 && !facts.occupied.contains(dir));
+        let roots = stat.uid == 0 && !facts.occupied.contains(dir);
+        let strange = stat.uid != user.uid && !roots;
         if strange {
             return Err(Fault::refused(format!(
                 "{} is not the server's: it belongs to uid {}",
@@ -209,6 +222,25 @@ pub fn places(facts: &Facts, instance: &Instance) -> Result<(), Fault> {
         }
     }
     Ok(())
+}
+
+/// A master that moves to a directory where its data is not would start empty, and its replicas would
+/// copy that.
+fn data_left_behind(facts: &Facts, instance: &Instance) -> Result<(), Fault> {
+    let role = facts.running.get(&instance.name).map(|running| &running.role);
+    let copy = instance.upstream.is_some() && role != Some(&Role::Master);
+    let before = facts.state.instances.get(&instance.name).filter(|kept| kept.active).map(|kept| &kept.dir);
+    let (Some(before), false) = (before.filter(|before| **before != instance.dir), copy) else {
+        return Ok(());
+    };
+    if facts.occupied.contains(&instance.dir) {
+        return Ok(());
+    }
+    let (name, old, new) = (&instance.name, before.display(), instance.dir.display());
+    let user = instance.engine.user();
+    Err(Fault::refused(format!("{name} would start empty: its data is in {old}, not in {new}")).hint(format!(
+        "take it along, and run this again:\nredis-tp service stop {name}\ninstall -d -o {user} -g {user} -m 0750 {new}\ncp -a {old}/. {new}/"
+    )))
 }
 
 fn kind(stat: &Stat) -> &'static str {
@@ -313,33 +345,58 @@ fn is_ours(facts: &Facts, instance: &Instance, listener: &Listener) -> bool {
     if facts.pids.values().any(|pid| *pid == owner.pid) {
         return true;
     }
-    let units = facts.state.instances.iter().map(|(name, kept)| kept.engine.unit(name.as_str()));
-    instance.runtime == Runtime::Systemd
-        && owner
-            .unit
-            .as_ref()
-            .is_some_and(|unit| *unit == instance.unit || units.into_iter().any(|ours| ours == *unit))
+    let Some(unit) = &owner.unit else { return false };
+    let takes_over = instance.runtime == Runtime::Systemd && *unit == instance.unit;
+    takes_over || facts.state.instances.iter().any(|(name, kept)| kept.engine.unit(name.as_str()) == *unit)
 }
 
-/// A unit that cannot be started.
+/// A unit that cannot be started, or that would start again what is to be no unit.
 pub fn unit(facts: &Facts, instance: &Instance) -> Result<(), Fault> {
-    let Some(unit) =
-        facts.unit(&instance.unit).filter(|_| instance.runtime == Runtime::Systemd && facts.installed())
-    else {
-        return Ok(());
-    };
+    let Some(unit) = facts.unit(&instance.unit).filter(|_| facts.installed()) else { return Ok(()) };
+    if instance.runtime == Runtime::Process {
+        if under_another_runtime(facts, instance).is_some() {
+            return Ok(());
+        }
+        return match unit.active.as_str() {
+            "active" | "activating" => Err(Fault::refused(format!(
+                "{} runs, and would start again what runtime = process is to keep running",
+                instance.unit
+            ))
+            .hint(format!(
+                "leave `runtime` to redis-tp, or give the unit up first:\nsystemctl disable --now {}",
+                instance.unit
+            ))),
+            _ => Ok(()),
+        };
+    }
     match unit.load.as_str() {
-        "masked" => Err(Fault::refused(format!("{} is masked", instance.unit)).hint(format!("somebody forbade it to start; to allow it:\nsystemctl unmask {}", instance.unit))),
-        "not-found" => Err(Fault::refused(format!("there is no unit {}: {} did not come from a Debian package", instance.unit, instance.engine.server()))
-            .hint("let redis-tp run it without a unit: set `runtime = process` in the topology, or:\nredis-tp up --runtime process")),
+        "masked" => Err(Fault::refused(format!("{} is masked", instance.unit))
+            .hint(format!("somebody forbade it to start; to allow it:\nsystemctl unmask {}", instance.unit))),
+        // Where the server came without a package, the unit is ours to write.
+        "not-found" if facts.package.is_some() => Err(Fault::refused(format!(
+            "there is no unit {}, though {} is installed",
+            instance.unit,
+            instance.engine.package()
+        ))
+        .hint(format!(
+            "put the package's files back:\napt-get install --reinstall {}",
+            instance.engine.package()
+        ))),
         _ => Ok(()),
     }
 }
 
-/// A master on another machine that cannot be followed.
-pub fn master_elsewhere(facts: &Facts, instance: &Instance) -> Result<(), Fault> {
+/// A master elsewhere that a replica is to follow from now on. For one that it follows already, a link
+/// that is down is something to note: the other machine may be away for a while. `fresh` is a password
+/// that was only now given.
+pub fn master_elsewhere(facts: &Facts, instance: &Instance, fresh: bool) -> Result<(), Fault> {
     let Some(Upstream::Trouble(why)) = facts.upstreams.get(&instance.name) else { return Ok(()) };
     let Some(of) = &instance.upstream else { return Ok(()) };
+    let role = facts.running.get(&instance.name).map(|running| &running.role);
+    let follows = matches!(role, Some(Role::Replica { host, port, .. }) if *host == of.address.host && *port == of.address.port);
+    if follows && !fresh {
+        return Ok(());
+    }
     Err(Fault::refused(format!("{} cannot follow {}: {why}", instance.name, of.address)).hint(format!(
         "see that the master runs, listens on that address, and takes the password:\nredis-tp replica add --name {} --port {} --of {} --password-file FILE",
         instance.name, instance.port, of.address

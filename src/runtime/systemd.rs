@@ -1,12 +1,16 @@
 //! The distribution's units, with drop-ins.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use anyhow::Result;
 
+use crate::bus;
 use crate::engine::Engine;
-use crate::host::Host;
+use crate::facts::{Facts, Unit, parse};
+use crate::host::{Child, Host};
 use crate::instance::{Instance, Target};
+use crate::templates::{self, UnitContext};
 
 /// Where administrators' units and drop-ins are.
 const ETC: &str = "/etc/systemd/system";
@@ -21,9 +25,71 @@ pub fn drop_in(unit: &str) -> PathBuf {
     Path::new(ETC).join(format!("{unit}.d")).join("redis-tp.conf")
 }
 
+/// A whole unit of ours, for a server that came without one.
+pub fn own_unit(unit: &str) -> PathBuf {
+    Path::new(ETC).join(unit)
+}
+
+/// Every file of ours that a unit may have.
+pub fn files(unit: &str) -> [PathBuf; 2] {
+    [drop_in(unit), own_unit(unit)]
+}
+
+/// The file that a unit needs from us, and its text: a drop-in where the distribution's unit closes a
+/// directory to the instance, a whole unit where the server came without one; none where it fits.
+pub fn needed(instance: &Instance, facts: &Facts) -> Result<Option<(PathBuf, String)>> {
+    if let Some(server) = facts.server.as_ref().filter(|_| facts.package.is_none()) {
+        let text = templates::unit(&unit_context(instance, &server.path))?;
+        return Ok(Some((own_unit(&instance.unit), text)));
+    }
+    let closed = closed_to(instance);
+    if closed.is_empty() {
+        return Ok(None);
+    }
+    Ok(Some((drop_in(&instance.unit), templates::drop_in(&instance.unit, &closed)?)))
+}
+
+fn unit_context(instance: &Instance, server: &Path) -> UnitContext {
+    let run = instance.pidfile.parent().and_then(Path::file_name).unwrap_or_default();
+    let log = instance.logfile.parent().unwrap_or(Path::new("/var/log"));
+    let paths = [instance.dir.as_path(), log, &instance.engine.etc()].map(|path| path.display().to_string());
+    UnitContext {
+        unit: instance.unit.clone(),
+        engine: instance.engine.to_string(),
+        name: instance.name.to_string(),
+        server: server.display().to_string(),
+        conf: instance.conf.display().to_string(),
+        user: instance.engine.user(),
+        run: run.to_string_lossy().into_owned(),
+        paths: paths.into(),
+    }
+}
+
 /// Whether a unit starts at boot: the link that `systemctl enable` makes, without asking systemctl.
 pub fn is_enabled(host: &Host, unit: &str) -> Result<bool> {
     Ok(host.stat(&Path::new(ETC).join("multi-user.target.wants").join(unit))?.is_some())
+}
+
+/// The state of units, as systemd has it.
+///
+/// # Errors
+/// systemd does not answer, neither on the bus nor through systemctl.
+pub fn show(host: &Host, names: &[String]) -> Result<BTreeMap<String, Unit>> {
+    if names.is_empty() {
+        return Ok(BTreeMap::new());
+    }
+    let by_bus = host.system_bus().and_then(|mut bus| bus::units(&mut bus, names).ok());
+    let mut units = match by_bus {
+        Some(units) => units,
+        None => {
+            let show = ["show", "--property=Id,LoadState,ActiveState,MainPID,NeedDaemonReload,ProtectHome"];
+            parse::units(&host.run(Child::new("systemctl").args(show).args(names))?.stdout)
+        }
+    };
+    for (name, unit) in &mut units {
+        unit.enabled = is_enabled(host, name)?;
+    }
+    Ok(units)
 }
 
 /// The directories that the distribution's unit does not let an instance write to. Debian's units

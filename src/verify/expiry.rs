@@ -64,14 +64,14 @@ fn judge(first: i64, second: i64, set: Duration, instance: &Instance) -> Finding
             &format!("{} INFO server", super::cli(instance)),
         ),
         (first, _) if first > longest => bad(
-            format!("TTL {} s, longer than it was set", seconds(first)),
+            format!("TTL {:.3} s, longer than it was set", seconds(first)),
             "the clocks of the two machines differ",
             "timedatectl",
         ),
         (first, second) if second >= first => {
-            bad(format!("TTL stays at {} s", seconds(first)), "its clock stands still", "timedatectl")
+            bad(format!("TTL stays at {:.3} s", seconds(first)), "its clock stands still", "timedatectl")
         }
-        _ => Finding::pass(format!("TTL {} s and falling", seconds(first))),
+        _ => Finding::pass(format!("TTL {:.3} s and falling", seconds(first))),
     }
 }
 

@@ -64,28 +64,23 @@ impl Proof<'_> {
         })
     }
 
-    /// How long a key that was just written takes to an instance; none when it does not come in time.
-    pub fn arrival(
-        &mut self,
-        instance: &Instance,
-        key: &str,
-        patience: Duration,
-    ) -> Result<Option<Duration>, Finding> {
+    /// Waits until a key that was just written is read on an instance; false when it does not come
+    /// in time.
+    pub fn arrives(&mut self, instance: &Instance, key: &str, patience: Duration) -> Result<bool, Finding> {
         let (host, place) = (self.host, Place::of(instance));
-        let began = host.now();
         let read = host.poll(patience, || {
             // Several in a row: the pause between two looks is longer than the way of a key.
             for _ in 0..20 {
                 match self.servers.ask::<Option<String>>(&place, &["GET", key]) {
                     Ok(None) => {}
-                    Ok(Some(_)) => return Ok(Some(Ok(host.now() - began))),
+                    Ok(Some(_)) => return Ok(Some(Ok(true))),
                     Err(finding) => return Ok(Some(Err(finding))),
                 }
             }
             Ok(None)
         });
         // An interruption, the only error, ends the whole proof after this check.
-        read.ok().flatten().transpose()
+        read.ok().flatten().unwrap_or(Ok(false))
     }
 
     /// The master at the top of an instance's chain, to which a check of it writes.

@@ -9,6 +9,7 @@ use super::{Look, Place, Proof, cli};
 use crate::apply::service::log_lines;
 use crate::finding::Finding;
 use crate::instance::Instance;
+use crate::wire::Trouble;
 
 /// How long a link may take that is just being made.
 const MAKING: Duration = Duration::from_secs(1);
@@ -79,7 +80,7 @@ pub fn link(proof: &mut Proof<'_>, instance: &Instance) -> Look {
     }
     Ok(match field(&info, "master_sync_in_progress") == "1" {
         true => Finding::unknown(format!("it is still copying the data of {master}"), "redis-tp verify"),
-        false => down(proof, instance, &master, field(&info, "master_link_down_since_seconds")),
+        false => down(proof, instance, &master, down_since(&info)),
     })
 }
 
@@ -93,9 +94,9 @@ fn flows(proof: &mut Proof<'_>, instance: &Instance, ago: &str) -> Look {
         // What a master takes no write for is told by `ttl`.
         return Ok(Finding::pass(up));
     }
-    match proof.arrival(instance, &key, FLOWING)? {
-        Some(_) => Ok(Finding::pass(up)),
-        None => Ok(Finding::fail(
+    match proof.arrives(instance, &key, FLOWING)? {
+        true => Ok(Finding::pass(up)),
+        false => Ok(Finding::fail(
             format!("{up}, but what is written on {root} does not arrive within {} s", FLOWING.as_secs()),
             "the master holds it back, or the way is too slow",
             format!("{} INFO replication", cli(instance)),
@@ -103,24 +104,34 @@ fn flows(proof: &mut Proof<'_>, instance: &Instance, ago: &str) -> Look {
     }
 }
 
-/// A link that is being made deserves a moment; one that was lost long ago does not.
+/// A link that is being made deserves a moment, also for the log to tell what is in its way; one that
+/// was lost long ago does not.
 fn is_new(info: &Info) -> bool {
-    let since = field(info, "master_link_down_since_seconds").parse::<i64>();
-    field(info, "master_sync_in_progress") == "1" || since.is_ok_and(|since| (0..2).contains(&since))
+    field(info, "master_sync_in_progress") == "1" || down_since(info).is_none_or(|since| since < 2)
 }
 
-fn down(proof: &mut Proof<'_>, instance: &Instance, master: &Place, since: &str) -> Finding {
-    let found = match since.parse::<i64>() {
-        // Versions before 7.0 count from 1970 when there never was a link.
-        Ok(seconds) if (0..1_000_000_000).contains(&seconds) => format!("down for {seconds} s"),
-        _ => "down, and was never up".into(),
+/// For how many seconds the link has been down; none if there never was one. Versions before 7.0 count
+/// from 1970 then.
+fn down_since(info: &Info) -> Option<u64> {
+    let since = field(info, "master_link_down_since_seconds").parse().ok();
+    since.filter(|since| *since < 1_000_000_000)
+}
+
+fn down(proof: &mut Proof<'_>, instance: &Instance, master: &Place, since: Option<u64>) -> Finding {
+    let found = match since {
+        Some(seconds) => format!("down for {seconds} s"),
+        None => "down, and was never up".into(),
     };
     let log = log_lines(proof.host, &instance.target());
     // The last line that says something counts: what was wrong before may be cured.
     let known = log.lines().rev().find_map(|line| CAUSES.iter().find(|(said, ..)| line.contains(said)));
     match known {
         Some((_, cause, cure)) => {
-            Finding::fail(found, format!("{cause}{log}"), command(*cure, instance, master))
+            let locked =
+                matches!(proof.servers.wire(master).map(drop), Err(Trouble::NoAuth | Trouble::WrongPassword));
+            // The side whose password is not that of its file is the one to restart.
+            let strange = if locked { master.to_string() } else { instance.name.to_string() };
+            Finding::fail(found, format!("{cause}{log}"), command(*cure, instance, master, &strange))
         }
         None => Finding::fail(
             found,
@@ -130,7 +141,7 @@ fn down(proof: &mut Proof<'_>, instance: &Instance, master: &Place, since: &str)
     }
 }
 
-fn command(cure: Cure, instance: &Instance, master: &Place) -> String {
+fn command(cure: Cure, instance: &Instance, master: &Place, strange: &str) -> String {
     let name = &instance.name;
     match (cure, master) {
         (Cure::Password, Place::Elsewhere { .. }) => {
@@ -143,7 +154,8 @@ fn command(cure: Cure, instance: &Instance, master: &Place) -> String {
         (Cure::Master, Place::Elsewhere { address, .. }) => {
             format!("redis-cli -h {} -p {} PING", address.host, address.port)
         }
-        (Cure::Password | Cure::Directory, _) => format!("redis-tp apply && redis-tp service restart {name}"),
+        (Cure::Password, _) => format!("redis-tp apply && redis-tp service restart {strange}"),
+        (Cure::Directory, _) => format!("redis-tp apply && redis-tp service restart {name}"),
         (Cure::Room, _) => format!("df -h {}", instance.dir.display()),
         (Cure::Version, _) => format!("{} INFO server", cli(instance)),
     }

@@ -123,10 +123,11 @@ pub fn propagation(proof: &mut Proof<'_>, instance: &Instance) -> Look {
     master(proof, instance)?;
     let root = proof.root(instance)?;
     let key = keys::propagation(proof, instance);
+    let began = proof.host.now();
     proof.write_above(&root, &key, EXPIRY)?;
-    match proof.arrival(instance, &key, ARRIVAL)? {
-        Some(after) => Ok(Finding::pass(format!("read after {}", ms(after)))),
-        None => Ok(Finding::fail(
+    match proof.arrives(instance, &key, ARRIVAL)? {
+        true => Ok(Finding::pass(format!("read {} after the SET was sent", ms(proof.host.now() - began)))),
+        false => Ok(Finding::fail(
             format!("not there after {} s", ARRIVAL.as_secs()),
             format!("{} does not keep up with {root}", instance.name),
             format!("{} INFO replication", cli(instance)),

@@ -129,7 +129,7 @@ impl<'a> Servers<'a> {
                 format!("redis-cli -h {} -p {} PING", address.host, address.port)
             }
         };
-        Finding::unknown(format!("{place} did not answer: {trouble}"), cure)
+        Finding::unknown(format!("no answer from {place}: {trouble}"), cure)
     }
 
     /// The server that a server follows now, and whether the link is up; none for a master.

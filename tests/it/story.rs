@@ -288,22 +288,27 @@ fn a_replica_of_another_machines_master_links_with_its_password() {
 
 #[test]
 fn a_server_on_path_without_a_package_serves_too() {
-    let Some(machine) = bare(Release::Bookworm, Init::None) else { return };
-    machine.run("apt-get install -y redis-server").ok();
-    let move_away = "mkdir -p /opt && cp -L /usr/bin/redis-server /usr/bin/redis-cli /usr/local/bin/ && \
-                     dpkg --purge redis-server redis-tools && \
-                     for tool in apt-get dpkg; do mv $(command -v $tool) /opt; done";
-    machine.run(move_away).ok();
-    let refused = machine.run("redis-tp up").exits(5);
-    assert!(refused.stderr.contains("useradd --system"), "{refused}");
-    machine
-        .run("useradd --system --user-group --home-dir /var/lib/redis --shell /usr/sbin/nologin redis")
-        .ok();
-    machine.run("redis-tp up").ok();
-    machine.run("redis-tp verify").ok();
-    contains(&machine.run("redis-tp up").ok(), "No changes");
-    machine.run("mv /usr/local/bin/redis-server /opt/").ok();
-    machine.run("redis-tp uninstall").ok();
-    let refused = machine.run("redis-tp up").exits(5);
-    assert!(refused.stderr.contains("redis-server is not on this machine"), "{refused}");
+    for init in [Init::None, Init::Systemd] {
+        let Some(machine) = bare(Release::Bookworm, init) else { return };
+        machine.run("apt-get install -y redis-server && mkdir -p /opt").ok();
+        let move_away = "cp -L /usr/bin/redis-server /usr/bin/redis-cli /usr/local/bin/ && \
+                         dpkg --purge redis-server redis-tools && \
+                         for tool in apt-get dpkg; do mv $(command -v $tool) /opt; done && \
+                         sed -i '/^Package: redis-/,/^$/d' /var/lib/dpkg/status";
+        machine.run(move_away).ok();
+        let before = places(&machine);
+        let refused = machine.run("redis-tp up").exits(5);
+        assert!(refused.stderr.contains("useradd --system"), "{refused}");
+        let user = "useradd --system --user-group --home-dir /var/lib/redis --shell /usr/sbin/nologin redis";
+        machine.run(user).ok();
+        machine.run("redis-tp up").ok();
+        machine.run("redis-tp check").ok();
+        machine.run("redis-tp verify --restart").ok();
+        contains(&machine.run("redis-tp up").ok(), "No changes");
+        machine.run("redis-tp uninstall --purge").ok();
+        assert_eq!(differences(&before, &places(&machine), Alike::Equivalent), [""; 0]);
+        machine.run("mv /usr/local/bin/redis-server /opt/").ok();
+        let refused = machine.run("redis-tp up").exits(5);
+        assert!(refused.stderr.contains("redis-server is not on this machine"), "{refused}");
+    }
 }

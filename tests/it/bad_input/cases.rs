@@ -481,14 +481,6 @@ pub const NO_ENGINE: &[Case] = &[Case::new(
     &["redis-server is not on this machine, and neither is apt", "so that redis-server is on PATH"],
 )];
 
-/// Where systemd runs, and a server that no package brought.
-pub const NO_UNIT: &[Case] = &[Case::new(
-    "no unit",
-    "redis-tp up",
-    5,
-    &["there is no unit redis-server.service", "redis-tp up --runtime process"],
-)];
-
 /// Where IPv6 is switched off.
 pub const NO_IPV6: &[Case] = &[Case::new(
     "an address of IPv6",

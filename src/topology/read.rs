@@ -1,0 +1,360 @@
+//! Reads a topology; every refusal names the file, the line, the key and the cure.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Path, PathBuf};
+
+use ini::{Ini, ParseOption};
+
+use super::values::{absolute, port_number, yes_or_no};
+use super::{Bind, Name, Named, OURS, ReplicaOf, RuntimeChoice, Section, Topology, did_you_mean};
+use crate::conf;
+use crate::directives::{self, closest};
+use crate::engine::Engine;
+use crate::exit::Fault;
+
+/// One line of the file, as far as finding and editing need it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Line {
+    Section(String),
+    Key(String),
+    Other,
+}
+
+pub(super) fn scan(text: &str) -> Vec<Line> {
+    let classify = |raw: &str| {
+        let line = uncomment(raw).trim().to_owned();
+        match line.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')) {
+            Some(name) => Line::Section(name.trim().to_owned()),
+            None => match line.split_once('=') {
+                Some((key, _)) => Line::Key(key.trim().to_owned()),
+                None => Line::Other,
+            },
+        }
+    };
+    text.lines().map(classify).collect()
+}
+
+/// A line without its comment: `;` or `#` at its start, or ` ;` behind a value. A `#` behind a value
+/// is part of it, as it is in redis.conf.
+pub(super) fn uncomment(line: &str) -> &str {
+    if line.trim_start().starts_with([';', '#']) {
+        return "";
+    }
+    let comment = line.char_indices().find(|&(at, c)| {
+        c == ';' && line.get(..at).is_some_and(|before| before.ends_with(char::is_whitespace))
+    });
+    comment.and_then(|(at, _)| line.get(..at)).unwrap_or(line)
+}
+
+pub(super) struct Reader<'a> {
+    file: &'a Path,
+    text: &'a str,
+    lines: Vec<Line>,
+}
+
+impl<'a> Reader<'a> {
+    /// Takes a text; `file` is named in messages.
+    pub(super) fn new(text: &'a str, file: &'a Path) -> Self {
+        Self { file, text, lines: scan(text) }
+    }
+
+    /// Reads it.
+    pub(super) fn read(&self) -> Result<Topology, Fault> {
+        self.check_lines()?;
+        // Comments are blanked, not removed: the parser's line numbers stay those of the file.
+        let clean: String = self.text.lines().flat_map(|line| [uncomment(line), "\n"]).collect();
+        let options = ParseOption { enabled_quote: false, enabled_escape: false, ..ParseOption::default() };
+        let ini = Ini::load_from_str_opt(&clean, options).map_err(|error| {
+            self.fault(error.line, &error.msg, "write sections as [name] and keys as key = value")
+        })?;
+        let mut topology = Topology {
+            file: self.file.to_owned(),
+            engine: Engine::default(),
+            runtime: RuntimeChoice::default(),
+            password: true,
+            instances: Vec::new(),
+        };
+        for (section, properties) in ini.iter() {
+            match section {
+                None => {}
+                Some(OURS) => {
+                    for (key, value) in properties.iter() {
+                        self.ours(&mut topology, key, value)?;
+                    }
+                }
+                Some(name) => topology.instances.push(self.instance(name, properties)?),
+            }
+        }
+        self.check_whole(&topology)?;
+        Ok(topology)
+    }
+
+    fn check_lines(&self) -> Result<(), Fault> {
+        let mut seen = BTreeSet::new();
+        let mut inside = false;
+        for (index, (line, raw)) in self.lines.iter().zip(self.text.lines()).enumerate() {
+            let text = uncomment(raw).trim();
+            match line {
+                Line::Section(name) if !seen.insert(name.clone()) => {
+                    return Err(self.fault(
+                        index + 1,
+                        &format!("[{name}] stands twice"),
+                        "give each instance a name of its own",
+                    ));
+                }
+                Line::Section(_) => inside = true,
+                Line::Key(key) if !inside => {
+                    return Err(self.fault(
+                        index + 1,
+                        &format!("'{key}' stands before any section"),
+                        "put it below a [section]",
+                    ));
+                }
+                Line::Other if !text.is_empty() => {
+                    // A line of redis.conf, perhaps, with a password in it.
+                    let shown = conf::mask_line(text);
+                    return Err(self.fault(
+                        index + 1,
+                        &format!("'{shown}' is neither [section] nor key = value"),
+                        "write: key = value",
+                    ));
+                }
+                _ if raw.trim_end().ends_with('\\') => {
+                    return Err(self.fault(
+                        index + 1,
+                        "a value cannot end in a backslash",
+                        "quote it: \"…\\\\\"",
+                    ));
+                }
+                _ if raw.chars().any(|c| c.is_control() && c != '\t') => {
+                    return Err(self.fault(index + 1, "the line has a control character in it", "remove it"));
+                }
+                _ => {}
+            }
+        }
+        Ok(())
+    }
+
+    fn ours(&self, topology: &mut Topology, key: &str, value: &str) -> Result<(), Fault> {
+        let line = self.line_of(OURS, key, 0);
+        match key {
+            "engine" => topology.engine = self.choice(line, key, value)?,
+            "runtime" => topology.runtime = self.choice(line, key, value)?,
+            "password" => match value {
+                "none" => topology.password = false,
+                "generated" | "file" => topology.password = true,
+                // Most likely it is the password itself: not to be shown.
+                _ => return Err(self.fault(
+                    line,
+                    "password is neither 'generated' nor 'none'",
+                    "a password of your own is not for this file; hand it over:\nredis-tp install --password-file FILE",
+                )),
+            },
+            _ => {
+                let near = closest(key, ["engine", "runtime", "password"]);
+                return Err(self.fault(
+                    line,
+                    &format!("unknown key '{key}' in [{OURS}]"),
+                    &did_you_mean(near, "known keys: engine, runtime, password"),
+                ));
+            }
+        }
+        Ok(())
+    }
+
+    fn choice<T: clap::ValueEnum>(&self, line: usize, key: &str, value: &str) -> Result<T, Fault> {
+        T::from_str(value, true).map_err(|_| {
+            let known: Vec<String> = T::value_variants()
+                .iter()
+                .filter_map(|variant| variant.to_possible_value().map(|value| value.get_name().to_owned()))
+                .collect();
+            self.fault(line, &format!("{key} = {value}: not known"), &format!("one of: {}", known.join(", ")))
+        })
+    }
+
+    fn instance(&self, name: &str, properties: &ini::Properties) -> Result<Section, Fault> {
+        let line = self.line_of_section(name);
+        let parsed = Name::parse(name).map_err(|why| self.fault(line, &why, "rename the section"))?;
+        let mut section = Section {
+            name: parsed,
+            line,
+            port: 0,
+            bind: None,
+            protected_mode: None,
+            replicaof: None,
+            dir: None,
+            logfile: None,
+            directives: Vec::new(),
+        };
+        let mut seen: BTreeMap<String, usize> = BTreeMap::new();
+        let mut typed = BTreeSet::new();
+        for (key, value) in properties.iter() {
+            let nth = seen.entry(key.to_owned()).and_modify(|count| *count += 1).or_insert(0);
+            let line = self.line_of(name, key, *nth);
+            // `Port` and `slaveof` are second lines of `port` and `replicaof`, too.
+            let lower = key.to_ascii_lowercase();
+            let canonical = directives::canonical(&lower).to_owned();
+            if TYPED.contains(&canonical.as_str()) && !typed.insert(canonical) {
+                return Err(self.fault(
+                    line,
+                    &format!("'{key}' stands twice in [{name}]"),
+                    "keep one of them",
+                ));
+            }
+            self.key(&mut section, key, value, line).map_err(|why| {
+                self.fault(
+                    line,
+                    &format!("[{name}] {key} = {}: {}", conf::mask_value(key, value), why.0),
+                    &why.1,
+                )
+            })?;
+        }
+        if section.port == 0 {
+            return Err(self.fault(line, &format!("[{name}] has no port"), "add: port = 6380"));
+        }
+        Ok(section)
+    }
+
+    /// Reads one key of an instance; the error is what is wrong, and the cure.
+    fn key(
+        &self,
+        section: &mut Section,
+        key: &str,
+        value: &str,
+        line: usize,
+    ) -> Result<(), (String, String)> {
+        let name = key.to_ascii_lowercase();
+        if name.is_empty() || !name.chars().all(|c| c.is_ascii_alphanumeric() || c == '-') {
+            return Err((
+                "no Redis directive looks like this".into(),
+                "keys are Redis's own directives".into(),
+            ));
+        }
+        let args = conf::split(value).ok_or_else(|| {
+            ("the quotes do not pair".to_owned(), "close each quote, or leave them away".to_owned())
+        })?;
+        match name.as_str() {
+            "port" => {
+                section.port = port_number(value).map_err(cure("give a free port, for example 6380"))?
+            }
+            "bind" => {
+                let addresses: Result<Vec<_>, _> = args.iter().map(|word| Bind::parse(word)).collect();
+                let addresses = addresses.map_err(cure("for example: bind = 127.0.0.1 -::1"))?;
+                if addresses.is_empty() {
+                    return Err(("no address".into(), "for example: bind = 127.0.0.1".into()));
+                }
+                section.bind = Some(addresses);
+            }
+            "protected-mode" => section.protected_mode = Some(yes_or_no(value).map_err(cure("yes or no"))?),
+            "replicaof" | "slaveof" => {
+                section.replicaof =
+                    Some(ReplicaOf::parse(value).map_err(cure("a section of this file, or HOST PORT"))?);
+            }
+            "dir" => section.dir = Some(absolute(value).map_err(cure("give an absolute path"))?),
+            "logfile" => section.logfile = Some(absolute(value).map_err(cure("give an absolute path"))?),
+            "requirepass" | "masterauth" if args.len() != 1 => {
+                let quoted = "put the whole password between double quotes: \"…\"".to_owned();
+                return Err((format!("is {} words, and a password is one", args.len()), quoted));
+            }
+            "pidfile" | "daemonize" | "supervised" => {
+                return Err((
+                    "redis-tp sets this itself, to fit the unit".into(),
+                    format!("remove the line '{key}'"),
+                ));
+            }
+            _ => section.directives.push(Named { name, args, line }),
+        }
+        Ok(())
+    }
+
+    fn check_whole(&self, topology: &Topology) -> Result<(), Fault> {
+        let mut ports: BTreeMap<u16, &Name> = BTreeMap::new();
+        let mut dirs: BTreeMap<PathBuf, &Name> = BTreeMap::new();
+        for section in &topology.instances {
+            if let Some(other) = ports.insert(section.port, &section.name) {
+                return Err(self.fault(
+                    self.line_of(section.name.as_str(), "port", 0),
+                    &format!("[{}] and [{other}] both have port {}", section.name, section.port),
+                    "give one of them another port",
+                ));
+            }
+            let dir = section.dir.clone().unwrap_or_else(|| topology.engine.data(section.name.as_str()));
+            if let Some(other) = dirs.insert(dir.clone(), &section.name) {
+                return Err(self.fault(
+                    section.line,
+                    &format!("[{}] and [{other}] both have their data in {}", section.name, dir.display()),
+                    "give one of them another dir: two servers would overwrite each other's data",
+                ));
+            }
+        }
+        for section in &topology.instances {
+            self.check_chain(topology, section)?;
+        }
+        Ok(())
+    }
+
+    /// A replica's masters, one after the other, must end at one that is no replica of ours.
+    fn check_chain(&self, topology: &Topology, section: &Section) -> Result<(), Fault> {
+        let line = self.line_of(section.name.as_str(), "replicaof", 0);
+        let mut passed = vec![section.name.to_string()];
+        let mut at = section;
+        while let Some(ReplicaOf::Instance(of)) = &at.replicaof {
+            if of == &at.name {
+                return Err(self.fault(
+                    line,
+                    &format!("[{of}] cannot be a replica of itself"),
+                    "name another instance",
+                ));
+            }
+            let Some(next) = topology.instance(of.as_str()) else {
+                let names = topology.instances.iter().map(|other| other.name.as_str());
+                let near = closest(of.as_str(), names);
+                return Err(self.fault(
+                    line,
+                    &format!("[{}] replicaof = {of}: there is no [{of}]", at.name),
+                    &did_you_mean(near, "name a section of this file, or HOST PORT"),
+                ));
+            };
+            if passed.contains(&of.to_string()) {
+                passed.push(of.to_string());
+                return Err(self.fault(
+                    line,
+                    &format!("replicaof goes in a circle: {}", passed.join(" → ")),
+                    "let one of them be a master: remove its replicaof",
+                ));
+            }
+            passed.push(of.to_string());
+            at = next;
+        }
+        Ok(())
+    }
+
+    fn line_of_section(&self, section: &str) -> usize {
+        let at = self.lines.iter().position(|line| matches!(line, Line::Section(name) if name == section));
+        at.map_or(0, |index| index + 1)
+    }
+
+    fn line_of(&self, section: &str, key: &str, nth: usize) -> usize {
+        let from = self.line_of_section(section);
+        let within = self.lines.iter().enumerate().skip(from);
+        within
+            .take_while(|(_, line)| !matches!(line, Line::Section(_)))
+            .filter(|(_, line)| matches!(line, Line::Key(name) if name == key))
+            .nth(nth)
+            .map_or(from, |(index, _)| index + 1)
+    }
+
+    fn fault(&self, line: usize, what: &str, cure: &str) -> Fault {
+        Fault::refused(format!("{}:{line}: {what}", self.file.display())).hint(cure)
+    }
+}
+
+/// Adds the cure to what is wrong.
+fn cure(text: &str) -> impl FnOnce(String) -> (String, String) {
+    let text = text.to_owned();
+    move |why| (why, text)
+}
+
+/// Keys with a type of their own, which may stand once.
+const TYPED: [&str; 8] =
+    ["port", "bind", "protected-mode", "replicaof", "dir", "logfile", "requirepass", "masterauth"];

@@ -1,0 +1,222 @@
+//! The values of a topology: types that cannot hold a wrong one.
+
+use std::fmt;
+use std::net::IpAddr;
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+
+/// The name of an instance; it becomes part of paths and unit names.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct Name(String);
+
+impl Name {
+    /// Reads a name: a lower-case letter, then letters, digits and dashes, 32 at most.
+    ///
+    /// # Errors
+    /// Anything else, and names whose files would collide with others.
+    pub fn parse(text: &str) -> Result<Self, String> {
+        let letters = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-';
+        let starts = text.starts_with(|c: char| c.is_ascii_lowercase());
+        if !starts || text.len() > 32 || !text.chars().all(letters) || text.ends_with('-') {
+            return Err(format!(
+                "'{text}' is no name for an instance: a-z first, then a-z, 0-9 and '-', 32 at most"
+            ));
+        }
+        if matches!(text, "redis-tp" | "app" | "server" | "sentinel") {
+            return Err(format!("'{text}' is reserved and cannot name an instance"));
+        }
+        Ok(Self(text.to_owned()))
+    }
+
+    /// The name as text.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Display for Name {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(&self.0)
+    }
+}
+
+impl TryFrom<String> for Name {
+    type Error = String;
+    fn try_from(text: String) -> Result<Self, String> {
+        Self::parse(&text)
+    }
+}
+
+impl From<Name> for String {
+    fn from(name: Name) -> Self {
+        name.0
+    }
+}
+
+/// One address of `bind`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Bind {
+    /// Redis's `-` prefix: go on if this machine does not have the address.
+    pub optional: bool,
+    /// The address.
+    pub address: BindAddress,
+}
+
+/// The words of one `--bind`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Binds(pub Vec<Bind>);
+
+impl Binds {
+    /// Reads addresses with blanks or commas between them.
+    ///
+    /// # Errors
+    /// A word that is no address, or none at all.
+    pub fn parse(text: &str) -> Result<Self, String> {
+        let words = text.split([' ', ',']).filter(|word| !word.is_empty());
+        let binds: Vec<Bind> = words.map(Bind::parse).collect::<Result<_, _>>()?;
+        if binds.is_empty() { Err("no address".into()) } else { Ok(Self(binds)) }
+    }
+}
+
+/// What `bind` may name.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum BindAddress {
+    /// One address.
+    Ip(IpAddr),
+    /// `*`: every IPv4 address.
+    AnyV4,
+    /// `::*`: every IPv6 address.
+    AnyV6,
+}
+
+impl Bind {
+    /// Reads one word of `bind`.
+    ///
+    /// # Errors
+    /// A word that is no address. Host names work in Redis, but what they resolve to may change
+    /// between the check and the start; an address is asked for instead.
+    pub fn parse(word: &str) -> Result<Self, String> {
+        let (optional, text) = match word.strip_prefix('-') {
+            Some(rest) => (true, rest),
+            None => (false, word),
+        };
+        let address = match text {
+            "*" => BindAddress::AnyV4,
+            "::*" => BindAddress::AnyV6,
+            text => BindAddress::Ip(text.parse().map_err(|_| format!("'{word}' is no IP address"))?),
+        };
+        Ok(Self { optional, address })
+    }
+
+    /// Whether only this machine can reach it.
+    pub fn is_loopback(&self) -> bool {
+        matches!(self.address, BindAddress::Ip(ip) if ip.is_loopback())
+    }
+
+    /// An address under which this machine reaches what listens here.
+    pub fn reach(&self) -> String {
+        match self.address {
+            BindAddress::AnyV4 => "127.0.0.1".into(),
+            BindAddress::AnyV6 => "::1".into(),
+            BindAddress::Ip(ip) if ip.is_unspecified() && ip.is_ipv4() => "127.0.0.1".into(),
+            BindAddress::Ip(ip) if ip.is_unspecified() => "::1".into(),
+            BindAddress::Ip(ip) => ip.to_string(),
+        }
+    }
+}
+
+impl fmt::Display for Bind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(if self.optional { "-" } else { "" })?;
+        match self.address {
+            BindAddress::Ip(ip) => write!(f, "{ip}"),
+            BindAddress::AnyV4 => f.write_str("*"),
+            BindAddress::AnyV6 => f.write_str("::*"),
+        }
+    }
+}
+
+/// Whom a replica follows.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum ReplicaOf {
+    /// Another section of the topology.
+    Instance(Name),
+    /// A server elsewhere.
+    Remote {
+        /// Host name or address.
+        host: String,
+        /// TCP port.
+        port: u16,
+    },
+}
+
+impl ReplicaOf {
+    /// Reads `NAME`, `HOST PORT` or `HOST:PORT`.
+    ///
+    /// # Errors
+    /// Anything else.
+    pub fn parse(text: &str) -> Result<Self, String> {
+        let text = text.trim();
+        let (host, port) = match text.split_once(char::is_whitespace) {
+            Some((host, port)) => (host, port.trim()),
+            None => match text.rsplit_once(':') {
+                Some((host, port)) => (host.trim_start_matches('[').trim_end_matches(']'), port),
+                None => return Name::parse(text).map(Self::Instance),
+            },
+        };
+        let fine = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '-' | ':' | '_' | '%');
+        if host.is_empty() || !host.chars().all(fine) {
+            return Err(format!("'{host}' is no host name or address"));
+        }
+        Ok(Self::Remote { host: host.to_owned(), port: port_number(port)? })
+    }
+}
+
+impl fmt::Display for ReplicaOf {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Instance(name) => write!(f, "{name}"),
+            Self::Remote { host, port } => write!(f, "{host} {port}"),
+        }
+    }
+}
+
+/// Reads a TCP port.
+///
+/// # Errors
+/// Not a number from 1 to 65535.
+pub fn port_number(text: &str) -> Result<u16, String> {
+    match text.parse::<u16>() {
+        Ok(port) if port > 0 => Ok(port),
+        _ => Err(format!("'{text}' is no port: a number from 1 to 65535")),
+    }
+}
+
+/// Reads Redis's yes or no.
+///
+/// # Errors
+/// Anything else.
+pub fn yes_or_no(text: &str) -> Result<bool, String> {
+    match text.to_ascii_lowercase().as_str() {
+        "yes" => Ok(true),
+        "no" => Ok(false),
+        _ => Err(format!("'{text}' is neither yes nor no")),
+    }
+}
+
+/// A path that starts at the root and needs no quotes anywhere: in redis.conf, a unit, a shell.
+pub(super) fn absolute(text: &str) -> Result<PathBuf, String> {
+    let fine = |c: char| c.is_ascii_alphanumeric() || matches!(c, '/' | '.' | '-' | '_' | '+' | '@' | ',');
+    let path = Path::new(text);
+    if !path.is_absolute() || path.components().any(|part| part.as_os_str() == "..") {
+        return Err("is no absolute path".into());
+    }
+    if !text.chars().all(fine) || text.trim_end_matches('/').matches('/').count() < 2 {
+        return Err(
+            "is no path that redis-tp would write to: at least two levels, of a-z A-Z 0-9 . _ + @ , -".into(),
+        );
+    }
+    Ok(PathBuf::from(text.trim_end_matches('/')))
+}

@@ -1,0 +1,147 @@
+//! A machine that is nothing but facts: carries a plan out on them, as `apply` does on a real one.
+
+use std::path::{Path, PathBuf};
+
+use redis_tp::conf::Conf;
+use redis_tp::engine::{Engine, Version};
+use redis_tp::facts::{Auth, Facts, Listener, Package, Process, Role, Running, Server, Unit};
+use redis_tp::host::{Ids, Kind, Stat};
+use redis_tp::instance::Target;
+use redis_tp::plan::Plan;
+use redis_tp::runtime::Runtime;
+use redis_tp::secret::Secret;
+use redis_tp::state::State;
+use redis_tp::step::{Body, Owner, Step};
+
+/// The ids that Debian's package gives the server's user on the modelled machine.
+pub const REDIS: Ids = Ids { uid: 102, gid: 105 };
+
+/// Carries every step out, and keeps the record as `apply` does.
+pub fn carry_out(plan: &Plan, facts: &mut Facts) {
+    for (unit, before) in &plan.units {
+        facts.state.units.entry(unit.clone()).or_insert(*before);
+    }
+    plan.steps.iter().for_each(|step| carry_out_step(step, facts));
+    facts.state.instances = plan.record.clone();
+    if plan.forget {
+        facts.state = State::default();
+    }
+}
+
+fn carry_out_step(step: &Step, facts: &mut Facts) {
+    match step {
+        Step::Install { engine, .. } => install(*engine, facts),
+        Step::Prove { .. } | Step::AwaitLink { .. } => {}
+        Step::Directory { path, owner, mode, .. } => make_directory(path, *owner, *mode, facts),
+        Step::Write { path, body, ours, owner, mode } => {
+            write(path, [body, ours.as_ref().unwrap_or(body)], *owner, *mode, facts);
+        }
+        Step::Remove { path } => {
+            forget_path(path, facts);
+            facts.written.remove(path);
+        }
+        Step::RemoveEmpty { path } | Step::Purge { path, keep: false } => {
+            forget_path(path, facts);
+            facts.state.directories.retain(|made| made != path);
+        }
+        Step::Purge { path, keep: true } => drop(facts.occupied.remove(path)),
+        Step::Reload => facts.units.values_mut().for_each(|unit| unit.needs_reload = false),
+        Step::Enable { unit } => unit_of(unit, facts).enabled = true,
+        Step::Disable { unit } => unit_of(unit, facts).enabled = false,
+        Step::Start { targets } => targets.iter().for_each(|target| start(target, facts)),
+        Step::Restart { target, .. } => {
+            stop(target, facts);
+            start(target, facts);
+        }
+        Step::Stop { target, .. } => stop(target, facts),
+        Step::StartUnit { unit } => unit_of(unit, facts).active = "active".into(),
+        Step::RemovePackages { .. } => {
+            (facts.package, facts.server, facts.user) = (None, None, None);
+            facts.state.packages.clear();
+        }
+    }
+}
+
+fn unit_of<'a>(name: &str, facts: &'a mut Facts) -> &'a mut Unit {
+    facts.units.entry(name.to_owned()).or_default()
+}
+
+fn install(engine: Engine, facts: &mut Facts) {
+    facts.package = Some(Package { version: "5:7.0.15-1~deb12u10".into(), status: "installed".into() });
+    let path = Path::new("/usr/bin").join(engine.server());
+    facts.server = Some(Server { path, version: Version { major: 7, minor: 0, patch: 15 } });
+    facts.user = Some(REDIS);
+    make_directory(&engine.etc(), Owner::Server(engine), 0o2770, facts);
+    make_directory(&engine.log(), Owner::ServerAdm(engine), 0o2750, facts);
+    make_directory(&engine.data("master"), Owner::Server(engine), 0o750, facts);
+    facts.state.directories.clear();
+    facts.state.packages = vec![engine.tools_package().into(), engine.package().into()];
+    for (name, unit) in &mut facts.units {
+        unit.load = "loaded".into();
+        unit.enabled |= *name == engine.unit("master");
+    }
+}
+
+fn make_directory(path: &Path, owner: Owner, mode: u32, facts: &mut Facts) {
+    let before = facts.paths.insert(path.into(), stat(Kind::Dir, owner, mode));
+    if before.is_none() {
+        facts.state.directories.push(path.into());
+    }
+}
+
+fn stat(kind: Kind, owner: Owner, mode: u32) -> Stat {
+    let ids = if owner == Owner::Root { Ids::ROOT } else { REDIS };
+    Stat { kind, mode, uid: ids.uid, gid: ids.gid, inode: 0 }
+}
+
+fn write(path: &Path, [body, ours]: [&Body; 2], owner: Owner, mode: u32, facts: &mut Facts) {
+    let there = facts.paths.insert(path.into(), stat(Kind::File, owner, mode)).is_some();
+    facts.state.files.entry(path.into()).or_insert(there);
+    facts.texts.insert(path.into(), Secret::new(body.expose()));
+    if !path.starts_with(redis_tp::secrets::DIR) {
+        facts.written.insert(path.into(), Secret::new(ours.expose()));
+    }
+    facts.stock = false;
+}
+
+fn forget_path(path: &PathBuf, facts: &mut Facts) {
+    facts.paths.remove(path);
+    facts.texts.remove(path);
+    facts.occupied.remove(path);
+    facts.state.files.remove(path);
+}
+
+fn start(target: &Target, facts: &mut Facts) {
+    let conf = facts.text(&target.conf()).map(|text| Conf::parse(text).expect("it was proved"));
+    let conf = conf.unwrap_or_else(|| panic!("{} has no configuration to start with", target.name));
+    let role = match conf.get("replicaof") {
+        Some([host, port]) => {
+            Role::Replica { host: host.clone(), port: port.parse().expect("a port"), up: true }
+        }
+        _ => Role::Master,
+    };
+    let pid = 1000 + u32::from(target.address.port);
+    let (run_id, config) = Default::default();
+    facts.running.insert(target.name.clone(), Running { pid, auth: Auth::Wanted, run_id, role, config });
+    facts.occupied.extend(conf.word("dir").map(PathBuf::from));
+    let unit = (target.runtime == Runtime::Systemd).then(|| target.unit());
+    if let Some(name) = &unit {
+        let unit = unit_of(name, facts);
+        (unit.active, unit.pid) = ("active".into(), pid);
+    }
+    facts.pids.insert(target.name.clone(), pid);
+    let program = target.engine.server().to_owned();
+    let address = target.address.host.parse().expect("instances are reached under an address");
+    let owner = Some(Process { pid, program, unit, uid: REDIS.uid });
+    facts.listeners.push(Listener { address, port: target.address.port, owner });
+}
+
+fn stop(target: &Target, facts: &mut Facts) {
+    let pid = facts.running.remove(&target.name).map(|running| running.pid);
+    facts.pids.remove(&target.name);
+    facts.listeners.retain(|listener| listener.owner.as_ref().map(|owner| owner.pid) != pid);
+    if target.runtime == Runtime::Systemd {
+        let unit = unit_of(&target.unit(), facts);
+        (unit.active, unit.pid) = ("inactive".into(), 0);
+    }
+}
