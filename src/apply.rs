@@ -44,6 +44,8 @@ struct Run<'a> {
     host: &'a Host,
     journal: Journal,
     state: State,
+    /// The files that this run wrote.
+    wrote: Vec<PathBuf>,
     tell: Listener<'a>,
 }
 
@@ -53,7 +55,8 @@ struct Run<'a> {
 /// The first step's failure: with code 5 if nothing had been changed yet, 8 if everything is back as
 /// it was, 9 if not.
 pub fn apply(host: &Host, plan: &Plan, state: &State, command: &str, tell: Listener<'_>) -> Result<State> {
-    let mut run = Run { host, journal: Journal::new(host, command)?, state: state.clone(), tell };
+    let mut run =
+        Run { host, journal: Journal::new(host, command)?, state: state.clone(), wrote: Vec::new(), tell };
     match run.all(plan) {
         Ok(()) => Ok(run.state),
         Err(error) => Err(run.back_out(error)),
@@ -151,7 +154,7 @@ impl Run<'_> {
                     self.announce_stop(target)?;
                     service::stop(self.host, target, *lose)?;
                 }
-                Ok(())
+                service::assert_gone(self.host, target)
             }
             Step::StartUnit { unit } => {
                 self.announce(Undo::StopUnit { unit: unit.clone() })?;
@@ -171,7 +174,17 @@ impl Run<'_> {
         self.journal.announce(self.host, undo)
     }
 
+    /// What is done before a server is stopped: the role that it has now is put into its file, unless this
+    /// very run wrote another one there.
     fn announce_stop(&mut self, target: &Target) -> Result<()> {
+        let path = target.conf();
+        if !self.wrote.contains(&path)
+            && let (Some(text), Some(stat)) =
+                (service::conf_with_role(self.host, target), self.host.stat(&path)?)
+        {
+            self.journal.announce_file(self.host, &path)?;
+            self.host.write(&path, text.as_bytes(), Ids { uid: stat.uid, gid: stat.gid }, stat.mode)?;
+        }
         let pid = service::pid(self.host, target)?;
         self.announce(Undo::Start { target: undo::without_password(target), pid })
     }
@@ -198,6 +211,7 @@ impl Run<'_> {
         self.remember_original(path)?;
         self.journal.announce_file(self.host, path)?;
         self.host.write(path, body.expose().as_bytes(), ids, mode)?;
+        self.wrote.push(path.to_path_buf());
         if !path.starts_with(secrets::DIR) {
             let written = State::written(path);
             self.make_parent(&written)?;
@@ -211,13 +225,12 @@ impl Run<'_> {
         if self.state.files.contains_key(path) {
             return Ok(());
         }
-        let there = self.host.stat(path)?;
-        if let Some(stat) = there {
+        let there = self.host.take(path)?;
+        if let Some(taken) = &there {
             let copy = State::original(path);
             self.make_parent(&copy)?;
             self.journal.announce_file(self.host, &copy)?;
-            let bytes = self.host.read(path)?.unwrap_or_default();
-            self.host.write(&copy, &bytes, Ids { uid: stat.uid, gid: stat.gid }, stat.mode)?;
+            self.host.put(&copy, taken)?;
         }
         self.state.files.insert(path.to_path_buf(), there.is_some());
         Ok(())
@@ -238,11 +251,9 @@ impl Run<'_> {
     fn take_away(&mut self, path: &Path) -> Result<()> {
         let original = State::original(path);
         self.journal.announce_file(self.host, path)?;
-        match (self.host.stat(&original)?, self.host.read(&original)?) {
-            (Some(stat), Some(bytes)) => {
-                self.host.write(path, &bytes, Ids { uid: stat.uid, gid: stat.gid }, stat.mode)?;
-            }
-            _ => self.host.remove(path)?,
+        match self.host.take(&original)? {
+            Some(taken) => self.host.put(path, &taken)?,
+            None => self.host.remove(path)?,
         }
         for copy in [original, State::written(path)] {
             self.journal.announce_file(self.host, &copy)?;
@@ -306,14 +317,12 @@ impl Run<'_> {
         package::await_lock(self.host, self.tell)?;
         self.announce(Undo::Packages { engine, mark: mark.clone() })?;
         let policy = Path::new(package::POLICY);
-        let before = self.host.read(policy)?.zip(self.host.stat(policy)?);
+        let before = self.host.take(policy)?;
         self.journal.announce_file(self.host, policy)?;
-        self.host.write(policy, package::POLICY_TEXT.as_bytes(), Ids::ROOT, 0o755)?;
+        self.host.write(policy, package::policy(&self.host.birth()?).as_bytes(), Ids::ROOT, 0o755)?;
         let installed = package::install(self.host, engine, repair, &mark, self.tell);
         match before {
-            Some((bytes, stat)) => {
-                self.host.write(policy, &bytes, Ids { uid: stat.uid, gid: stat.gid }, stat.mode)?;
-            }
+            Some(taken) => self.host.put(policy, &taken)?,
             None => self.host.remove(policy)?,
         }
         installed?;

@@ -15,7 +15,7 @@ use crate::topology::Name;
 mod gather;
 pub mod parse;
 
-pub use gather::{Question, about, address_on_disk, gather, listening, listening_of, pid_of};
+pub use gather::{Question, about, address_on_disk, gather, is_server, listening, listening_of, pid_of};
 
 /// Everything that planning may look at.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
@@ -51,7 +51,7 @@ pub struct Facts {
     pub running: BTreeMap<Name, Running>,
     /// Masters elsewhere that replicas are to follow: what came of an attempt to talk to them.
     pub upstreams: BTreeMap<Name, Upstream>,
-    /// Processes that the pid files of instances, wanted or to go, name and that are servers.
+    /// The processes of instances, wanted or to go, as far as they could be found.
     pub pids: BTreeMap<Name, u32>,
     /// IPv6 is switched off.
     pub no_ipv6: bool,

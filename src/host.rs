@@ -24,6 +24,12 @@ use crate::secret::Secret;
 /// How much of a child's output is kept for an error message, in bytes.
 const TAIL: usize = 1024;
 
+/// Where scratch directories are: gone at the latest with a restart, for there are passwords in them.
+pub const SCRATCH: &str = "/run/redis-tp";
+
+/// The umask is the process's, and proofs run in threads.
+static UMASK: std::sync::Mutex<()> = std::sync::Mutex::new(());
+
 /// A machine whose files are looked for below `root` (`/`, but for tests).
 #[derive(Debug)]
 pub struct Host {
@@ -61,6 +67,27 @@ pub struct Stat {
     /// The inode.
     #[serde(default)]
     pub inode: u64,
+}
+
+/// A file or a link as it stood, to be put back one day.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Taken {
+    /// A regular file.
+    File {
+        /// What is in it.
+        bytes: Vec<u8>,
+        /// Its mode.
+        mode: u32,
+        /// Its owner.
+        ids: Ids,
+    },
+    /// A symbolic link.
+    Link {
+        /// Where it points.
+        target: PathBuf,
+        /// Its owner.
+        ids: Ids,
+    },
 }
 
 /// A user and group by number.
@@ -262,15 +289,28 @@ impl Host {
         fs::metadata(self.path(path)).map_or(0, |meta| meta.len())
     }
 
-    /// At most the last `bytes` of a file, as text; empty when it is not there.
-    pub fn tail(&self, path: &Path, bytes: u64) -> Result<String> {
+    /// At most the last `bytes` of a file, as text; empty when it is not there. For files where others
+    /// than root may put a link to a secret, or a fifo that nobody writes: it has to be a regular file,
+    /// and `owner`'s where that is known, for a hard link or a linked directory leads elsewhere, too.
+    pub fn tail(&self, path: &Path, bytes: u64, owner: Option<u32>) -> Result<String> {
         use std::io::{Seek, SeekFrom};
-        let mut file = match File::open(self.path(path)) {
+        let flags = nix::libc::O_NOFOLLOW | nix::libc::O_NONBLOCK;
+        let mut file = match OpenOptions::new().read(true).custom_flags(flags).open(self.path(path)) {
             Ok(file) => file,
             Err(error) if absent(&error) => return Ok(String::new()),
+            Err(error) if error.raw_os_error() == Some(nix::libc::ELOOP) => {
+                bail!("{} is a link, and not followed", path.display())
+            }
             Err(error) => return Err(error).with_context(|| format!("cannot read {}", path.display())),
         };
-        let length = file.metadata()?.len();
+        let meta = file.metadata()?;
+        if !meta.is_file() {
+            bail!("{} is no regular file", path.display());
+        }
+        if let Some(owner) = owner.filter(|owner| *owner != meta.uid()) {
+            bail!("{} is not {}'s, and not read", path.display(), self.user_name(owner));
+        }
+        let length = meta.len();
         file.seek(SeekFrom::Start(length.saturating_sub(bytes)))?;
         let mut last = Vec::new();
         file.take(bytes).read_to_end(&mut last)?;
@@ -287,6 +327,11 @@ impl Host {
     /// Where a symbolic link points; none when the path is none.
     pub fn link(&self, path: &Path) -> Option<PathBuf> {
         fs::read_link(self.path(path)).ok()
+    }
+
+    /// A path with every link in it resolved; as it is where that leads nowhere.
+    pub fn real_path(&self, path: &Path) -> PathBuf {
+        fs::canonicalize(self.path(path)).unwrap_or_else(|_| path.to_path_buf())
     }
 
     /// Whether a user could make files in a directory, by its mode and the mount it lies on (ACLs and
@@ -381,6 +426,66 @@ impl Host {
         make().with_context(|| format!("cannot make the directory {}", path.display()))
     }
 
+    /// What stands at a path, content and mode from one and the same file: a link is taken as a link, for
+    /// behind it, in a directory that a server's user owns, may be anything.
+    ///
+    /// # Errors
+    /// It is neither file nor link.
+    pub fn take(&self, path: &Path) -> Result<Option<Taken>> {
+        let Some(stat) = self.stat(path)? else { return Ok(None) };
+        let ids = Ids { uid: stat.uid, gid: stat.gid };
+        if let (Kind::Link, Some(target)) = (stat.kind, self.link(path)) {
+            return Ok(Some(Taken::Link { target, ids }));
+        }
+        let open = || -> io::Result<Taken> {
+            let flags = nix::libc::O_NOFOLLOW | nix::libc::O_NONBLOCK;
+            let mut file = OpenOptions::new().read(true).custom_flags(flags).open(self.path(path))?;
+            let meta = file.metadata()?;
+            if !meta.is_file() {
+                return Err(io::Error::new(io::ErrorKind::InvalidInput, "it is no file"));
+            }
+            let mut bytes = Vec::new();
+            file.read_to_end(&mut bytes)?;
+            Ok(Taken::File {
+                bytes,
+                mode: meta.mode() & 0o7777,
+                ids: Ids { uid: meta.uid(), gid: meta.gid() },
+            })
+        };
+        open().map(Some).with_context(|| format!("cannot read {}", path.display()))
+    }
+
+    /// Puts back what was taken.
+    pub fn put(&self, path: &Path, taken: &Taken) -> Result<()> {
+        let (target, ids) = match taken {
+            Taken::File { bytes, mode, ids } => return self.write(path, bytes, *ids, *mode),
+            Taken::Link { target, ids } => (target, ids),
+        };
+        let staged = self.path(&Self::staging(path));
+        let link = || -> io::Result<()> {
+            match fs::remove_file(&staged) {
+                Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+                _ => {}
+            }
+            std::os::unix::fs::symlink(target, &staged)?;
+            std::os::unix::fs::lchown(&staged, Some(ids.uid), Some(ids.gid))?;
+            fs::rename(&staged, self.path(path))
+        };
+        link().with_context(|| format!("cannot write {}", path.display()))
+    }
+
+    /// Writes a report where the caller asked for it: through a link, into a pipe or a device, as `>` does.
+    pub fn report(&self, path: &Path, bytes: &[u8]) -> Result<()> {
+        OpenOptions::new()
+            .write(true)
+            .create(true)
+            .truncate(true)
+            .mode(0o644)
+            .open(path)
+            .and_then(|mut file| file.write_all(bytes))
+            .with_context(|| format!("cannot write {}", path.display()))
+    }
+
     /// Removes a file; nothing happens when it is not there.
     pub fn remove(&self, path: &Path) -> Result<()> {
         match fs::remove_file(self.path(path)) {
@@ -418,17 +523,66 @@ impl Host {
             .with_context(|| format!("cannot rename {} to {}", from.display(), to.display()))
     }
 
-    /// A directory for scratch files that only `owner` may enter; gone when the value is dropped.
-    pub fn scratch(&self, owner: Ids) -> Result<tempfile::TempDir> {
-        let dir = tempfile::Builder::new()
-            .prefix("redis-tp-")
-            .permissions(fs::Permissions::from_mode(0o700))
-            // Not TMPDIR: it may be the caller's own, closed to the server's user.
-            .tempdir_in("/tmp")
-            .context("cannot make a scratch directory")?;
-        let handle = File::open(dir.path())?;
-        fchown(&handle, Some(Uid::from_raw(owner.uid)), Some(Gid::from_raw(owner.gid)))?;
-        Ok(dir)
+    /// A directory for scratch files, root's own: others may enter it and not list it, and nothing in it
+    /// can be swapped. Gone when the value is dropped; what a killed run left goes by [`Host::sweep`].
+    pub fn scratch(&self) -> Result<tempfile::TempDir> {
+        // Not TMPDIR: it may be the caller's own, closed to the server's user.
+        let run = self.path(Path::new("/run")).is_dir();
+        let below = Path::new(if run { SCRATCH } else { "/tmp" });
+        let prefix = format!("redis-tp-{}-", self.birth()?.replace(' ', "-"));
+        let make = || {
+            if run {
+                self.directory(below, Ids { uid: self.euid(), ..Ids::ROOT }, 0o711)?;
+            }
+            tempfile::Builder::new()
+                .prefix(&prefix)
+                .permissions(fs::Permissions::from_mode(0o711))
+                .tempdir_in(below)
+                .context("cannot make a scratch directory")
+        };
+        // Another run's end may have taken the directory above away in between.
+        make().or_else(|_| make())
+    }
+
+    /// Takes away the scratch directories that killed runs left. A dry run takes no lock, so what a
+    /// process that still lives made stays.
+    pub fn sweep(&self) -> Result<()> {
+        for base in [SCRATCH, "/tmp"].map(Path::new) {
+            for name in self.list(base)? {
+                let Some((pid, rest)) =
+                    name.strip_prefix("redis-tp-").and_then(|maker| maker.split_once('-'))
+                else {
+                    continue;
+                };
+                let Some((start, _)) = rest.split_once('-') else { continue };
+                let dir = base.join(&name);
+                // Anybody may put a directory into /tmp; only root's own is one of ours.
+                let ours = self.stat(&dir)?.is_some_and(|stat| stat.uid == 0 && stat.kind == Kind::Dir);
+                if ours && self.birth_of(pid) != Some(format!("{pid} {start}")) {
+                    self.remove_tree(&dir)?;
+                }
+            }
+        }
+        self.scratch_done()
+    }
+
+    /// Takes the directory of scratch directories away when none is in it.
+    pub fn scratch_done(&self) -> Result<()> {
+        self.remove_empty(Path::new(SCRATCH)).map(drop)
+    }
+
+    /// This process: its number and its start time, which no other process ever has together.
+    pub fn birth(&self) -> Result<String> {
+        self.birth_of(&std::process::id().to_string()).context("/proc does not tell when we began")
+    }
+
+    /// `PID START` of the process whose number stands first in `pid`; none when it is gone.
+    fn birth_of(&self, pid: &str) -> Option<String> {
+        let pid: u32 = pid.split_whitespace().next()?.parse().ok()?;
+        let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+        // Behind the program's name, which may have blanks, comes field 3; the start is field 22.
+        let start = stat.rsplit_once(") ")?.1.split_whitespace().nth(19)?;
+        Some(format!("{pid} {start}"))
     }
 
     /// Opens a file for an advisory lock, making it with mode 0600.
@@ -668,9 +822,9 @@ impl Host {
 
     /// A datagram socket at `path`, for systemd's notification protocol (sd_notify(3)).
     pub fn datagram(&self, path: &Path) -> Result<std::os::unix::net::UnixDatagram> {
-        let socket = std::os::unix::net::UnixDatagram::bind(path)
-            .with_context(|| format!("cannot bind {}", path.display()))?;
-        fs::set_permissions(path, fs::Permissions::from_mode(0o666))?;
+        // Open to all from the first moment: a chmod later, by path, could meet another file.
+        let bound = with_umask(0o111, || std::os::unix::net::UnixDatagram::bind(path));
+        let socket = bound.with_context(|| format!("cannot bind {}", path.display()))?;
         socket.set_nonblocking(true)?;
         Ok(socket)
     }
@@ -709,12 +863,18 @@ fn start(child: Child) -> io::Result<duct::Handle> {
         Some(bytes) => expression.stdin_bytes(bytes),
         None => expression.stdin_null(),
     };
-    let before = umask.then(|| nix::sys::stat::umask(nix::sys::stat::Mode::from_bits_truncate(0o027)));
-    let started = expression.start();
-    if let Some(mask) = before {
-        nix::sys::stat::umask(mask);
-    }
-    started
+    // Under the lock in any case: no child may be born with the umask of another thread's moment.
+    with_umask(if umask { 0o027 } else { 0o022 }, || expression.start())
+}
+
+/// Does something under an umask, alone.
+fn with_umask<T>(mask: nix::libc::mode_t, act: impl FnOnce() -> T) -> T {
+    use nix::sys::stat::{Mode, umask};
+    let _alone = UMASK.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+    let before = umask(Mode::from_bits_truncate(mask));
+    let done = act();
+    umask(before);
+    done
 }
 
 fn finish(handle: duct::Handle, name: &str) -> Result<Done> {

@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::engine::Engine;
 use crate::exit::{Code, Fault};
-use crate::host::{Host, Ids, Stat};
+use crate::host::{Host, Ids, Stat, Taken};
 use crate::instance::Target;
 use crate::state::{DIR, SCHEMA};
 
@@ -89,6 +89,9 @@ pub struct Saved {
     pub mode: u32,
     /// The file's owner.
     pub ids: Ids,
+    /// Where it pointed, if it was a symbolic link: then there is no copy.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub link: Option<PathBuf>,
 }
 
 /// How a run ended.
@@ -206,14 +209,17 @@ impl Journal {
     /// Announces an effect on a file, and keeps a copy of what stands there.
     pub fn announce_file(&mut self, host: &Host, path: &Path) -> Result<()> {
         self.begin(host)?;
-        let before = match (host.stat(path)?, host.read(path)?) {
-            (Some(stat), Some(bytes)) => {
+        let before = match host.take(path)? {
+            Some(Taken::File { bytes, mode, ids }) => {
                 self.copies += 1;
                 let copy = self.dir.join(self.copies.to_string());
                 host.write(&copy, &bytes, Ids::ROOT, 0o600)?;
-                Some(Saved { copy, mode: stat.mode, ids: Ids { uid: stat.uid, gid: stat.gid } })
+                Some(Saved { copy, mode, ids, link: None })
             }
-            _ => None,
+            Some(Taken::Link { target, ids }) => {
+                Some(Saved { copy: PathBuf::new(), mode: 0, ids, link: Some(target) })
+            }
+            None => None,
         };
         self.announce(host, Undo::File { path: path.to_path_buf(), before })
     }

@@ -14,9 +14,35 @@ use crate::host::{Child, Done, Host};
 /// (`/usr/share/doc/init-system-helpers/README.policy-rc.d.gz`).
 pub const POLICY: &str = "/usr/sbin/policy-rc.d";
 
-/// 101: the action is forbidden.
-pub const POLICY_TEXT: &str =
-    "#!/bin/sh\n# redis-tp: a package is being installed; nothing starts until it is configured.\nexit 101\n";
+/// The variable by which an apt that outlived us is known.
+const OURS: &str = "REDIS_TP_RUN";
+
+/// The line by which our policy is known.
+const SIGN: &str = "# redis-tp: a package is being installed; nothing starts until it is configured.";
+
+/// Whether a policy is one of ours.
+pub fn is_policy(text: &str) -> bool {
+    text.lines().any(|line| line == SIGN)
+}
+
+/// The policy of a run: 101, the action is forbidden, for as long as the run lives (`birth`: its pid and
+/// start time) or its apt does. A run that is killed blocks nobody else's services.
+pub fn policy(birth: &str) -> String {
+    let pid = birth.split_whitespace().next().unwrap_or_default();
+    let start = birth.split_whitespace().nth(1).unwrap_or_default();
+    format!(
+        r#"#!/bin/sh
+{SIGN}
+# When process {pid} is gone, this file means nothing, and may be removed.
+[ "${OURS}" = "{birth}" ] && exit 101
+{{ read -r stat </proc/{pid}/stat; }} 2>/dev/null || exit 0
+# Behind the program's name: field 3 (the state, Z for one that ended) to field 22 (the start time).
+set -- ${{stat##*) }}
+[ "$1" != Z ] && [ "${{20}}" = {start} ] || exit 0
+exit 101
+"#
+    )
+}
 
 /// How long apt may hold its lock before we give up; an unattended upgrade takes minutes.
 const PATIENCE: Duration = Duration::from_secs(600);
@@ -162,7 +188,8 @@ fn apt(host: &Host, args: &[&str]) -> Result<Done> {
         "-o",
         "Dpkg::Options::=--force-confold",
     ];
-    host.run(quiet(Child::new("apt-get").args(options).args(args.iter().copied())))
+    let child = Child::new("apt-get").args(options).args(args.iter().copied());
+    host.run(quiet(child).env(OURS, host.birth()?))
 }
 
 fn quiet(child: Child) -> Child {
@@ -178,6 +205,23 @@ fn last_lines(done: &Done) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_policy_forbids_for_as_long_as_its_run_lives() {
+        let host = Host::real();
+        let policy_of = |birth: &str| {
+            let child = Child::new("sh").stdin(policy(birth));
+            host.run(child).unwrap().code
+        };
+        let own = host.birth().unwrap();
+        assert!(is_policy(&policy(&own)));
+        assert_eq!(policy_of(&own), Some(101));
+        // The number is another process's now, or nobody's.
+        assert_eq!(policy_of(&format!("{} 1", std::process::id())), Some(0));
+        assert_eq!(policy_of("4194999 1"), Some(0));
+        let outlived = Child::new("sh").stdin(policy("4194999 1")).env(OURS, "4194999 1");
+        assert_eq!(host.run(outlived).unwrap().code, Some(101));
+    }
 
     #[test]
     fn apts_history_tells_what_came_with_us() {

@@ -9,18 +9,22 @@ use nix::sys::signal::Signal;
 
 use super::{Event, Listener, systemctl};
 use crate::conf;
+use crate::directives;
 use crate::exit::Fault;
 use crate::facts::{self, Role, parse};
 use crate::host::{Child, Host};
 use crate::instance::Target;
 use crate::log;
 use crate::runtime::{Runtime, process, systemd};
+use crate::state::State;
 use crate::wire::{Address, Trouble, Wire};
 
 /// How long a server may take until it answers.
 const READY: Duration = Duration::from_secs(30);
 /// How long a daemon may take until its pid file is there.
 const PIDFILE: Duration = Duration::from_secs(1);
+/// How long a daemon that left none may take to answer.
+const BORN: Duration = Duration::from_secs(3);
 /// How many lines of what a server said an error has.
 const SAID: usize = 4;
 /// How long it may take to read its data once it answers.
@@ -45,6 +49,7 @@ pub fn start(host: &Host, targets: &[Target]) -> Result<()> {
     if !units.is_empty() {
         let mut args = vec!["start"];
         args.extend(units.iter().map(String::as_str));
+        forget_failures(host, &units)?;
         if let Err(error) = systemctl(host, &args) {
             bail!("{error:#}{}", why_not(host, targets)?);
         }
@@ -69,6 +74,15 @@ fn why_not(host: &Host, targets: &[Target]) -> Result<String> {
         }
     }
     Ok(why)
+}
+
+/// Lets systemd forget that units failed: after some failures in a row it would refuse the start, even
+/// when the cause is gone.
+fn forget_failures(host: &Host, units: &[String]) -> Result<()> {
+    let known = systemd::show(host, units)?;
+    let failed = known.iter().filter(|(_, unit)| unit.active == "failed").map(|(name, _)| name.as_str());
+    let args: Vec<&str> = ["reset-failed"].into_iter().chain(failed).collect();
+    if args.len() == 1 { Ok(()) } else { systemctl(host, &args) }
 }
 
 fn start_process(host: &Host, target: &Target) -> Result<()> {
@@ -109,7 +123,7 @@ fn await_ready(host: &Host, target: &Target) -> Result<()> {
     };
     let start = host.now();
     let answer = || match ping() {
-        None if target.runtime == Runtime::Process && start.elapsed() > PIDFILE && !runs(host, target)? => {
+        None if target.runtime == Runtime::Process && start.elapsed() > BORN && !runs(host, target)? => {
             bail!("{} ended at once{}", target.name, log_lines(host, target))
         }
         answer => Ok(answer),
@@ -128,7 +142,7 @@ fn await_ready(host: &Host, target: &Target) -> Result<()> {
 /// Whether an instance runs.
 pub fn runs(host: &Host, target: &Target) -> Result<bool> {
     match target.runtime {
-        Runtime::Process => Ok(facts::pid_of(host, &target.pidfile(), target.engine)?.is_some()),
+        Runtime::Process => Ok(pid(host, target)?.is_some()),
         Runtime::Systemd => {
             let state = unit_state(host, &target.unit())?;
             Ok(!matches!(state.active.as_str(), "inactive" | "failed" | ""))
@@ -144,7 +158,38 @@ fn unit_state(host: &Host, unit: &str) -> Result<facts::Unit> {
 pub fn pid(host: &Host, target: &Target) -> Result<Option<u32>> {
     match target.runtime {
         Runtime::Systemd => Ok(Some(unit_state(host, &target.unit())?.pid).filter(|pid| *pid > 0)),
-        Runtime::Process => facts::pid_of(host, &target.pidfile(), target.engine),
+        Runtime::Process => {
+            let state = State::load(host)?;
+            facts::pid_of(host, target, state.instances.get(&target.name))
+        }
+    }
+}
+
+/// Makes sure that no server of the engine's user is left on an instance's port: one that cannot be told
+/// to be the instance is not ended, but then the instance is not gone either.
+///
+/// # Errors
+/// There is one.
+pub fn assert_gone(host: &Host, target: &Target) -> Result<()> {
+    let Some(user) = host.user(target.engine.user())? else { return Ok(()) };
+    if target.runtime == Runtime::Systemd {
+        return Ok(());
+    }
+    let port = target.address.port;
+    let left = facts::listening(host, &[], |other| other == port)?.into_iter().find_map(|listener| {
+        let owner = listener.owner.filter(|owner| owner.unit.is_none())?;
+        facts::is_server(host, owner.pid, target.engine, user.uid).then_some(owner.pid)
+    });
+    match left {
+        None => Ok(()),
+        Some(pid) => Err(Fault::new(
+            crate::exit::Code::Failed,
+            format!("a {} (pid {pid}) still holds port {port} of {}", target.engine.server(), target.name),
+        )
+        .hint(format!(
+            "nothing proves that it is the instance's; look, and end it yourself:\nps -fp {pid}\nkill {pid}"
+        ))
+        .into()),
     }
 }
 
@@ -201,7 +246,7 @@ fn ask_to_end(host: &Host, target: &Target) -> Result<()> {
     match target.runtime {
         // Debian's units have no deadline of their own (TimeoutStopSec=0): ours must not wait in it.
         Runtime::Systemd => systemctl(host, &["stop", "--no-block", &target.unit()]),
-        Runtime::Process => match facts::pid_of(host, &target.pidfile(), target.engine)? {
+        Runtime::Process => match pid(host, target)? {
             Some(pid) => host.signal(pid, Signal::SIGTERM),
             None => Ok(()),
         },
@@ -231,15 +276,15 @@ fn has_refused(host: &Host, target: &Target, since: Duration) -> bool {
 /// Ends a server without a save: told to keep nothing, it ends at the next SIGTERM; one that does not
 /// listen to us is killed.
 fn end_unsaved(host: &Host, target: &Target) -> Result<()> {
-    let pid = pid(host, target)?;
     forget_data(host, target);
     let gone = || Ok((!runs(host, target)?).then_some(()));
-    if let Some(pid) = pid {
-        host.signal(pid, Signal::SIGTERM)?;
+    // Looked for anew before each signal: by then the number may be another process's.
+    for signal in [Signal::SIGTERM, Signal::SIGKILL] {
+        let Some(pid) = pid(host, target)? else { break };
+        host.signal(pid, signal)?;
         if host.poll(STOP, gone)?.is_some() {
             return Ok(());
         }
-        host.signal(pid, Signal::SIGKILL)?;
     }
     match host.poll(STOP, gone)? {
         Some(()) => Ok(()),
@@ -256,11 +301,50 @@ pub fn forget_data(host: &Host, target: &Target) {
     }
 }
 
-/// Whether a server holds no key.
-pub fn is_empty(host: &Host, target: &Target) -> bool {
-    let size = Wire::open(host, &target.address, target.password.as_ref())
-        .and_then(|mut wire| wire.ask::<u64>(&["DBSIZE"]));
-    size == Ok(0)
+/// Whether all that an instance holds is held elsewhere, or is nothing: it follows a master by a link that
+/// is up, or it has no key in any database. What cannot be asked may hold anything; one that does not run
+/// is a copy if its file says replica, for a promotion that mattered was written there.
+pub fn is_copy(host: &Host, target: &Target) -> Result<bool> {
+    if !runs(host, target)? {
+        return Ok(target.replica && conf_of(host, target).get("replicaof").is_some());
+    }
+    let Ok(mut wire) = Wire::open(host, &target.address, target.password.as_ref()) else { return Ok(false) };
+    let (Ok(role), Ok(keys)) = (wire.info("replication"), wire.info("keyspace")) else { return Ok(false) };
+    let empty = !keys.keys().any(|name| name.starts_with("db"));
+    Ok(empty || matches!(parse::role(&role), Role::Replica { up: true, .. }))
+}
+
+/// The configuration of an instance with the role that it has now, where that is another than its file
+/// says: a promotion need not have reached the file, and would be forgotten by a restart.
+pub fn conf_with_role(host: &Host, target: &Target) -> Option<String> {
+    let text = host.text(&target.conf()).ok()??;
+    let conf = conf::Conf::parse(&text).ok()?;
+    let mut wire = Wire::open(host, &target.address, target.password.as_ref()).ok()?;
+    let now = match parse::role(&wire.info("replication").ok()?) {
+        Role::Master => None,
+        Role::Replica { host, port, .. } => Some([host, port.to_string()]),
+        Role::Unknown => return None,
+    };
+    if conf.get("replicaof") == now.as_ref().map(<[String; 2]>::as_slice) {
+        return None;
+    }
+    let follows = |line: &&str| {
+        let word = line.split_whitespace().next().unwrap_or_default().to_ascii_lowercase();
+        directives::canonical(&word) != "replicaof"
+    };
+    let mut lines: Vec<String> = text.lines().filter(follows).map(str::to_owned).collect();
+    lines.extend(now.map(|[host, port]| format!("replicaof {} {port}", conf::quote(&host))));
+    Some(lines.join("\n") + "\n")
+}
+
+/// Where an instance keeps its data, by its file.
+pub fn data_dir(host: &Host, target: &Target) -> Option<PathBuf> {
+    conf_of(host, target).word("dir").map(PathBuf::from)
+}
+
+fn conf_of(host: &Host, target: &Target) -> conf::Conf {
+    let text = host.text(&target.conf()).ok().flatten().unwrap_or_default();
+    conf::Conf::parse(&text).unwrap_or_default()
 }
 
 /// Waits until a replica's link is up. A first sync of a large master takes its time; only standing
@@ -314,7 +398,9 @@ pub fn last_lines(host: &Host, target: &Target, count: usize) -> Option<(PathBuf
     let conf = conf::Conf::parse(&text).unwrap_or_default();
     let log = conf.word("logfile").map(PathBuf::from)?;
     // A line has some hundred bytes; five times that leaves room.
-    let tail = conf::redact(&host.tail(&log, 512 * count as u64).unwrap_or_default());
+    // The path is out of a file that the server's user can write.
+    let owner = host.user(target.engine.user()).ok().flatten()?.uid;
+    let tail = conf::redact(&host.tail(&log, 512 * count as u64, Some(owner)).unwrap_or_default());
     let mut lines: Vec<String> =
         tail.lines().rev().filter(|line| !line.trim().is_empty()).take(count).map(str::to_owned).collect();
     lines.reverse();

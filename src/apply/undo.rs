@@ -1,12 +1,14 @@
 //! The way back: what the journal announced, in reverse; services come last, when their files are
 //! back. Every undo may be repeated.
 
+use std::path::PathBuf;
+
 use anyhow::{Context, Result};
 
 use super::{Event, Listener, package, service, set_enabled, systemctl};
 use crate::conf::{self, By, Conf};
 use crate::exit::{Code, Fault};
-use crate::host::{Host, Ids, Kind, Stat};
+use crate::host::{Host, Ids, Kind, Stat, Taken};
 use crate::instance::Target;
 use crate::journal::{self, End, Record, Saved, Undo};
 use crate::runtime::{Runtime, systemd};
@@ -124,6 +126,7 @@ fn walk_back(host: &Host, record: &Record, packages: Packages) -> Result<()> {
 
 fn back(host: &Host, record: &Record, packages: Packages) -> Result<()> {
     let mut reload = false;
+    let mut kept = Vec::new();
     for undo in record.undo.iter().rev() {
         match undo {
             Undo::Reload => reload = true,
@@ -134,7 +137,7 @@ fn back(host: &Host, record: &Record, packages: Packages) -> Result<()> {
             Undo::Packages { .. } => {}
             undo => {
                 reload |= matches!(undo, Undo::Enabled { .. });
-                one(host, undo)?;
+                one(host, undo, &mut kept)?;
             }
         }
     }
@@ -163,7 +166,7 @@ fn back(host: &Host, record: &Record, packages: Packages) -> Result<()> {
     Ok(())
 }
 
-fn one(host: &Host, undo: &Undo) -> Result<()> {
+fn one(host: &Host, undo: &Undo, kept: &mut Vec<PathBuf>) -> Result<()> {
     match undo {
         Undo::File { path, before } => {
             host.remove(&Host::staging(path))?;
@@ -174,16 +177,20 @@ fn one(host: &Host, undo: &Undo) -> Result<()> {
         }
         Undo::Directory { path, before, copy } => match (before, host.stat(path)?.map(|stat| stat.kind)) {
             (Some(stat), _) => host.directory(path, Ids { uid: stat.uid, gid: stat.gid }, stat.mode),
-            (None, Some(Kind::Dir)) if *copy => host.remove_tree(path),
+            (None, Some(Kind::Dir)) if *copy && !kept.contains(path) => host.remove_tree(path),
             (None, Some(Kind::Dir)) => host.remove_empty(path).map(drop),
             (None, _) => Ok(()),
         },
         Undo::Stop { target } => {
             let target = current(host, target);
-            if target.replica || service::is_empty(host, &target) {
+            let copy = service::is_copy(host, &target)?;
+            if copy {
                 service::forget_data(host, &target);
+            } else {
+                // Somebody promoted it, or wrote to it: what it holds is nowhere else.
+                kept.extend(service::data_dir(host, &target));
             }
-            service::stop(host, &target, target.replica)
+            service::stop(host, &target, copy)
         }
         Undo::StopUnit { unit } => systemctl(host, &["stop", unit]),
         Undo::Enabled { unit, before } => match systemd::is_enabled(host, unit)? == *before {
@@ -195,6 +202,9 @@ fn one(host: &Host, undo: &Undo) -> Result<()> {
 }
 
 fn put_back(host: &Host, path: &std::path::Path, saved: &Saved) -> Result<()> {
+    if let Some(target) = &saved.link {
+        return host.put(path, &Taken::Link { target: target.clone(), ids: saved.ids });
+    }
     let bytes = host.read(&saved.copy)?.with_context(|| format!("the copy of {} is gone", path.display()))?;
     // What was never changed is not written anew: the disk may be full, which is why we are here.
     let same = |stat: Stat| {

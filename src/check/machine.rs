@@ -122,7 +122,7 @@ pub(super) fn apt(host: &Host, subject: &Subject<'_>) -> Result<Finding> {
     }
     // The journal's row tells of a run that can take it away itself.
     let policy = Path::new(package::POLICY);
-    if subject.facts.text(policy) == Some(package::POLICY_TEXT) && journal::unfinished(host)?.is_none() {
+    if subject.facts.text(policy).is_some_and(package::is_policy) && journal::unfinished(host)?.is_none() {
         return Ok(Finding::fail(
             format!("{} of ours is left", policy.display()),
             "it keeps every package from starting its services",

@@ -82,6 +82,8 @@ pub fn carry_out(host: &Host, plan: &Plan, state: &State, command: &str) -> Resu
 
 /// A dry run may look as closely as a real one: a proof has no effect.
 fn prove_now(host: &Host, scene: &Scene, plan: &Plan) -> Result<()> {
+    // A signal ends a proof early, and its scratch directory goes with it.
+    host.catch_signals()?;
     let proofs = plan.steps.iter().filter_map(|step| match step {
         Step::Prove { candidates } if scene.facts.installed() => Some(candidates),
         _ => None,
@@ -113,6 +115,7 @@ impl<'a> Session<'a> {
             return Ok(Self { lock: None, host });
         }
         let session = Self { lock: Some(Lock::take(host)?), host };
+        host.sweep()?;
         let mut progress = Progress::new();
         if let Some(command) = apply::recover(host, &mut |event: Event<'_>| progress.tell(&event))? {
             console::err(format_args!(

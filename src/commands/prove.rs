@@ -11,7 +11,7 @@ use crate::check;
 use crate::cli;
 use crate::exit::Code;
 use crate::finding::{Check, Findings};
-use crate::host::{Host, Ids};
+use crate::host::Host;
 use crate::report::{console, github, junit, table, tap};
 use crate::topology::LAB;
 use crate::verify;
@@ -47,9 +47,8 @@ pub fn verify(host: &Host, args: &cli::Verify) -> Result<Code> {
         console::out(table::closing(&findings));
     }
     if let Some(file) = &args.junit {
-        // As the caller's own files are: relative to where they are, readable by them.
         let path = std::path::absolute(file)?;
-        host.write(&path, junit::junit(&findings)?.as_bytes(), Ids::ROOT, 0o644)?;
+        host.report(&path, junit::junit(&findings)?.as_bytes())?;
     }
     tell_github(host, &findings)?;
     Ok(findings.code())

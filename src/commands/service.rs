@@ -8,9 +8,9 @@ use super::scene::Scene;
 use super::status;
 use crate::apply::service;
 use crate::cli::{self, Action};
-use crate::conf;
+use crate::conf::{self, Conf};
 use crate::exit::Code;
-use crate::facts::Facts;
+use crate::facts::{Facts, Role};
 use crate::host::Host;
 use crate::instance::Instance;
 use crate::plan::Plan;
@@ -84,7 +84,7 @@ fn steps(host: &Host, args: &cli::Service, chosen: &[&Instance], facts: &Facts) 
     };
     let enabled = |unit: &String| facts.unit(unit).is_some_and(|unit| unit.enabled);
     Ok(match args.action {
-        Action::Start => start(&down),
+        Action::Start => start(&down, facts),
         Action::Stop => {
             up().rev().map(|instance| Step::Stop { target: instance.target(), lose: args.force }).collect()
         }
@@ -92,8 +92,8 @@ fn steps(host: &Host, args: &cli::Service, chosen: &[&Instance], facts: &Facts) 
             let restart =
                 |instance: &Instance| Step::Restart { target: instance.target(), why: "as asked".into() };
             let mut steps: Vec<Step> = up().rev().map(restart).collect();
-            steps.extend(start(&down));
-            steps.extend(links(&up().collect::<Vec<_>>()));
+            steps.extend(start(&down, facts));
+            steps.extend(links(&up().collect::<Vec<_>>(), facts));
             steps
         }
         Action::Enable => boot(units().filter(|unit| !enabled(unit)).map(|unit| Step::Enable { unit })),
@@ -111,19 +111,28 @@ fn boot(steps: impl Iterator<Item = Step>) -> Vec<Step> {
     steps
 }
 
-fn start(instances: &[&Instance]) -> Vec<Step> {
+fn start(instances: &[&Instance], facts: &Facts) -> Vec<Step> {
     if instances.is_empty() {
         return Vec::new();
     }
     let mut steps =
         vec![Step::Start { targets: instances.iter().map(|instance| instance.target()).collect() }];
-    steps.extend(links(instances));
+    steps.extend(links(instances, facts));
     steps
 }
 
-fn links(instances: &[&Instance]) -> Vec<Step> {
+/// The links to wait for: those of instances that follow somebody now, or by their file when they start;
+/// one that was promoted has none.
+fn links(instances: &[&Instance], facts: &Facts) -> Vec<Step> {
+    let follows = |instance: &Instance| match facts.running.get(&instance.name).map(|running| &running.role) {
+        Some(role) => !matches!(role, Role::Master),
+        None => {
+            let conf = Conf::parse(facts.text(&instance.conf).unwrap_or_default()).unwrap_or_default();
+            conf.get("replicaof").is_some()
+        }
+    };
     let link = |instance: &&Instance| {
-        let of = instance.upstream.as_ref()?;
+        let of = instance.upstream.as_ref().filter(|_| follows(instance))?;
         Some(Step::AwaitLink { target: instance.target(), master: of.address.clone() })
     };
     instances.iter().filter_map(link).collect()
@@ -134,7 +143,8 @@ fn logs(host: &Host, args: &cli::Service) -> Result<Code> {
     let mut logs = Vec::new();
     for instance in chosen(&scene, args)? {
         // A line of a log is some hundred bytes; twice that leaves room.
-        let text = host.tail(&instance.logfile, 256 * (args.lines as u64 + 1))?;
+        let owner = host.user(instance.engine.user())?.map(|user| user.uid);
+        let text = host.tail(&instance.logfile, 256 * (args.lines as u64 + 1), owner)?;
         let lines: Vec<String> = text.lines().map(conf::mask_line).collect();
         let lines = lines.get(lines.len().saturating_sub(args.lines)..).unwrap_or_default().to_vec();
         logs.push(Log {

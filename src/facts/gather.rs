@@ -12,10 +12,10 @@ use crate::conf::Conf;
 use crate::directives;
 use crate::engine::{Engine, Version};
 use crate::host::{Child, Host};
-use crate::instance::Instance;
+use crate::instance::{Instance, Target};
 use crate::runtime::{process, systemd};
 use crate::secret::Secret;
-use crate::state::State;
+use crate::state::{Kept, State};
 use crate::topology::{BindAddress, Name};
 use crate::wire::{Address, Trouble, Wire};
 
@@ -138,12 +138,13 @@ fn files(host: &Host, question: &Question<'_>, facts: &mut Facts) -> Result<()> 
 /// The processes of instances that are wanted, and of those that are to go: they may hold a port that
 /// another is to have.
 fn processes(host: &Host, question: &Question<'_>, facts: &Facts) -> Result<BTreeMap<Name, u32>> {
-    let kept = facts.state.instances.iter().map(|(name, kept)| (name, kept.engine));
-    let wanted = question.instances.iter().map(|instance| (&instance.name, instance.engine));
-    let all: BTreeMap<&Name, Engine> = kept.chain(wanted).collect();
+    let record = &facts.state.instances;
+    let kept = record.iter().map(|(name, kept)| (name, Target::of_record(name, kept, None)));
+    let wanted = question.instances.iter().map(|instance| (&instance.name, instance.target()));
+    let all: BTreeMap<&Name, Target> = kept.chain(wanted).collect();
     let mut pids = BTreeMap::new();
-    for (name, engine) in all {
-        if let Some(pid) = pid_of(host, &engine.pidfile(name.as_str()), engine)? {
+    for (name, target) in all {
+        if let Some(pid) = pid_of(host, &target, record.get(name))? {
             pids.insert(name.clone(), pid);
         }
     }
@@ -335,10 +336,50 @@ fn unbindable(host: &Host, question: &Question<'_>) -> Vec<IpAddr> {
     addresses.into_iter().filter(|address| !host.can_bind(*address)).collect()
 }
 
-/// Looks for the process in a pid file that is still a server of this configuration.
-pub fn pid_of(host: &Host, pidfile: &Path, engine: Engine) -> Result<Option<u32>> {
-    let Some(text) = host.text(pidfile)? else { return Ok(None) };
-    let Ok(pid) = text.trim().parse::<u32>() else { return Ok(None) };
+/// The process of an instance that no unit keeps. Its pid file is the server's own to write, and may be
+/// stale, lost or a lie, so it is a hint: a process is the instance's if it is the engine's user's, its
+/// program is the server, and it works in the instance's directory or listens on its port.
+pub fn pid_of(host: &Host, target: &Target, kept: Option<&Kept>) -> Result<Option<u32>> {
+    let Some(user) = host.user(target.engine.user())? else { return Ok(None) };
+    let conf = Conf::parse(&host.text(&target.conf()).ok().flatten().unwrap_or_default()).unwrap_or_default();
+    let server = |pid: u32| is_server(host, pid, target.engine, user.uid);
+    // Between the writing of a file and the restart, the server is still where our record has it.
+    let mut ports: BTreeSet<u16> = BTreeSet::from([target.address.port]);
+    ports.extend(conf.word("port").and_then(|port| port.parse::<u16>().ok()).filter(|port| *port > 0));
+    ports.extend(kept.map(|kept| kept.port));
+    let mut dirs: BTreeSet<PathBuf> = conf.word("dir").map(PathBuf::from).into_iter().collect();
+    dirs.extend(kept.map(|kept| kept.dir.clone()));
+    let dirs: BTreeSet<PathBuf> = dirs.iter().map(|dir| host.real_path(dir)).collect();
+    let at_home =
+        |pid: u32| host.link(Path::new(&format!("/proc/{pid}/cwd"))).is_some_and(|cwd| dirs.contains(&cwd));
+
+    // A fifo in its place must not hold us up, hence `tail`.
+    let named = host.tail(&target.pidfile(), 32, None).unwrap_or_default().trim().parse::<u32>().ok();
+    if let Some(pid) = named.filter(|pid| *pid > 1 && server(*pid)) {
+        // Another user may not look into it, nor signal it; the pid file is all there is.
+        let blind = ![0, user.uid].contains(&host.euid());
+        if blind || at_home(pid) || listening_of(host, pid)?.iter().any(|(_, port)| ports.contains(port)) {
+            return Ok(Some(pid));
+        }
+    }
+    let mut found: BTreeSet<u32> = BTreeSet::new();
+    for listener in listening(host, &[], |port| ports.contains(&port))? {
+        found.extend(listener.owner.map(|owner| owner.pid).filter(|pid| server(*pid)));
+    }
+    Ok(found.into_iter().find(|pid| at_home(*pid) || says_so(host, *pid, target)))
+}
+
+/// Whether a process is a server of this engine, run by its user.
+pub fn is_server(host: &Host, pid: u32, engine: Engine, uid: u32) -> bool {
     // The kernel cuts comm at 15 characters; the servers' names are shorter.
-    Ok(about(host, pid).filter(|process| process.program == engine.server()).map(|process| process.pid))
+    about(host, pid).is_some_and(|process| process.program == engine.server() && process.uid == uid)
+}
+
+/// Whether a process answers under the instance's address, and names the instance's configuration.
+fn says_so(host: &Host, pid: u32, target: &Target) -> bool {
+    let info = Wire::open(host, &target.address, target.password.as_ref())
+        .and_then(|mut wire| wire.info("server"))
+        .unwrap_or_default();
+    let get = |name: &str| info.get(name).map(String::as_str).unwrap_or_default();
+    get("process_id") == pid.to_string() && Path::new(get("config_file")) == target.conf()
 }

@@ -20,6 +20,7 @@ use crate::topology::{BindAddress, Topology, did_you_mean};
 pub fn impossible(wanted: &Wanted<'_>, facts: &Facts) -> Result<(), Fault> {
     refuse_open_doors(wanted.instances)?;
     engine(wanted, facts)?;
+    linked_topology(wanted, facts)?;
     readable_secrets(wanted.topology, facts)?;
     for instance in wanted.instances {
         known_directives(wanted, facts, instance)?;
@@ -59,6 +60,18 @@ fn engine(wanted: &Wanted<'_>, facts: &Facts) -> Result<(), Fault> {
         )));
     }
     Ok(())
+}
+
+/// A topology that is a link: to write it would cut the link, and leave the file behind it as it was.
+fn linked_topology(wanted: &Wanted<'_>, facts: &Facts) -> Result<(), Fault> {
+    let file = Path::new(crate::topology::SYSTEM_FILE);
+    match facts.path(file).filter(|stat| stat.kind == Kind::Link && wanted.text.is_some()) {
+        Some(_) => {
+            Err(Fault::refused(format!("{} is a symbolic link, which a change would cut", file.display()))
+                .hint("edit the file behind it, and then:\nredis-tp apply"))
+        }
+        None => Ok(()),
+    }
 }
 
 /// A password in a topology that others can read.

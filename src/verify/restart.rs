@@ -64,6 +64,10 @@ pub fn restart(proof: &mut Proof<'_>, instance: &Instance) -> Look {
 
 /// Stops and starts. Whatever comes in between, it is started again.
 fn cycle(proof: &mut Proof<'_>, target: &Target) -> Result<(), Finding> {
+    if service::conf_with_role(proof.host, target).is_some() {
+        let why = "it has another role than its file says, and a restart would forget it";
+        return Err(Finding::unknown(why, format!("redis-tp cli {} -- CONFIG REWRITE", target.name)));
+    }
     let name = &target.name;
     let stopped = service::stop(proof.host, target, false);
     if proof.host.interrupted() {

@@ -143,7 +143,7 @@ impl Machine {
 
     fn record(&self) -> Record {
         let ids = Ids { uid: geteuid().as_raw(), gid: getegid().as_raw() };
-        let before = Some(Saved { copy: COPY.into(), mode: 0o640, ids });
+        let before = Some(Saved { copy: COPY.into(), mode: 0o640, ids, link: None });
         let undo = vec![Undo::File { path: CONF.into(), before }];
         let (run, command, end) = (7, "install".into(), Some(End::Done));
         // The rollback takes the run's directory away.

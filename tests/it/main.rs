@@ -15,11 +15,13 @@
     missing_docs
 )]
 
+mod attacks;
 mod bad_input;
 mod canary;
 mod consumers;
 mod faults;
 mod journals;
+mod losses;
 mod machine;
 mod model;
 mod plan_cases;

@@ -324,7 +324,7 @@ pub const STANDING: &[Case] = &[
 const LISTEN: &str = "perl -MIO::Socket::INET -e '$s = IO::Socket::INET->new(LocalAddr => \"127.0.0.1\", LocalPort => 6390, Listen => 1) or die; sleep 60' &
     echo $! >/run/holder; for try in $(seq 500); do ss -Hltn | grep -q :6390 && break; sleep 0.02; done";
 /// Ends what holds it.
-const END: &str = "pid=$(cat /run/holder); kill $pid $(cat /proc/$pid/task/$pid/children) 2>/dev/null; while [ -e /proc/$pid ]; do sleep 0.02; done";
+const END: &str = "pid=$(cat /run/holder); kill $(ps -o pid= --ppid $pid) $pid 2>/dev/null; while [ -e /proc/$pid ]; do sleep 0.02; done";
 
 /// Where systemd runs them.
 pub const UNITS: &[Case] = &[

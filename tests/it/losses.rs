@@ -1,0 +1,74 @@
+//! Data that is nowhere else: no rollback, restart or removal may take it.
+
+use crate::machine::{Init, Release};
+use crate::story::bare;
+
+const PROMOTE: &str = "redis-tp cli slave -- REPLICAOF NO ONE && redis-tp cli slave -- SET precious data";
+
+#[test]
+fn a_restart_does_not_demote_a_promoted_replica() {
+    for init in [Init::None, Init::Systemd] {
+        let Some(machine) = bare(Release::Bookworm, init) else { return };
+        machine.run("redis-tp up").ok();
+        machine.run(PROMOTE).ok();
+        for command in ["restart slave", "stop slave", "start slave"] {
+            machine.run(&format!("redis-tp service {command}")).ok();
+        }
+        assert_eq!(machine.run("redis-tp cli slave -- GET precious").ok().stdout, "data\n");
+        let role = machine.run("redis-tp cli slave -- ROLE").ok().stdout;
+        assert!(role.starts_with("master"), "{role}");
+        let seen = machine.run("redis-tp up").exits(3);
+        assert!(seen.stderr.contains("slave: was promoted"), "{seen}");
+    }
+}
+
+#[test]
+fn a_rollback_keeps_what_a_promoted_replica_holds() {
+    for init in [Init::None, Init::Systemd] {
+        let Some(machine) = bare(Release::Bookworm, init) else { return };
+        machine.run("redis-tp install && redis-tp replica add --port 6380").ok();
+        machine.run(PROMOTE).ok();
+        machine.run("redis-tp rollback").ok();
+        assert!(machine.exists("/var/lib/redis-slave/dump.rdb"), "the only copy is gone");
+        assert_eq!(machine.run("ss -Hltn sport = :6380").ok().stdout, "", "it still runs");
+    }
+}
+
+#[test]
+fn a_rollback_of_the_first_run_keeps_keys_of_every_database() {
+    let Some(machine) = bare(Release::Bookworm, Init::Systemd) else { return };
+    machine.run("redis-tp up").ok();
+    machine.run("redis-tp cli -- -n 1 SET precious data").ok();
+    machine.run("redis-tp rollback").ok();
+    assert!(machine.exists("/var/lib/redis/dump.rdb"), "the data went with the package");
+}
+
+#[test]
+fn what_stood_behind_a_link_is_not_opened_to_others() {
+    let Some(machine) = bare(Release::Bookworm, Init::None) else { return };
+    // An administrator's own policy, kept elsewhere.
+    let own = "printf '#!/bin/sh\\nexit 0\\n' > /opt/policy && chmod 755 /opt/policy && ln -s /opt/policy /usr/sbin/policy-rc.d";
+    machine.run(own).ok();
+    machine.run("redis-tp up").ok();
+    assert_eq!(machine.run("readlink /usr/sbin/policy-rc.d").ok().stdout, "/opt/policy\n");
+    machine.run("redis-tp rollback").ok();
+    assert_eq!(machine.run("readlink /usr/sbin/policy-rc.d").ok().stdout, "/opt/policy\n");
+    // A secret of root's, and a link to it where the server's user may make one.
+    machine.run("redis-tp up && echo s3cret > /root/secret && chmod 600 /root/secret").ok();
+    machine.run("ln -sf /root/secret /etc/redis/redis-slave.conf").ok();
+    machine.run("redis-tp uninstall; redis-tp rollback; true").ok();
+    let found =
+        "find / -xdev -type f ! -path '/proc/*' -perm /044 -exec grep -l s3cret {} + 2>/dev/null; true";
+    assert_eq!(machine.run(found).ok().stdout, "", "a copy of it can be read by others");
+    assert_eq!(machine.run("find /etc/redis /var/lib/redis-tp -perm -o=w -type f").stdout, "");
+}
+
+#[test]
+fn a_report_goes_where_it_is_sent() {
+    let Some(machine) = bare(Release::Bookworm, Init::None) else { return };
+    machine.run("redis-tp up").ok();
+    let out = machine.run("redis-tp verify --junit /dev/stdout | cat").ok();
+    assert!(out.stdout.contains("<testsuite"), "{out}");
+    machine.run("test -L /dev/stdout").ok();
+    machine.run("cd /root && redis-tp verify --junit report.xml && grep -q '<testsuite' report.xml").ok();
+}
