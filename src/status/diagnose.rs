@@ -1,5 +1,7 @@
 //! What is wrong with an instance, why, and what to type. A healthy one costs nothing here.
 
+use std::collections::BTreeMap;
+
 use super::{Heard, Link, Log, Node, State, number, on_disk};
 use crate::apply::service;
 use crate::exit::Fault;
@@ -9,7 +11,6 @@ use crate::instance::Instance;
 use crate::plan::refuse;
 use crate::runtime::systemd::unit_word;
 use crate::wire::Trouble;
-use std::collections::BTreeMap;
 
 /// How many lines of a log are shown.
 const SHOWN: usize = 4;

@@ -317,11 +317,11 @@ pub const STANDING: &[Case] = &[
         &["redis-tp needs root", "\n      sudo redis-tp install --set 'save=900 1'\n"],
     ),
     Case::new("a second redis-tp", "redis-tp up", 6, &["another redis-tp is at work on this machine (pid ", "wait until it has ended"])
-        .given("flock -x /var/lib/redis-tp/lock sleep 60 & echo $! >/run/holder; sleep 0.2", END),
+        .given("flock -x /var/lib/redis-tp/lock sleep 600 & echo $! >/run/holder; sleep 0.2", END),
 ];
 
 /// Holds port 6390.
-const LISTEN: &str = "perl -MIO::Socket::INET -e '$s = IO::Socket::INET->new(LocalAddr => \"127.0.0.1\", LocalPort => 6390, Listen => 1) or die; sleep 60' &
+const LISTEN: &str = "perl -MIO::Socket::INET -e '$s = IO::Socket::INET->new(LocalAddr => \"127.0.0.1\", LocalPort => 6390, Listen => 1) or die; sleep 600' &
     echo $! >/run/holder; for try in $(seq 500); do ss -Hltn | grep -q :6390 && break; sleep 0.02; done";
 /// Ends what holds it.
 const END: &str = "pid=$(cat /run/holder); kill $(ps -o pid= --ppid $pid) $pid 2>/dev/null; while [ -e /proc/$pid ]; do sleep 0.02; done";
@@ -336,7 +336,7 @@ pub const UNITS: &[Case] = &[
     )
     .given(
         // $$: systemd takes one of them for itself.
-        "systemd-run --quiet --unit=other perl -MIO::Socket::INET -e '$$s = IO::Socket::INET->new(LocalAddr => \"127.0.0.1\", LocalPort => 6390, Listen => 1) or die; sleep 60'
+        "systemd-run --quiet --unit=other perl -MIO::Socket::INET -e '$$s = IO::Socket::INET->new(LocalAddr => \"127.0.0.1\", LocalPort => 6390, Listen => 1) or die; sleep 600'
         for try in $(seq 500); do ss -Hltn | grep -q :6390 && break; sleep 0.02; done",
         "systemctl stop other",
     ),
