@@ -47,7 +47,7 @@ struct Json<'a> {
 /// Brings the machine to a wish.
 ///
 /// # Errors
-/// Refused, failed and rolled back, or worse; see [`Fault`].
+/// Refused, failed and rolled back, or worse; see [`crate::exit::Fault`].
 pub fn converge(
     host: &Host,
     command: &str,

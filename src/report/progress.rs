@@ -36,9 +36,10 @@ impl Progress {
                     console::err(format_args!("  {what}"));
                 }
             }
-            Event::Undoing(error) => {
+            Event::Undoing(_) => {
                 self.stop();
-                console::err(format_args!("{} {error:#}", styled(NOTE, "✗")));
+                // What went wrong is said at the end, where it is looked for.
+                console::err(format_args!("{} that failed; undoing what was done", styled(NOTE, "✗")));
                 self.spin("undoing what was done".into());
             }
         }

@@ -229,6 +229,8 @@ fn instances_come_back_after_a_reboot() {
         machine.run("redis-tp up").ok();
         machine.run("redis-tp cli -- SET bonjour monde").ok();
         machine.reboot();
+        // "Ready" is the machine's word; a replica asks for its master once a second.
+        machine.run("for try in $(seq 50); do redis-tp status >/dev/null && break; sleep 0.1; done").ok();
         machine.run("redis-tp verify").ok();
         contains(&machine.run("redis-tp cli slave -- GET bonjour").ok(), "monde");
         contains(&machine.run("redis-tp up").ok(), "No changes");
@@ -283,6 +285,9 @@ fn a_replica_of_another_machines_master_links_with_its_password() {
     machine.run_with_input(add, "elsewhere\n").ok();
     contains(&machine.run("redis-tp cli slave -- INFO replication").ok(), "master_link_status:up");
     contains(&machine.run("redis-tp replica add --port 6380 --of 10.9.8.7:6379").ok(), "No changes");
+    // One of our own is known by its name, however it is called.
+    machine.run("redis-tp replica add --port 6381 --of 127.0.0.1:7000").ok();
+    assert!(machine.read("/etc/redis-tp/topology.ini").contains("replicaof = master"));
     assert_eq!(machine.run("stat -c '%a %U' /etc/redis-tp/slave.masterauth").ok().stdout.trim(), "600 root");
 }
 
