@@ -620,7 +620,9 @@ impl Host {
         let mut all = std::env::var_os("PATH").unwrap_or_default();
         // A student's shell under `su` may lack the directories that hold redis-server and dpkg.
         all.push(":/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin");
-        which::which_in(program, Some(all), "/").ok()
+        let below = std::env::join_paths(std::env::split_paths(&all).map(|dir| self.path(&dir))).ok()?;
+        let found = which::which_in(program, Some(below), "/").ok()?;
+        found.strip_prefix(&self.root).map(|path| Path::new("/").join(path)).ok()
     }
 
     /// Runs a child to its end. It gets a process group of its own, so that a Ctrl-C at the
