@@ -538,11 +538,10 @@ impl Host {
             if run {
                 self.directory(below, Ids { uid: self.euid(), ..Ids::ROOT }, 0o711)?;
             }
-            tempfile::Builder::new()
-                .prefix(&prefix)
-                .permissions(fs::Permissions::from_mode(0o711))
-                .tempdir_in(below)
-                .context("cannot make a scratch directory")
+            // Not under the umask of another proof's socket: its server could not enter.
+            let mut scratch = tempfile::Builder::new();
+            scratch.prefix(&prefix).permissions(fs::Permissions::from_mode(0o711));
+            with_umask(0o022, || scratch.tempdir_in(below)).context("cannot make a scratch directory")
         };
         // Another run's end may have taken the directory above away in between.
         make().or_else(|_| make())

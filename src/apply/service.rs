@@ -40,13 +40,23 @@ const DRAIN: Duration = Duration::from_secs(15);
 /// How long a save at the end may take.
 const SAVE: Duration = Duration::from_secs(600);
 
-/// Starts instances together, and waits until each answers.
+/// Starts instances, masters first, and waits until each answers.
 ///
 /// # Errors
 /// One does not, with the last lines of its log.
 pub fn start(host: &Host, targets: &[Target]) -> Result<()> {
-    let units: Vec<String> =
-        targets.iter().filter(|target| target.runtime == Runtime::Systemd).map(Target::unit).collect();
+    // A replica that comes first finds nobody to follow, and asks again only after a second.
+    let (replicas, masters): (Vec<&Target>, Vec<&Target>) = targets.iter().partition(|target| target.replica);
+    start_together(host, &masters)?;
+    start_together(host, &replicas)
+}
+
+fn start_together(host: &Host, targets: &[&Target]) -> Result<()> {
+    let units: Vec<String> = targets
+        .iter()
+        .filter(|target| target.runtime == Runtime::Systemd)
+        .map(|target| target.unit())
+        .collect();
     if !units.is_empty() {
         let mut args = vec!["start"];
         args.extend(units.iter().map(String::as_str));
@@ -62,7 +72,7 @@ pub fn start(host: &Host, targets: &[Target]) -> Result<()> {
 }
 
 /// What those of some instances say that did not start.
-fn why_not(host: &Host, targets: &[Target]) -> Result<String> {
+fn why_not(host: &Host, targets: &[&Target]) -> Result<String> {
     let mut why = String::new();
     for target in targets {
         if target.runtime == Runtime::Systemd && unit_state(host, &target.unit())?.active == "active" {
