@@ -34,7 +34,6 @@ fn add(host: &Host, args: &cli::ReplicaAdd) -> Result<Code> {
         let topology = wish.parsed()?;
         let name = name(args, &topology)?;
         let of = args.of.clone().map_or_else(|| default_master(&topology, &name), Ok)?;
-        let of = by_name(&topology, of);
         known_master(&topology, &of)?;
         wish.document.set(name.as_str(), "port", &args.port.to_string());
         wish.document.set(name.as_str(), "replicaof", &of.to_string());
@@ -105,17 +104,6 @@ fn default_master(topology: &Topology, name: &Name) -> Result<ReplicaOf> {
         None => Err(Fault::refused("there is no master here to follow")
             .hint("set one up first, or name one elsewhere:\nredis-tp install\nredis-tp replica add --port 6380 --of HOST:PORT --password-file FILE")
             .into()),
-    }
-}
-
-/// An instance of this machine by its name, also where it was given by a loopback address: what changes for
-/// it has to change for its replicas.
-fn by_name(topology: &Topology, of: ReplicaOf) -> ReplicaOf {
-    let ReplicaOf::Remote { host, port } = &of else { return of };
-    let here = host == "localhost" || host.parse().is_ok_and(|ip: std::net::IpAddr| ip.is_loopback());
-    match topology.instances.iter().find(|section| here && section.port == *port) {
-        Some(section) => ReplicaOf::Instance(section.name.clone()),
-        None => of,
     }
 }
 
