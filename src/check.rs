@@ -67,7 +67,7 @@ const ROWS: [Row; 12] = [
     Row { id: "journal", did: "read the last run's journal", look: Look::Machine(machine::journal) },
     Row {
         id: "ports",
-        did: "read /proc/net/tcp and whose sockets they are",
+        did: "asked the kernel who listens, and whose sockets they are",
         look: Look::Instance(instance::ports),
     },
     Row {

@@ -37,7 +37,6 @@ pub struct Row {
     until: Option<Version>,
     valkey: bool,
     repeats: bool,
-    live: bool,
     alias_of: Option<&'static str>,
 }
 
@@ -64,9 +63,9 @@ fn row(line: &'static str) -> Option<(&'static str, Row)> {
     let until = cells.next().and_then(Version::parse);
     let valkey = cells.next().is_some_and(|cell| !cell.is_empty());
     let repeats = cells.next() == Some("yes");
-    let live = cells.next() == Some("yes");
-    let alias_of = cells.next().filter(|alias| !alias.is_empty());
-    Some((name, Row { kind, since, until, valkey, repeats, live, alias_of }))
+    // `live` is data for a reader of the table; no code asks for it yet.
+    let alias_of = cells.nth(1).filter(|alias| !alias.is_empty());
+    Some((name, Row { kind, since, until, valkey, repeats, alias_of }))
 }
 
 /// The name under which an alias (`slaveof`) is compared.
@@ -82,11 +81,6 @@ pub fn kind(name: &str) -> Kind {
 /// Whether several lines of it add up, where for others the last one counts.
 pub fn repeats(name: &str) -> bool {
     table().get(name).is_some_and(|row| row.repeats)
-}
-
-/// Whether `CONFIG SET` changes it in a running server.
-pub fn live(name: &str) -> bool {
-    table().get(name).is_some_and(|row| row.live)
 }
 
 /// Whether the words of this directive are a secret.
