@@ -1,13 +1,17 @@
 //! The command line: every type that clap reads, and no logic.
 
+use std::net::IpAddr;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use crate::directives;
 use crate::engine::Engine;
 use crate::exit::Fault;
-use crate::topology::{self, Binds, Name, ReplicaOf, RuntimeChoice};
+use crate::http::Url;
+use crate::topology::{self, Binds, Name, Prefix, ReadFrom, ReplicaOf, RuntimeChoice, Source, Table};
+use crate::wire::Address;
 
 /// From a bare machine to a proven Redis: engine, configuration, units, replicas, and the proof.
 #[derive(Debug, Parser)]
@@ -26,7 +30,7 @@ pub struct Cli {
 /// The verbs.
 #[derive(Debug, Subcommand)]
 pub enum Command {
-    /// Everything: engine, master :6379, replica :6380, and the proof that they work
+    /// Everything: engine, master :6379, replica :6380, web app :5000, and the proof that they work
     Up(Up),
     /// The engine and a master
     Install(Install),
@@ -49,6 +53,11 @@ pub enum Command {
     Service(Service),
     /// redis-cli with the password passed safely
     Cli(RedisCli),
+    /// The cache-aside web app: run it, install it as a service, remove it
+    #[command(subcommand)]
+    App(App),
+    /// Cold against warm: how much faster the cache makes an app
+    Bench(Bench),
     /// Print exports for a shell or a CI job (the password among them)
     Env(Env),
     /// Undo the last run
@@ -84,6 +93,9 @@ pub struct Up {
     /// Redis or Valkey
     #[arg(long)]
     pub engine: Option<Engine>,
+    /// Leave the web app out, where no topology is written yet
+    #[arg(long)]
+    pub no_app: bool,
     #[command(flatten)]
     /// Common flags
     pub change: Change,
@@ -220,10 +232,19 @@ pub struct Report {
 /// `verify`
 #[derive(Debug, Args)]
 pub struct Verify {
-    /// The lifetime of the keys that the TTL checks use, in seconds (the lab has 60)
-    #[arg(long, value_name = "SECONDS", default_value_t = 1, value_parser = clap::value_parser!(u64).range(1..=86_400))]
-    pub ttl: u64,
-    /// Restart each instance, too, and prove that data survives it
+    /// The lifetime of the keys that the TTL checks and the web app use, in seconds [default: 1]
+    #[arg(long, value_name = "SECONDS", value_parser = topology::lifetime)]
+    pub ttl: Option<Duration>,
+    /// How long the web app's simulated database takes, in seconds [default: 0.2]
+    #[arg(long, value_name = "SECONDS", value_parser = topology::delay)]
+    pub slow: Option<Duration>,
+    /// The lab's own figures: --ttl 60 --slow 2
+    #[arg(long, conflicts_with_all = ["ttl", "slow"])]
+    pub lab: bool,
+    /// Another web app than ours that speaks the contract; --ttl and --slow say what it claims
+    #[arg(long, value_name = "URL", value_parser = Url::parse)]
+    pub url: Option<Url>,
+    /// Restart each instance, too, prove that data survives it, and that the web app answers meanwhile
     #[arg(long)]
     pub restart: bool,
     /// Print the result as JSON
@@ -235,9 +256,112 @@ pub struct Verify {
     /// Write the result to a file in JUnit's format
     #[arg(long, value_name = "FILE")]
     pub junit: Option<PathBuf>,
+    /// Write the result to a file as one self-contained page
+    #[arg(long, value_name = "FILE")]
+    pub html: Option<PathBuf>,
     /// Print the same proof as commands to type, and do nothing
     #[arg(long)]
     pub shell: bool,
+}
+
+/// `app`
+#[derive(Debug, Subcommand)]
+pub enum App {
+    /// Run the web app until it is interrupted
+    Serve(Box<AppServe>),
+    /// Install it as a service, or change how it is installed
+    Install(AppInstall),
+    /// Stop the service and take it away
+    Remove(Change),
+}
+
+/// The keys of `[app]`, each as a flag.
+#[derive(Clone, Debug, Default, Args)]
+pub struct AppKeys {
+    /// Its port [default: 5000]
+    #[arg(long, value_parser = topology::port_number)]
+    pub port: Option<u16>,
+    /// The address to listen on [default: 127.0.0.1]
+    #[arg(long, value_name = "ADDRESS")]
+    pub bind: Option<IpAddr>,
+    /// How long a value stays in the cache, in seconds [default: 60]
+    #[arg(long, value_name = "SECONDS", value_parser = topology::lifetime)]
+    pub ttl: Option<Duration>,
+    /// How long the simulated database takes, in seconds [default: 2]
+    #[arg(long, value_name = "SECONDS", value_parser = topology::delay)]
+    pub slow: Option<Duration>,
+    /// What stands before a key in Redis [default: nothing]
+    #[arg(long, value_parser = Prefix::parse)]
+    pub prefix: Option<Prefix>,
+    /// Which instances are read; writes go to the master [default: master]
+    #[arg(long)]
+    pub read_from: Option<ReadFrom>,
+    /// Where values come from: simulated, or sqlite:FILE [default: simulated]
+    #[arg(long, value_parser = Source::parse)]
+    pub source: Option<Source>,
+    /// The table of a SQLite source, with the columns key and value [default: data]
+    #[arg(long, value_parser = Table::parse)]
+    pub table: Option<Table>,
+}
+
+/// `app serve`
+#[derive(Debug, Args)]
+pub struct AppServe {
+    #[command(flatten)]
+    /// How it behaves
+    pub keys: AppKeys,
+    /// A Redis server instead of this machine's instances; may be given several times
+    #[arg(long, value_name = "HOST:PORT", value_parser = Address::parse)]
+    pub redis: Vec<Address>,
+    /// Their password, from a file or from standard input with -
+    #[arg(long, value_name = "FILE|-", requires = "redis")]
+    pub password_file: Option<String>,
+    /// Everything from a file that `app install` wrote (- for standard input): for the service
+    #[arg(long, value_name = "FILE|-", conflicts_with_all = ["redis", "port", "bind", "ttl", "slow", "prefix", "read_from", "source", "table"])]
+    pub config: Option<PathBuf>,
+    /// Stay in the background, start again what ends, and write the pid to a file: where no systemd does it
+    #[arg(long, value_name = "PIDFILE", requires = "config", hide = true)]
+    pub supervise: Option<PathBuf>,
+}
+
+/// `app install`
+#[derive(Debug, Args)]
+pub struct AppInstall {
+    #[command(flatten)]
+    /// How it behaves
+    pub keys: AppKeys,
+    #[command(flatten)]
+    /// Common flags
+    pub change: Change,
+}
+
+/// `bench`
+#[derive(Debug, Args)]
+pub struct Bench {
+    /// The app to measure, any that speaks the contract [default: the installed one, else one of our own]
+    #[arg(long, value_name = "URL", value_parser = Url::parse)]
+    pub url: Option<Url>,
+    /// How many requests are under way at once
+    #[arg(short = 'c', long, default_value_t = 16, value_parser = clap::value_parser!(u16).range(1..=1024))]
+    pub concurrency: u16,
+    /// Requests a second, sent on time whatever the app does [default: as many as it answers]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
+    pub rate: Option<u32>,
+    /// How long the load lasts, in seconds
+    #[arg(short = 'd', long, value_name = "SECONDS", default_value_t = 5, value_parser = clap::value_parser!(u64).range(1..=3600))]
+    pub duration: u64,
+    /// How many keys the load asks for
+    #[arg(long, value_name = "N", default_value_t = 16, value_parser = clap::value_parser!(u16).range(1..=1000))]
+    pub keys: u16,
+    /// Print the result as JSON
+    #[arg(long, conflicts_with = "markdown")]
+    pub json: bool,
+    /// Print the result as a table in Markdown
+    #[arg(long)]
+    pub markdown: bool,
+    /// Draw the result into a file
+    #[arg(long, value_name = "FILE")]
+    pub svg: Option<PathBuf>,
 }
 
 /// `status`
@@ -267,9 +391,9 @@ pub struct Render {
 pub struct Service {
     /// What to do with them
     pub action: Action,
-    /// The instance [default: all]
-    #[arg(value_parser = Name::parse)]
-    pub name: Option<Name>,
+    /// The instance, or app for the web app [default: all]
+    #[arg(value_parser = Served::parse)]
+    pub name: Option<Served>,
     /// Let an instance that cannot save its data end without
     #[arg(long)]
     pub force: bool,
@@ -282,6 +406,28 @@ pub struct Service {
     /// Print the result as JSON
     #[arg(long)]
     pub json: bool,
+}
+
+/// What `service` works on.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Served {
+    /// An instance.
+    Instance(Name),
+    /// The web app.
+    App,
+}
+
+impl Served {
+    /// Reads an instance's name, or `app`.
+    ///
+    /// # Errors
+    /// Anything else.
+    pub fn parse(text: &str) -> Result<Self, String> {
+        match text {
+            topology::APP => Ok(Self::App),
+            name => Name::parse(name).map(Self::Instance),
+        }
+    }
 }
 
 /// What `service` does.

@@ -6,11 +6,13 @@ use std::ffi::OsString;
 use anyhow::Result;
 use clap::Parser;
 
-use crate::cli::{Cli, Command, Replica};
+use crate::cli::{App, Cli, Command, Replica};
 use crate::exit::{self, Code, Fault};
 use crate::host::Host;
 use crate::report::console;
 
+mod app;
+mod bench;
 mod cli;
 mod converge;
 mod env;
@@ -47,7 +49,7 @@ pub fn main() -> Code {
 
 fn run(host: &Host, command: Command) -> Result<Code> {
     refuse_settings(&command)?;
-    if !matches!(command, Command::Completions(_) | Command::Man) {
+    if !is_for_anybody(&command) {
         needs_root(host)?;
     }
     match command {
@@ -62,6 +64,8 @@ fn run(host: &Host, command: Command) -> Result<Code> {
         Command::Render(args) => render::run(host, &args),
         Command::Service(args) => service::run(host, &args),
         Command::Cli(args) => cli::run(host, &args),
+        Command::App(args) => app::run(host, args),
+        Command::Bench(args) => bench::run(host, &args),
         Command::Env(args) => env::run(host, &args),
         Command::Rollback(args) => rollback::run(host, &args),
         Command::Uninstall(args) => uninstall::run(host, &args),
@@ -78,6 +82,16 @@ fn refuse_settings(command: &Command) -> Result<(), Fault> {
         _ => return Ok(()),
     };
     access.settings().map(drop)
+}
+
+/// Whether a command touches nothing of the machine's: it asks what listens on the network, or prints.
+fn is_for_anybody(command: &Command) -> bool {
+    match command {
+        Command::Completions(_) | Command::Man => true,
+        Command::Bench(args) => args.url.is_some(),
+        Command::App(App::Serve(args)) => args.config.is_some() || !args.redis.is_empty(),
+        _ => false,
+    }
 }
 
 /// Passwords, units and other people's processes are root's to see.

@@ -21,7 +21,9 @@
 //! 7. A secret is a type that does not print.
 //! 8. What runs now is the truth about roles: a replica that was promoted is not demoted.
 
+pub mod app;
 pub mod apply;
+pub mod bench;
 pub mod bus;
 pub mod check;
 pub mod cli;
@@ -33,6 +35,7 @@ pub mod exit;
 pub mod facts;
 pub mod finding;
 pub mod host;
+pub mod http;
 pub mod instance;
 pub mod journal;
 pub mod log;

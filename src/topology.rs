@@ -8,17 +8,19 @@ use serde::{Deserialize, Serialize};
 use crate::engine::Engine;
 use crate::exit::Fault;
 
+mod app;
 mod edit;
 mod read;
 mod values;
 
+pub use app::{APP, AppSection, Prefix, ReadFrom, Source, Table, delay, lifetime};
 pub use edit::Document;
 pub use values::{Bind, BindAddress, Binds, Name, ReplicaOf, port_number, yes_or_no};
 
 /// Where the topology is, in the system layout.
 pub const SYSTEM_FILE: &str = "/etc/redis-tp/topology.ini";
 
-/// The lab's two instances: what `up` uses where no topology is written yet.
+/// The lab's two instances and its web app: what `up` uses where no topology is written yet.
 pub const LAB: &str = "\
 ; What redis-tp keeps true on this machine; `redis-tp apply` makes it so.
 ; One section an instance; keys are Redis's own directives.
@@ -33,6 +35,11 @@ port = 6379
 [slave]
 port = 6380
 replicaof = master       ; a section of this file, or HOST PORT
+
+[app]                    ; the cache-aside web app
+port = 5000
+ttl  = 60                ; seconds that a value stays in the cache
+slow = 2                 ; seconds that the simulated database takes
 ";
 
 /// The start of a topology that `install` or `replica add` makes.
@@ -45,7 +52,7 @@ engine  = redis          ; redis | valkey
 runtime = auto           ; auto | systemd | process
 ";
 
-/// Our own section, the only one that is no instance.
+/// Our own section; it and the app's are the only ones that are no instance.
 const OURS: &str = "redis-tp";
 
 /// Who is to keep the instances running.
@@ -108,6 +115,9 @@ pub struct Topology {
     pub password: bool,
     /// The instances, in the order of the file.
     pub instances: Vec<Section>,
+    /// The web app, if one is wanted.
+    #[serde(default)]
+    pub app: Option<AppSection>,
 }
 
 impl Topology {
@@ -150,6 +160,7 @@ mod tests {
         assert_eq!(topology.instances.len(), 2);
         assert_eq!(topology.instance("slave").unwrap().port, 6380);
         assert_eq!(topology.replicas_of("master").len(), 1);
+        assert_eq!(topology.app, Some(AppSection { line: 15, ..AppSection::default() }));
     }
 
     #[test]
@@ -191,6 +202,10 @@ mod tests {
             ("[a]\nport = 1\nPort = 2\n", "t.ini:3: 'Port' stands twice in [a]", "keep one"),
             ("[a]\nport = 1\nreplicaof = h 1\nslaveof = h 2\n", "t.ini:4: 'slaveof' stands twice", ""),
             ("[a]\nport = 1\nrequirepass = x\nrequirepass = y\n", "t.ini:4: 'requirepass' stands twice", ""),
+            ("[app]\nprot = 1\n", "t.ini:2: unknown key 'prot' in [app]", "did you mean 'port'?"),
+            ("[app]\nttl = 1\nttl = 2\n", "t.ini:3: 'ttl' stands twice in [app]", "keep one"),
+            ("[app]\nttl = 0\n", "t.ini:2: [app] ttl = 0: '0' is no lifetime", "ttl = 60"),
+            ("[a]\nport = 5000\n[app]\n", "t.ini:3: [app] and [a] both have port 5000", "another port"),
             ("[a]\nport = 1\nrequirepass = x y\n", "requirepass = ********: is 2 words", "double quotes"),
         ];
         for (text, what, cure) in cases {

@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::host::Host;
 use crate::secret::Secret;
+use crate::topology::ReplicaOf;
 
 /// Where a server listens.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -18,6 +19,19 @@ pub struct Address {
     pub host: String,
     /// The TCP port.
     pub port: u16,
+}
+
+impl Address {
+    /// Reads `HOST:PORT`.
+    ///
+    /// # Errors
+    /// Anything else.
+    pub fn parse(text: &str) -> Result<Self, String> {
+        match ReplicaOf::parse(text)? {
+            ReplicaOf::Remote { host, port } => Ok(Self { host, port }),
+            ReplicaOf::Instance(_) => Err(format!("'{text}' is not HOST:PORT")),
+        }
+    }
 }
 
 impl fmt::Display for Address {

@@ -21,7 +21,9 @@ use crate::verify;
 /// # Errors
 /// Nothing is set up here; a report cannot be written; interrupted.
 pub fn verify(host: &Host, args: &cli::Verify) -> Result<Code> {
-    let options = verify::Options { ttl: Duration::from_secs(args.ttl), restart: args.restart };
+    let lab = args.lab.then_some(Duration::from_secs(60));
+    let ttl = args.ttl.or(lab).unwrap_or(Duration::from_secs(1));
+    let options = verify::Options { ttl, restart: args.restart };
     // A restart changes what runs: one at a time.
     let _session = Session::open(host, !args.restart)?;
     let scene = Scene::standing(host)?;

@@ -62,8 +62,8 @@ pub fn run(host: &Host, args: &cli::Service) -> Result<Code> {
 
 /// Masters before their replicas.
 fn chosen<'a>(scene: &'a Scene, args: &cli::Service) -> Result<Vec<&'a Instance>> {
-    if args.name.is_some() {
-        return Ok(vec![scene.pick(args.name.as_ref())?]);
+    if let Some(cli::Served::Instance(name)) = &args.name {
+        return Ok(vec![scene.pick(Some(name))?]);
     }
     Ok(crate::plan::by_depth(&scene.instances))
 }

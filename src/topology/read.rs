@@ -6,7 +6,9 @@ use std::path::{Path, PathBuf};
 use ini::{Ini, ParseOption};
 
 use super::values::{absolute, port_number, yes_or_no};
-use super::{Bind, Name, Named, OURS, ReplicaOf, RuntimeChoice, Section, Topology, did_you_mean};
+use super::{
+    APP, AppSection, Bind, Name, Named, OURS, ReplicaOf, RuntimeChoice, Section, Topology, did_you_mean,
+};
 use crate::conf;
 use crate::directives::{self, closest};
 use crate::engine::Engine;
@@ -73,6 +75,7 @@ impl<'a> Reader<'a> {
             runtime: RuntimeChoice::default(),
             password: true,
             instances: Vec::new(),
+            app: None,
         };
         for (section, properties) in ini.iter() {
             match section {
@@ -82,6 +85,7 @@ impl<'a> Reader<'a> {
                         self.ours(&mut topology, key, value)?;
                     }
                 }
+                Some(APP) => topology.app = Some(self.app(properties)?),
                 Some(name) => topology.instances.push(self.instance(name, properties)?),
             }
         }
@@ -170,6 +174,32 @@ impl<'a> Reader<'a> {
                 .collect();
             self.fault(line, &format!("{key} = {value}: not known"), &format!("one of: {}", known.join(", ")))
         })
+    }
+
+    fn app(&self, properties: &ini::Properties) -> Result<AppSection, Fault> {
+        let mut section = AppSection { line: self.line_of_section(APP), ..AppSection::default() };
+        let mut seen = BTreeSet::new();
+        for (key, value) in properties.iter() {
+            let again = !seen.insert(key);
+            let line = self.line_of(APP, key, usize::from(again));
+            if again {
+                return Err(self.fault(
+                    line,
+                    &format!("'{key}' stands twice in [{APP}]"),
+                    "keep one of them",
+                ));
+            }
+            if !AppSection::KEYS.contains(&key) {
+                let near = closest(key, AppSection::KEYS);
+                let known = format!("known keys: {}", AppSection::KEYS.join(", "));
+                let what = format!("unknown key '{key}' in [{APP}]");
+                return Err(self.fault(line, &what, &did_you_mean(near, &known)));
+            }
+            section
+                .set(key, value)
+                .map_err(|(why, cure)| self.fault(line, &format!("[{APP}] {key} = {value}: {why}"), &cure))?;
+        }
+        Ok(section)
     }
 
     fn instance(&self, name: &str, properties: &ini::Properties) -> Result<Section, Fault> {
@@ -289,6 +319,15 @@ impl<'a> Reader<'a> {
         }
         for section in &topology.instances {
             self.check_chain(topology, section)?;
+        }
+        if let Some(app) = &topology.app
+            && let Some(other) = ports.get(&app.port)
+        {
+            return Err(self.fault(
+                app.line,
+                &format!("[{APP}] and [{other}] both have port {}", app.port),
+                "give one of them another port",
+            ));
         }
         Ok(())
     }

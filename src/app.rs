@@ -1,0 +1,6 @@
+//! The cache-aside web app: what it is told (`settings.rs`), and in the other files what it does. Only
+//! they, and the conversations over HTTP, are asynchronous.
+
+pub mod settings;
+
+pub use settings::{Node, Settings};

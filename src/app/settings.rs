@@ -1,0 +1,158 @@
+//! What the app is told, and the file that tells it to a service: JSON, for a password may hold any
+//! character. Pure.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+
+use serde::{Deserialize, Serialize};
+
+use crate::instance::Instance;
+use crate::secret::Secret;
+use crate::topology::AppSection;
+use crate::wire::Address;
+
+/// All that the app needs to know.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Settings {
+    /// What the topology's section says.
+    pub section: AppSection,
+    /// The Redis servers to begin with; replicas that come later are found by asking the master.
+    pub nodes: Vec<Node>,
+}
+
+/// One Redis server that the app is told of.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Node {
+    /// The instance's name, or its address where it has none.
+    pub name: String,
+    /// Where it listens.
+    pub address: Address,
+    /// What it wants to hear.
+    pub password: Option<Secret>,
+}
+
+impl Node {
+    /// A server of which no more is known than where it listens.
+    pub fn at(address: Address, password: Option<Secret>) -> Self {
+        Self { name: address.to_string(), address, password }
+    }
+}
+
+/// The file, as JSON has it.
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct File {
+    #[serde(default)]
+    note: String,
+    app: BTreeMap<String, String>,
+    nodes: Vec<FileNode>,
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct FileNode {
+    name: String,
+    host: String,
+    port: u16,
+    #[serde(default)]
+    password: Option<String>,
+}
+
+impl Settings {
+    /// The settings that fit instances as they are wanted.
+    pub fn of(section: &AppSection, instances: &[Instance]) -> Self {
+        let node = |instance: &Instance| Node {
+            name: instance.name.to_string(),
+            address: instance.address(),
+            password: instance.requirepass.clone(),
+        };
+        Self { section: section.clone(), nodes: instances.iter().map(node).collect() }
+    }
+
+    /// Where the file for the service is, mode 0600: passwords are in it.
+    pub fn file() -> PathBuf {
+        PathBuf::from(crate::secrets::DIR).join("app.json")
+    }
+
+    /// The file's text.
+    pub fn text(&self) -> Secret {
+        let node = |node: &Node| FileNode {
+            name: node.name.clone(),
+            host: node.address.host.clone(),
+            port: node.address.port,
+            password: node.password.as_ref().map(|password| password.expose().to_owned()),
+        };
+        let file = File {
+            note: "Written by redis-tp: change [app] in the topology, and run `redis-tp apply`.".into(),
+            app: self.section.pairs().into_iter().map(|(key, value)| (key.to_owned(), value)).collect(),
+            nodes: self.nodes.iter().map(node).collect(),
+        };
+        // Plain maps and strings: there is nothing in it that JSON cannot hold.
+        Secret::new(serde_json::to_string_pretty(&file).unwrap_or_default() + "\n")
+    }
+
+    /// Reads the file's text.
+    ///
+    /// # Errors
+    /// What is wrong with it; no word of it is shown, for passwords are in it.
+    pub fn parse(text: &str) -> Result<Self, String> {
+        let file: File = serde_json::from_str(text)
+            .map_err(|error| format!("line {} is not what redis-tp writes", error.line()))?;
+        let mut section = AppSection::default();
+        for (key, value) in &file.app {
+            section.set(key, value).map_err(|(why, _)| why)?;
+        }
+        let node = |node: FileNode| Node {
+            name: node.name,
+            address: Address { host: node.host, port: node.port },
+            password: node.password.map(Secret::new),
+        };
+        Ok(Self { section, nodes: file.nodes.into_iter().map(node).collect() })
+    }
+
+    /// Whether an app with these settings may go on when it is to have others: a server that is new is
+    /// found without being told.
+    pub fn may_go_on(&self, wanted: &Self) -> bool {
+        let section = |settings: &Self| AppSection { line: 0, ..settings.section.clone() };
+        section(self) == section(wanted) && self.nodes.iter().all(|node| wanted.nodes.contains(node))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn settings() -> Settings {
+        let node = |name: &str, port, password: Option<&str>| Node {
+            name: name.into(),
+            address: Address { host: "::1".into(), port },
+            password: password.map(Secret::new),
+        };
+        Settings {
+            section: AppSection::default(),
+            nodes: vec![node("master", 6379, Some("a \"b\";#\\é")), node("slave", 6380, None)],
+        }
+    }
+
+    #[test]
+    fn any_password_survives_the_file() {
+        assert_eq!(Settings::parse(settings().text().expose()), Ok(settings()));
+    }
+
+    #[test]
+    fn a_file_that_is_none_is_refused_without_a_word_of_it() {
+        for bad in ["", "s3cret", "{\"app\":{},\"nodes\":[{\"password\":\"s3cret\"}]}", "{\"s3cret\":1}"] {
+            let why = Settings::parse(bad).expect_err(bad);
+            assert!(!why.contains("s3cret"), "{why}");
+        }
+    }
+
+    #[test]
+    fn only_a_server_more_needs_no_restart() {
+        let one = Settings { nodes: settings().nodes[..1].to_vec(), ..settings() };
+        assert!(one.may_go_on(&settings()) && !settings().may_go_on(&one));
+        let mut other = settings();
+        other.section.ttl = std::time::Duration::from_secs(5);
+        assert!(!settings().may_go_on(&other));
+    }
+}

@@ -1,0 +1,1 @@
+//! Cold against warm: how much faster the cache makes a web app, measured from outside.
