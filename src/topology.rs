@@ -245,6 +245,7 @@ mod tests {
         document.remove("slave-6381");
         document.remove("slave");
         assert!(text.starts_with("; What redis-tp keeps true"));
+        document.remove("app");
         assert!(document.text().ends_with("save = 300 10\n"), "{}", document.text());
     }
 }
