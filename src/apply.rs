@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 
+use crate::app::AppTarget;
 use crate::exit::{Code, Fault};
 use crate::host::{Child, Host, Ids, Kind};
 use crate::instance::Target;
@@ -17,6 +18,7 @@ use crate::secrets;
 use crate::state::{DIR, State};
 use crate::step::{Body, Owner, Step};
 
+pub mod app;
 pub mod package;
 pub mod service;
 mod undo;
@@ -81,6 +83,7 @@ impl Run<'_> {
             (self.tell)(Event::Done(step, start.elapsed()));
         }
         self.state.instances = plan.record.clone();
+        self.state.app = plan.app.clone();
         self.finish(plan)
     }
 
@@ -161,6 +164,28 @@ impl Run<'_> {
                 systemctl(self.host, &["start", unit])
             }
             Step::AwaitLink { target, master } => service::await_link(self.host, target, master, self.tell),
+            Step::User { name } => {
+                self.announce(Undo::User { name: name.clone() })?;
+                app::make_user(self.host, name)?;
+                self.state.users.push(name.clone());
+                Ok(())
+            }
+            Step::Program { path } => self.program(path),
+            Step::StartApp { app } => {
+                self.announce(Undo::StopApp { app: app.clone() })?;
+                app::start(self.host, app)
+            }
+            Step::RestartApp { app, .. } => {
+                self.stop_app(app)?;
+                app::start(self.host, app)
+            }
+            Step::StopApp { app } => self.stop_app(app),
+            Step::RemoveUser { name } => {
+                self.journal.no_return(self.host)?;
+                app::remove_user(self.host, name)?;
+                self.state.users.retain(|made| made != name);
+                Ok(())
+            }
             Step::RemovePackages { packages } => {
                 self.journal.no_return(self.host)?;
                 package::remove(self.host, package::Removal::Purge, packages, self.tell)?;
@@ -187,6 +212,24 @@ impl Run<'_> {
         }
         let pid = service::pid(self.host, target)?;
         self.announce(Undo::Start { target: undo::without_password(target), pid })
+    }
+
+    fn stop_app(&mut self, app: &AppTarget) -> Result<()> {
+        // As it runs now, not as it is to be.
+        let now = self.state.app.as_ref().map_or(app, |kept| &kept.target).clone();
+        if app::runs(self.host, &now)? {
+            let pid = app::pid(self.host, &now)?;
+            self.announce(Undo::StartApp { app: now.clone(), pid })?;
+            app::stop(self.host, &now)?;
+        }
+        Ok(())
+    }
+
+    /// Copies this program. No copy of what is ours is kept: it is compared with the program itself.
+    fn program(&mut self, path: &Path) -> Result<()> {
+        self.remember_original(path)?;
+        self.journal.announce_file(self.host, path)?;
+        self.host.copy_own_program(path)
     }
 
     fn ids(&self, owner: Owner) -> Result<Ids> {
@@ -340,6 +383,10 @@ pub fn ids(host: &Host, owner: Owner) -> Result<Ids> {
     };
     Ok(match owner {
         Owner::Root => Ids::ROOT,
+        Owner::App => {
+            let user = crate::app::service::USER;
+            host.user(user)?.with_context(|| format!("there is no user '{user}'"))?
+        }
         Owner::Server(engine) => server(engine)?,
         Owner::ServerAdm(engine) => {
             let ids = server(engine)?;

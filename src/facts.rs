@@ -15,8 +15,10 @@ use crate::topology::Name;
 mod gather;
 pub mod parse;
 mod sockets;
+mod web;
 
 pub use gather::{Question, about, address_on_disk, gather, is_server, listening, listening_of, pid_of};
+pub use web::supervisor;
 
 /// Everything that planning may look at.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
@@ -58,8 +60,36 @@ pub struct Facts {
     pub no_ipv6: bool,
     /// Addresses of `bind` that this machine does not have.
     pub unbindable: Vec<IpAddr>,
+    /// This very program.
+    pub program: Program,
+    /// The web app as it runs.
+    pub app: App,
     /// What we did here before.
     pub state: State,
+}
+
+/// This very program, as a service would find it.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Program {
+    /// Where it is.
+    pub path: PathBuf,
+    /// Only root can change it, and every user can run it there.
+    pub fit: bool,
+    /// The copy for services is the same.
+    pub copied: bool,
+}
+
+/// The web app as it runs.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct App {
+    /// Its user where there is no systemd.
+    pub user: Option<Ids>,
+    /// Its process, or its supervisor where there is no systemd.
+    pub pid: Option<u32>,
+    /// The program of that process; with ` (deleted)` behind it once it was replaced.
+    pub exe: Option<PathBuf>,
 }
 
 /// A package as dpkg's status file has it.

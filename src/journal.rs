@@ -10,6 +10,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result, bail};
 use serde::{Deserialize, Serialize};
 
+use crate::app::AppTarget;
 use crate::engine::Engine;
 use crate::exit::{Code, Fault};
 use crate::host::{Host, Ids, Stat, Taken};
@@ -71,6 +72,23 @@ pub enum Undo {
     },
     /// Let systemd read its files again, after all of these are back.
     Reload,
+    /// Stop the web app, which did not run.
+    StopApp {
+        /// The app.
+        app: AppTarget,
+    },
+    /// Start the web app again that ran, with its former files.
+    StartApp {
+        /// The app.
+        app: AppTarget,
+        /// Its process or supervisor; while that lives, it was never stopped.
+        pid: Option<u32>,
+    },
+    /// Take a user away that was not there.
+    User {
+        /// Its name.
+        name: String,
+    },
     /// Purge what an apt run of ours installed; apt's own history names it by this mark.
     Packages {
         /// Redis or Valkey.

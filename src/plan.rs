@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use anyhow::Result;
 use serde::Serialize;
 
+use crate::app::App;
 use crate::conf::Difference;
 use crate::engine::{Engine, Version};
 use crate::facts::{Facts, Role, Upstream};
@@ -14,10 +15,11 @@ use crate::host::Kind;
 use crate::instance::{Instance, Target};
 use crate::runtime::{Runtime, process};
 use crate::secrets::Secrets;
-use crate::state::{Kept, UnitBefore};
+use crate::state::{Kept, KeptApp, UnitBefore};
 use crate::step::{Body, Candidate, Origin, Owner, Step};
 use crate::topology::{Name, SYSTEM_FILE, Topology};
 
+pub mod app;
 mod change;
 mod leave;
 mod record;
@@ -36,6 +38,8 @@ pub struct Wanted<'a> {
     pub text: Option<&'a str>,
     /// Its instances with their defaults.
     pub instances: &'a [Instance],
+    /// The web app with its defaults, if it is wanted.
+    pub app: Option<&'a App>,
     /// Their passwords.
     pub secrets: &'a Secrets,
     /// Take our value where somebody edited a file by hand.
@@ -54,6 +58,9 @@ pub struct Plan {
     /// What our record will say of instances afterwards.
     #[serde(skip)]
     pub record: BTreeMap<Name, Kept>,
+    /// What our record will say of the web app.
+    #[serde(skip)]
+    pub app: Option<KeptApp>,
     /// How units are now, for the day they are to be so again.
     #[serde(skip)]
     pub units: BTreeMap<String, UnitBefore>,
@@ -211,13 +218,17 @@ pub fn plan(wanted: &Wanted<'_>, facts: &Facts) -> Result<Plan> {
     for instance in &order {
         changes.push(change::of(wanted, facts, instance, version)?);
     }
+    let app = app::of(wanted, facts)?;
     let mut plan = Plan::default();
     software(wanted, facts, &changes, &mut plan);
     retire_dropped(wanted, facts, &mut plan);
     change_runtime(wanted, facts, &mut plan);
     places(wanted, facts, &order, &mut plan);
+    app.iter().for_each(|app| app.places(facts, &mut plan));
     files(wanted, facts, &changes, &mut plan);
-    services(facts, &changes, &mut plan);
+    app.iter().for_each(|app| app.files(&mut plan));
+    services(facts, &changes, app.as_ref(), &mut plan);
+    app.iter().for_each(|app| app.service(&mut plan));
     plan.units = facts
         .units
         .iter()
@@ -227,7 +238,12 @@ pub fn plan(wanted: &Wanted<'_>, facts: &Facts) -> Result<Plan> {
         .collect();
     plan.notes.extend(changes.iter().flat_map(|change| change.notes.clone()));
     plan.notes.extend(wanted.instances.iter().filter_map(|instance| record::moved(facts, instance)));
+    plan.notes.extend(app.iter().flat_map(|app| app.notes.clone()));
     plan.record = record::of(wanted, facts);
+    plan.app = match &app {
+        Some(app) => Some(app.record()),
+        None => facts.state.app.clone().map(|kept| KeptApp { active: false, ..kept }),
+    };
     keep_topology(facts, &mut plan);
     if !plan.is_empty() {
         refuse::full_disks(facts)?;
@@ -268,6 +284,9 @@ fn retire_dropped(wanted: &Wanted<'_>, facts: &Facts, plan: &mut Plan) {
         .filter(|(name, kept)| dropped(name) && (kept.active || wanted.purge == Some(*name)))
         .collect();
     gone.sort_by_key(|(_, kept)| !kept.replica);
+    if wanted.app.is_none() {
+        app::retire(facts, plan);
+    }
     let purged = |name: &Name| wanted.purge == Some(name);
     for (name, kept) in &gone {
         let password = wanted.secrets.password.clone();
@@ -287,6 +306,7 @@ fn retire_dropped(wanted: &Wanted<'_>, facts: &Facts, plan: &mut Plan) {
 
 /// An instance that another runtime keeps running is stopped there, to start anew in the wanted one.
 fn change_runtime(wanted: &Wanted<'_>, facts: &Facts, plan: &mut Plan) {
+    app::change_runtime(wanted, facts, plan);
     for instance in by_depth(wanted.instances).into_iter().rev() {
         let Some(kept) = under_another_runtime(facts, instance) else { continue };
         let target = Target::of_record(&instance.name, kept, wanted.secrets.password.clone());
@@ -397,6 +417,7 @@ fn places(wanted: &Wanted<'_>, facts: &Facts, order: &[&Instance], plan: &mut Pl
 fn owns(facts: &Facts, owner: Owner, uid: u32) -> bool {
     match owner {
         Owner::Root => uid == 0,
+        Owner::App => facts.app.user.is_some_and(|user| user.uid == uid),
         Owner::Server(_) | Owner::ServerAdm(_) => facts.user.is_some_and(|user| user.uid == uid),
     }
 }
@@ -462,15 +483,18 @@ fn has_secret(section: &crate::topology::Section) -> bool {
 /// Enable, reload, restart (replicas before their masters), start (masters before their replicas), and
 /// the links awaited. systemd 257 takes the links that `enable` makes for a change of its units, so the
 /// reload comes behind.
-fn services(facts: &Facts, changes: &[Change<'_>], plan: &mut Plan) {
+fn services(facts: &Facts, changes: &[Change<'_>], app: Option<&app::AppChange<'_>>, plan: &mut Plan) {
     for change in changes.iter().filter(|change| change.enable) {
         plan.steps.push(Step::Enable { unit: change.instance.unit.clone() });
+    }
+    if app.is_some_and(|app| app.enable) {
+        plan.steps.push(Step::Enable { unit: crate::app::service::UNIT.into() });
     }
     let written = facts.installed() && changes.iter().any(|change| change.unit_file.is_some());
     let enabled = changes.iter().any(|change| change.enable);
     let stale =
         changes.iter().any(|change| facts.unit(&change.instance.unit).is_some_and(|unit| unit.needs_reload));
-    if written || enabled || stale {
+    if written || enabled || stale || app.is_some_and(|app| app.reload(facts)) {
         plan.steps.push(Step::Reload);
     }
     let swap = ports_change_hands(facts, changes);

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 
+use crate::app::Settings;
 use crate::conf::Conf;
 use crate::exit::Fault;
 use crate::host::Host;
@@ -16,9 +17,10 @@ use crate::topology::{Name, ReplicaOf, SYSTEM_FILE, Topology};
 /// The directory of the topology and of the secrets.
 pub const DIR: &str = "/etc/redis-tp";
 
-/// Whether a file is a secret from end to end, of which no copy is kept. The topology beside them is none.
+/// Whether a file is a secret from end to end, of which no copy is kept. The topology beside them is none,
+/// and neither are the app's settings: like a redis.conf, they have a secret in them.
 pub fn is_secret(path: &Path) -> bool {
-    path.starts_with(DIR) && path != Path::new(SYSTEM_FILE)
+    path.starts_with(DIR) && path != Path::new(SYSTEM_FILE) && path != Settings::file()
 }
 
 /// The passwords that a topology needs.

@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result, bail};
 use serde::{Deserialize, Serialize};
 
+use crate::app::AppTarget;
 use crate::engine::Engine;
 use crate::host::{Host, Ids};
 use crate::runtime::Runtime;
@@ -15,7 +16,7 @@ use crate::topology::Name;
 /// The directory of our own state, mode 0700.
 pub const DIR: &str = "/var/lib/redis-tp";
 /// The format of the state and of the journal that this program writes.
-pub const SCHEMA: u32 = 1;
+pub const SCHEMA: u32 = 2;
 
 /// The record.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -27,6 +28,10 @@ pub struct State {
     pub packages: Vec<String>,
     /// Every instance that we set up and whose data may still be there.
     pub instances: BTreeMap<Name, Kept>,
+    /// The web app that we set up.
+    pub app: Option<KeptApp>,
+    /// Users that we made.
+    pub users: Vec<String>,
     /// Files of ours: whether one of another's making stood there before (a copy is kept).
     pub files: BTreeMap<PathBuf, bool>,
     /// Directories that we made, in that order.
@@ -41,6 +46,8 @@ impl Default for State {
             schema: SCHEMA,
             packages: Vec::new(),
             instances: BTreeMap::new(),
+            app: None,
+            users: Vec::new(),
             files: BTreeMap::new(),
             directories: Vec::new(),
             units: BTreeMap::new(),
@@ -73,6 +80,16 @@ pub struct Kept {
     /// Directories and logs that it had before these, and left where they were.
     #[serde(default)]
     pub former: Vec<PathBuf>,
+}
+
+/// What is left to know of the web app when the topology no longer names it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct KeptApp {
+    /// Where and how it runs.
+    #[serde(flatten)]
+    pub target: AppTarget,
+    /// Whether it runs; false once it was removed.
+    pub active: bool,
 }
 
 /// A unit's state before our first run.

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
+use crate::app::{AppTarget, service as app_service};
 use crate::conf;
 use crate::engine::Engine;
 use crate::instance::Target;
@@ -51,6 +52,16 @@ pub enum Step {
         owner: Owner,
         /// Its mode.
         mode: u32,
+    },
+    /// Make a system user for the web app, where no systemd makes one.
+    User {
+        /// Its name.
+        name: String,
+    },
+    /// Copy this program to where a service can use it.
+    Program {
+        /// The place.
+        path: PathBuf,
     },
     /// Take a file of ours away; what stood there before us comes back.
     Remove {
@@ -112,6 +123,28 @@ pub enum Step {
         /// Its master.
         master: Address,
     },
+    /// Start the web app and wait until it answers.
+    StartApp {
+        /// The app.
+        app: AppTarget,
+    },
+    /// Restart the web app and wait until it answers.
+    RestartApp {
+        /// The app.
+        app: AppTarget,
+        /// Why it has to be.
+        why: String,
+    },
+    /// Stop the web app; what is under way is finished first.
+    StopApp {
+        /// The app.
+        app: AppTarget,
+    },
+    /// Take a user away that we made; only by `--purge`.
+    RemoveUser {
+        /// Its name.
+        name: String,
+    },
     /// Purge packages that we installed.
     RemovePackages {
         /// Their names.
@@ -149,6 +182,8 @@ pub enum Owner {
     Server(Engine),
     /// The server's user, and group adm, which may read logs.
     ServerAdm(Engine),
+    /// The web app's user and group.
+    App,
 }
 
 impl Owner {
@@ -158,6 +193,7 @@ impl Owner {
             Self::Root => "root:root".into(),
             Self::Server(engine) => format!("{0}:{0}", engine.user()),
             Self::ServerAdm(engine) => format!("{}:adm", engine.user()),
+            Self::App => format!("{0}:{0}", app_service::USER),
         }
     }
 }
@@ -214,6 +250,8 @@ impl Step {
                 format!("directory {} ({}, {mode:04o})", path.display(), owner.word())
             }
             Self::Write { path, .. } => format!("write {}", path.display()),
+            Self::User { name } => format!("user {name}"),
+            Self::Program { path } => format!("copy this program to {}", path.display()),
             Self::Remove { path } | Self::RemoveEmpty { path } => format!("remove {}", path.display()),
             Self::Purge { path, .. } => format!("purge {}", path.display()),
             Self::Reload => "let systemd read its units again".into(),
@@ -224,6 +262,10 @@ impl Step {
             Self::Stop { target, .. } => format!("stop {}", target.name),
             Self::StartUnit { unit } => format!("start {}, as it ran before", systemd::unit_word(unit)),
             Self::AwaitLink { target, master } => format!("link {} to {master}", target.name),
+            Self::StartApp { app } => format!("start the web app on {}", app.url()),
+            Self::RestartApp { why, .. } => format!("restart the web app ({why})"),
+            Self::StopApp { .. } => "stop the web app".into(),
+            Self::RemoveUser { name } => format!("remove the user {name}"),
             Self::RemovePackages { packages } => format!("purge {}", packages.join(" ")),
         }
     }
@@ -258,6 +300,12 @@ impl Step {
                 vec![format!("install -d -o {user} -g {group} -m {mode:04o} {}", path.display())]
             }
             Self::Write { path, body, owner, mode, .. } => shell_write(path, body, *owner, *mode),
+            Self::User { name } => {
+                vec![format!("useradd {} {name}", app_service::USERADD.join(" "))]
+            }
+            Self::Program { path } => {
+                vec![format!("install -m 0755 \"$(command -v redis-tp)\" {}", path.display())]
+            }
             Self::Remove { path } => vec![format!("rm {}", path.display())],
             Self::RemoveEmpty { path } => vec![format!("rmdir {}", path.display())],
             Self::Purge { path, keep: true } => vec![format!("find {} -mindepth 1 -delete", path.display())],
@@ -279,6 +327,13 @@ impl Step {
                 "until {} INFO replication | grep -q master_link_status:up; do sleep 0.1; done",
                 cli_command(target)
             )],
+            Self::StartApp { app } => shell_app(app, &["start"]),
+            Self::RestartApp { app, .. } => match app.runtime {
+                Runtime::Systemd => shell_app(app, &["restart"]),
+                Runtime::Process => shell_app(app, &["stop", "start"]),
+            },
+            Self::StopApp { app } => shell_app(app, &["stop"]),
+            Self::RemoveUser { name } => vec![format!("userdel {name}")],
             Self::RemovePackages { packages } => vec![format!("dpkg --purge {}", packages.join(" "))],
         }
     }
@@ -311,6 +366,21 @@ fn shell_start(targets: &[Target]) -> Vec<String> {
     }
     lines.extend(daemons.into_iter().map(process::start_command));
     lines
+}
+
+fn shell_app(app: &AppTarget, verbs: &[&str]) -> Vec<String> {
+    let line = |verb: &&str| match (app.runtime, *verb) {
+        (Runtime::Systemd, verb) => format!("systemctl {verb} {}", systemd::unit_word(app_service::UNIT)),
+        (Runtime::Process, "stop") => format!("kill \"$(cat {})\"", app_service::pidfile().display()),
+        (Runtime::Process, _) => format!(
+            "setpriv --reuid={user} --regid={user} --clear-groups {} app serve --config - --supervise {} < {} &",
+            app.program.display(),
+            app_service::pidfile().display(),
+            crate::app::Settings::file().display(),
+            user = app_service::USER,
+        ),
+    };
+    verbs.iter().map(line).collect()
 }
 
 fn shell_write(path: &Path, body: &Body, owner: Owner, mode: u32) -> Vec<String> {

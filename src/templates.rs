@@ -10,6 +10,7 @@ const REDIS: &str = include_str!("../templates/redis.conf");
 const REDIS_SLAVE: &str = include_str!("../templates/redis-slave.conf");
 const DROP_IN: &str = include_str!("../systemd/drop-in.conf");
 const UNIT: &str = include_str!("../systemd/instance.service");
+const APP_UNIT: &str = include_str!("../systemd/app.service");
 
 /// What the two configuration templates may name. Every string stands as it will in the file:
 /// quoted, and without a newline. None is a line that is not wanted, or that somebody took away.
@@ -85,6 +86,26 @@ pub fn unit(context: &UnitContext) -> Result<String> {
     render(UNIT, &Context::from_serialize(context)?)
 }
 
+/// What the web app's unit may name.
+#[derive(Debug, Serialize)]
+pub struct AppUnitContext {
+    /// Our program.
+    pub program: String,
+    /// The file with its settings.
+    pub settings: String,
+    /// It talks to this machine alone.
+    pub local: bool,
+    /// Its port is one that only root may open.
+    pub low_port: bool,
+    /// How long a stop may take, in seconds.
+    pub stop_seconds: u64,
+}
+
+/// Renders the web app's unit.
+pub fn app_unit(context: &AppUnitContext) -> Result<String> {
+    render(APP_UNIT, &Context::from_serialize(context)?)
+}
+
 fn render(template: &str, context: &Context) -> Result<String> {
     let mut text = Tera::one_off(template, context, false).context("cannot render a template")?;
     if !text.ends_with('\n') {
@@ -122,6 +143,19 @@ mod tests {
             for name in tera.get_template_variables("t").unwrap() {
                 assert!(name == "line" || given.get(name).is_some(), "{name}");
             }
+        }
+        let context = AppUnitContext {
+            program: String::new(),
+            settings: String::new(),
+            local: true,
+            low_port: true,
+            stop_seconds: 0,
+        };
+        let given = serde_json::to_value(&context).unwrap();
+        let mut tera = Tera::default();
+        tera.add_raw_template("t", APP_UNIT).unwrap();
+        for name in tera.get_template_variables("t").unwrap() {
+            assert!(given.get(name).is_some(), "{name}");
         }
     }
 }

@@ -89,7 +89,7 @@ fn why_not(host: &Host, targets: &[&Target]) -> Result<String> {
 
 /// Lets systemd forget that units failed: after some failures in a row it would refuse the start, even
 /// when the cause is gone.
-fn forget_failures(host: &Host, units: &[String]) -> Result<()> {
+pub fn forget_failures(host: &Host, units: &[String]) -> Result<()> {
     let known = systemd::show(host, units)?;
     let failed = known.iter().filter(|(_, unit)| unit.active == "failed").map(|(name, _)| name.as_str());
     let args: Vec<&str> = ["reset-failed"].into_iter().chain(failed).collect();
@@ -161,7 +161,11 @@ pub fn runs(host: &Host, target: &Target) -> Result<bool> {
     }
 }
 
-fn unit_state(host: &Host, unit: &str) -> Result<facts::Unit> {
+/// A unit as systemd has it; an empty one where it knows none.
+///
+/// # Errors
+/// systemd does not answer.
+pub fn unit_state(host: &Host, unit: &str) -> Result<facts::Unit> {
     Ok(systemd::show(host, &[unit.to_owned()])?.remove(unit).unwrap_or_default())
 }
 

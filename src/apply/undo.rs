@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use anyhow::{Context, Result};
 
-use super::{Event, Listener, package, service, set_enabled, systemctl};
+use super::{Event, Listener, app, package, service, set_enabled, systemctl};
 use crate::conf::{self, By, Conf};
 use crate::exit::{Code, Fault};
 use crate::host::{Host, Ids, Kind, Stat, Taken};
@@ -130,7 +130,7 @@ fn back(host: &Host, record: &Record, packages: Packages) -> Result<()> {
     for undo in record.undo.iter().rev() {
         match undo {
             Undo::Reload => reload = true,
-            Undo::Start { .. } | Undo::StartUnit { .. } => {}
+            Undo::Start { .. } | Undo::StartUnit { .. } | Undo::StartApp { .. } => {}
             Undo::Packages { engine, mark } if packages == Packages::Go => {
                 remove_packages(host, *engine, mark)?
             }
@@ -163,7 +163,22 @@ fn back(host: &Host, record: &Record, packages: Packages) -> Result<()> {
         service::stop(host, &target, false)?;
         service::start(host, std::slice::from_ref(&target))?;
     }
-    Ok(())
+    apps_back(host, record)
+}
+
+/// The web app that ran, started again once, behind the servers that it reads.
+fn apps_back(host: &Host, record: &Record) -> Result<()> {
+    let first = record.undo.iter().find_map(|undo| match undo {
+        Undo::StartApp { app, pid } => Some((app, pid)),
+        _ => None,
+    });
+    match first {
+        Some((now, pid)) if pid.is_none() || app::pid(host, now)? != *pid => {
+            app::stop(host, now)?;
+            app::start(host, now)
+        }
+        _ => Ok(()),
+    }
 }
 
 fn one(host: &Host, undo: &Undo, kept: &mut Vec<PathBuf>) -> Result<()> {
@@ -197,7 +212,13 @@ fn one(host: &Host, undo: &Undo, kept: &mut Vec<PathBuf>) -> Result<()> {
             true => Ok(()),
             false => set_enabled(host, unit, *before),
         },
-        Undo::Reload | Undo::Start { .. } | Undo::StartUnit { .. } | Undo::Packages { .. } => Ok(()),
+        Undo::StopApp { app } => app::stop(host, app),
+        Undo::User { name } => app::remove_user(host, name),
+        Undo::Reload
+        | Undo::Start { .. }
+        | Undo::StartApp { .. }
+        | Undo::StartUnit { .. }
+        | Undo::Packages { .. } => Ok(()),
     }
 }
 

@@ -8,7 +8,8 @@ use std::path::{Path, PathBuf};
 use anyhow::Result;
 
 use super::sockets::{self, Family, Socket};
-use super::{Auth, Facts, Listener, Process, Role, Running, Server, Upstream, parse};
+use super::{Auth, Facts, Listener, Process, Role, Running, Server, Upstream, parse, web};
+use crate::app::App;
 use crate::conf::Conf;
 use crate::directives;
 use crate::engine::{Engine, Version};
@@ -27,6 +28,8 @@ pub struct Question<'a> {
     pub engine: Engine,
     /// The instances that are wanted.
     pub instances: &'a [Instance],
+    /// The web app, if it is wanted.
+    pub app: Option<&'a App>,
     /// More files to know: the topology, secrets.
     pub files: Vec<PathBuf>,
 }
@@ -46,7 +49,8 @@ pub fn gather(host: &Host, question: &Question<'_>) -> Result<Facts> {
     software(host, question.engine, &mut facts)?;
     files(host, question, &mut facts)?;
     facts.pids = processes(host, question, &facts)?;
-    let units: Vec<String> = question.instances.iter().map(|instance| instance.unit.clone()).collect();
+    let mut units: Vec<String> = question.instances.iter().map(|instance| instance.unit.clone()).collect();
+    units.extend(web::unit(question.app, &facts));
     let known = std::thread::scope(|scope| {
         let shown = facts.systemd.then(|| scope.spawn(|| systemd::show(host, &units)));
         for instance in question.instances {
@@ -62,6 +66,7 @@ pub fn gather(host: &Host, question: &Question<'_>) -> Result<Facts> {
     if let Some(Ok(units)) = known {
         facts.units = units?;
     }
+    web::gather(host, question.app, &mut facts)?;
     facts.listeners = listeners(host, question, &facts)?;
     facts.unbindable = unbindable(host, question);
     facts.no_ipv6 = !facts.unbindable.is_empty() && !host.can_bind(IpAddr::V6(std::net::Ipv6Addr::LOCALHOST));
@@ -102,6 +107,9 @@ fn files(host: &Host, question: &Question<'_>, facts: &mut Facts) -> Result<()> 
         texts.extend(unit_files);
         texts.insert(instance.conf.clone());
     }
+    let (of_app, app_texts) = web::files(question.app);
+    paths.extend(of_app);
+    texts.extend(app_texts);
     paths.extend(facts.state.directories.iter().cloned());
     for path in paths {
         if let Some(stat) = host.stat(&path)? {
@@ -245,10 +253,12 @@ fn upstream(host: &Host, instance: &Instance, facts: &Facts) -> Option<Upstream>
 fn listeners(host: &Host, question: &Question<'_>, facts: &Facts) -> Result<Vec<Listener>> {
     let mut ports: BTreeSet<u16> = question.instances.iter().map(|instance| instance.port).collect();
     ports.extend(facts.state.instances.values().map(|kept| kept.port));
+    ports.extend(question.app.map(|app| app.section().port));
     let known: Vec<u32> = facts
         .running
         .values()
         .map(|running| running.pid)
+        .chain(web::workers(host, facts))
         .chain(facts.units.values().map(|unit| unit.pid))
         .collect();
     listening(host, &known, |port| ports.contains(&port))
@@ -333,6 +343,7 @@ pub fn about(host: &Host, pid: u32) -> Option<Process> {
 
 fn unbindable(host: &Host, question: &Question<'_>) -> Vec<IpAddr> {
     let wanted = question.instances.iter().flat_map(|instance| instance.bind.iter().flatten());
+    let of_app = question.app.map(|app| app.section().bind);
     let addresses: BTreeSet<IpAddr> = wanted
         .filter(|bind| !bind.optional)
         .filter_map(|bind| match bind.address {
@@ -340,6 +351,7 @@ fn unbindable(host: &Host, question: &Question<'_>) -> Vec<IpAddr> {
             BindAddress::AnyV4 => None,
             BindAddress::AnyV6 => Some(IpAddr::V6(std::net::Ipv6Addr::UNSPECIFIED)),
         })
+        .chain(of_app)
         .collect();
     addresses.into_iter().filter(|address| !host.can_bind(*address)).collect()
 }

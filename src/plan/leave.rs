@@ -9,7 +9,7 @@ use crate::facts::Facts;
 use crate::instance::Target;
 use crate::runtime::{Runtime, systemd};
 use crate::secret::Secret;
-use crate::state::{Kept, UnitBefore};
+use crate::state::{Kept, KeptApp, UnitBefore};
 use crate::step::Step;
 use crate::topology::{Name, Topology};
 
@@ -20,6 +20,7 @@ pub fn leave(topology: Option<&Topology>, facts: &Facts, password: Option<Secret
     let mut plan = Plan::default();
     let mut instances: Vec<(&Name, &Kept)> = state.instances.iter().collect();
     instances.sort_by_key(|(_, kept)| !kept.replica);
+    super::app::retire(facts, &mut plan);
     for (name, kept) in &instances {
         retire(name, kept, facts, password.clone(), purge, &mut plan.steps);
     }
@@ -30,6 +31,7 @@ pub fn leave(topology: Option<&Topology>, facts: &Facts, password: Option<Secret
     } else {
         plan.record = state.instances.clone();
         plan.record.values_mut().for_each(|kept| kept.active = false);
+        plan.app = state.app.clone().map(|kept| KeptApp { active: false, ..kept });
         // We have left already: what became of the distribution's service since is not our doing.
         if plan.steps.is_empty() && !state.instances.values().any(|kept| kept.active) {
             return plan;
@@ -131,6 +133,7 @@ fn purge_all(topology: Option<&Topology>, facts: &Facts, instances: &[(&Name, &K
     let state = &facts.state;
     let names: Vec<&Name> = instances.iter().map(|(name, _)| *name).collect();
     purge_data(facts, &names, &[], plan);
+    super::app::purge(facts, plan);
     if !state.packages.is_empty() {
         if package_holds_foreign_data(facts) {
             plan.notes.push(Note::PackagesStay { packages: state.packages.clone() });

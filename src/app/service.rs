@@ -1,0 +1,138 @@
+//! The app as a service, as wanted: its names and places on a machine, and what steps need of it. Pure.
+
+use std::net::IpAddr;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use anyhow::Result;
+use serde::{Deserialize, Serialize};
+
+use super::Settings;
+use crate::http::Url;
+use crate::instance::Instance;
+use crate::runtime::Runtime;
+use crate::templates::{self, AppUnitContext};
+use crate::topology::{AppSection, Topology};
+
+/// The unit.
+pub const UNIT: &str = "redis-tp-app.service";
+
+/// The user where there is no systemd; under systemd it is a dynamic one.
+pub const USER: &str = "redis-tp-app";
+
+/// How the user is made (useradd(8)).
+pub const USERADD: [&str; 6] =
+    ["--system", "--user-group", "--no-create-home", "--home-dir", "/nonexistent", "--shell=/usr/sbin/nologin"];
+
+/// Our program as it is called in /proc/PID/comm.
+pub const COMM: &str = "redis-tp";
+
+/// Where the service finds our program, if it was started from a place that is not root's alone.
+pub fn program_copy() -> PathBuf {
+    "/usr/local/lib/redis-tp/redis-tp".into()
+}
+
+/// The supervisor's pid file, in a directory of the app's own.
+pub fn pidfile() -> PathBuf {
+    "/run/redis-tp-app/app.pid".into()
+}
+
+/// What the app says where no journal takes it, in a directory of the app's own.
+pub fn logfile() -> PathBuf {
+    "/var/log/redis-tp/app.log".into()
+}
+
+/// The unit's file.
+pub fn unit_file() -> PathBuf {
+    crate::runtime::systemd::own_unit(UNIT)
+}
+
+/// The app as wanted.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct App {
+    /// What it is told.
+    pub settings: Settings,
+    /// Who keeps it running.
+    pub runtime: Runtime,
+}
+
+/// What is needed to start, stop and find it: the object of a step.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AppTarget {
+    /// Who keeps it running.
+    pub runtime: Runtime,
+    /// An address that this machine reaches it under.
+    pub host: String,
+    /// Its port.
+    pub port: u16,
+    /// Our program, where the service finds it.
+    pub program: PathBuf,
+    /// How long a request may take that is under way when it is stopped.
+    pub slow: Duration,
+}
+
+impl AppTarget {
+    /// Where it answers.
+    pub fn url(&self) -> Url {
+        Url { host: self.host.clone(), port: self.port, path: String::new() }
+    }
+
+    /// How long a stop may take: what is under way is finished first.
+    pub fn patience(&self) -> Duration {
+        self.slow + Duration::from_secs(10)
+    }
+}
+
+impl App {
+    /// The app of a topology; none where it has none.
+    pub fn resolve(topology: &Topology, instances: &[Instance], runtime: Runtime) -> Option<Self> {
+        let section = topology.app.as_ref()?;
+        Some(Self { settings: Settings::of(section, instances), runtime })
+    }
+
+    /// What the topology says of it.
+    pub fn section(&self) -> &AppSection {
+        &self.settings.section
+    }
+
+    /// An address that this machine reaches it under.
+    pub fn host(&self) -> String {
+        match self.section().bind {
+            IpAddr::V4(ip) if ip.is_unspecified() => "127.0.0.1".into(),
+            IpAddr::V6(ip) if ip.is_unspecified() => "::1".into(),
+            ip => ip.to_string(),
+        }
+    }
+
+    /// What steps need of it.
+    pub fn target(&self, program: &Path) -> AppTarget {
+        AppTarget {
+            runtime: self.runtime,
+            host: self.host(),
+            port: self.section().port,
+            program: program.to_path_buf(),
+            slow: self.section().slow,
+        }
+    }
+
+    /// Whether it talks to this machine alone, so that systemd may close the network to it.
+    fn is_local(&self) -> bool {
+        let loopback = |host: &str| host.parse().is_ok_and(|ip: IpAddr| ip.is_loopback());
+        self.section().bind.is_loopback()
+            && self.settings.nodes.iter().all(|node| loopback(&node.address.host))
+    }
+
+    /// Its unit.
+    ///
+    /// # Errors
+    /// The template cannot be rendered.
+    pub fn unit(&self, program: &Path) -> Result<String> {
+        templates::app_unit(&AppUnitContext {
+            program: program.display().to_string(),
+            settings: Settings::file().display().to_string(),
+            local: self.is_local(),
+            low_port: self.section().port < 1024,
+            stop_seconds: self.target(program).patience().as_secs(),
+        })
+    }
+}

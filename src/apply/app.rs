@@ -1,0 +1,208 @@
+//! Starting and stopping the web app. It runs when it answers, whatever systemd says; and a stop lets it
+//! finish what is under way.
+
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail};
+use nix::sys::signal::Signal;
+
+use super::{service, systemctl};
+use crate::app::service::{self as names, UNIT, USER};
+use crate::app::{AppTarget, Settings};
+use crate::conf;
+use crate::exit::{Code, Fault};
+use crate::facts;
+use crate::host::{Child, Host};
+use crate::http::{self, Trouble};
+use crate::log;
+use crate::runtime::{Runtime, systemd};
+
+/// How long it may take until it answers.
+const READY: Duration = Duration::from_secs(10);
+/// How long one look may take.
+const LOOK: Duration = Duration::from_secs(2);
+/// How long an end by force may take.
+const KILLED: Duration = Duration::from_secs(5);
+/// How much of its log an error looks at, in bytes.
+const TAIL: u64 = 4096;
+
+/// Starts the app, and waits until it answers.
+///
+/// # Errors
+/// It does not, with what it said.
+pub fn start(host: &Host, app: &AppTarget) -> Result<()> {
+    match app.runtime {
+        Runtime::Systemd => {
+            service::forget_failures(host, &[UNIT.into()])?;
+            systemctl(host, &["start", UNIT])?;
+        }
+        Runtime::Process if pid(host, app)?.is_none() => supervise(host, app)?,
+        Runtime::Process => {}
+    }
+    await_answer(host, app)
+}
+
+/// Starts the supervisor as the app's user. The settings go by standard input: their file is root's.
+fn supervise(host: &Host, app: &AppTarget) -> Result<()> {
+    let user = host.user(USER)?.with_context(|| format!("there is no user '{USER}'"))?;
+    let settings = host.text(&Settings::file())?.context("the web app has no settings")?;
+    for file in [names::logfile(), names::pidfile()] {
+        let dir = file.parent().unwrap_or(&file);
+        if host.stat(dir)?.is_none() {
+            // /run is empty after a restart of the machine.
+            host.directory(dir, user, 0o755)?;
+        }
+    }
+    let child = Child::new(&app.program)
+        .args(["app", "serve", "--config", "-", "--supervise"])
+        .arg(names::pidfile())
+        .stdin(settings)
+        .user(user);
+    host.daemon(child, &names::logfile())
+}
+
+/// Waits until the app answers: the one that was started, for another may hold its port.
+fn await_answer(host: &Host, app: &AppTarget) -> Result<()> {
+    let began = host.now();
+    let answer = || match http::get(host, &app.url(), "/healthz", LOOK) {
+        Ok(answer) if answer.status == 200 => Ok(Some(())),
+        _ if began.elapsed() > Duration::from_millis(300) && !is_up(host, app)? => {
+            bail!("the web app ended at once{}", said(host, app))
+        }
+        _ => Ok(None),
+    };
+    match host.poll(READY, answer)? {
+        Some(()) => Ok(()),
+        None => bail!("the web app does not answer on {}{}", app.url(), said(host, app)),
+    }
+}
+
+/// Whether it runs and has not failed. Under systemd one that fails is started again, and is
+/// `activating` in between.
+fn is_up(host: &Host, app: &AppTarget) -> Result<bool> {
+    match app.runtime {
+        Runtime::Process => Ok(pid(host, app)?.is_some()),
+        Runtime::Systemd => Ok(service::unit_state(host, UNIT)?.active == "active"),
+    }
+}
+
+/// Whether it runs, or may come up again by itself.
+///
+/// # Errors
+/// systemd or /proc does not tell.
+pub fn runs(host: &Host, app: &AppTarget) -> Result<bool> {
+    match app.runtime {
+        Runtime::Process => Ok(pid(host, app)?.is_some()),
+        Runtime::Systemd => {
+            Ok(!matches!(service::unit_state(host, UNIT)?.active.as_str(), "inactive" | "failed" | ""))
+        }
+    }
+}
+
+/// Its process, or its supervisor where there is no systemd; none when it does not run.
+///
+/// # Errors
+/// systemd or /proc does not tell.
+pub fn pid(host: &Host, app: &AppTarget) -> Result<Option<u32>> {
+    match app.runtime {
+        Runtime::Process => facts::supervisor(host, host.user(USER)?),
+        Runtime::Systemd => Ok(Some(service::unit_state(host, UNIT)?.pid).filter(|pid| *pid > 0)),
+    }
+}
+
+/// Stops the app; what is under way is finished first.
+///
+/// # Errors
+/// It cannot be ended.
+pub fn stop(host: &Host, app: &AppTarget) -> Result<()> {
+    if !runs(host, app)? {
+        return Ok(());
+    }
+    match (app.runtime, pid(host, app)?) {
+        (Runtime::Systemd, _) => systemctl(host, &["stop", "--no-block", UNIT])?,
+        (Runtime::Process, Some(pid)) => host.signal(pid, Signal::SIGTERM)?,
+        (Runtime::Process, None) => {}
+    }
+    let gone = || Ok((!runs(host, app)?).then_some(()));
+    // systemd's own deadline is the same.
+    if host.poll(app.patience() + KILLED, gone)?.is_some() {
+        return Ok(());
+    }
+    if let Some(pid) = pid(host, app)? {
+        host.signal(pid, Signal::SIGKILL)?;
+    }
+    match host.poll(KILLED, gone)? {
+        Some(()) => Ok(()),
+        None => bail!("the web app cannot be ended"),
+    }
+}
+
+/// Whether it answers, and what stands in the way.
+///
+/// # Errors
+/// See [`Trouble`].
+pub fn health(host: &Host, app: &AppTarget) -> Result<serde_json::Value, Trouble> {
+    let answer = http::get(host, &app.url(), "/healthz", LOOK)?;
+    let strange = || Trouble::Other("what answers is another program".into());
+    let health: serde_json::Value = serde_json::from_str(&answer.text()).map_err(|_| strange())?;
+    match health.get("app").and_then(serde_json::Value::as_str) {
+        Some("redis-tp") => Ok(health),
+        _ => Err(strange()),
+    }
+}
+
+/// The last lines of what it said, for an error.
+fn said(host: &Host, app: &AppTarget) -> String {
+    let lines = last_lines(host, app.runtime, 4);
+    if lines.is_empty() { String::new() } else { format!("\nit said:\n  {}", lines.join("\n  ")) }
+}
+
+/// The last lines of what it said, secrets masked; those that tell, if there are many.
+pub fn last_lines(host: &Host, runtime: Runtime, count: usize) -> Vec<String> {
+    let text = match runtime {
+        Runtime::Systemd => service::said_to_systemd(host, UNIT).unwrap_or_default().join("\n"),
+        Runtime::Process => {
+            let owner = host.user(USER).ok().flatten().map(|user| user.uid);
+            host.tail(&names::logfile(), TAIL, owner).unwrap_or_default()
+        }
+    };
+    log::telling(&conf::redact(&text), count).into_iter().map(Into::into).collect()
+}
+
+/// Makes the user, where there is no systemd to make one.
+///
+/// # Errors
+/// There is no useradd, or it fails.
+pub fn make_user(host: &Host, name: &str) -> Result<()> {
+    if host.user(name)?.is_some() {
+        return Ok(());
+    }
+    run(host, Child::new("useradd").args(names::USERADD).arg(name))
+}
+
+/// Takes the user away.
+///
+/// # Errors
+/// There is no userdel, or it fails.
+pub fn remove_user(host: &Host, name: &str) -> Result<()> {
+    if host.user(name)?.is_none() {
+        return Ok(());
+    }
+    run(host, Child::new("userdel").arg(name))
+}
+
+fn run(host: &Host, child: Child) -> Result<()> {
+    let done = host.run(child)?;
+    match done.ok() {
+        true => Ok(()),
+        false => Err(Fault::new(Code::Failed, done.tail()).into()),
+    }
+}
+
+/// What a person types to see what it said.
+pub fn log_command(runtime: Runtime) -> String {
+    match runtime {
+        Runtime::Systemd => format!("journalctl -u {}", systemd::unit_word(UNIT)),
+        Runtime::Process => format!("tail {}", names::logfile().display()),
+    }
+}

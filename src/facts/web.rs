@@ -1,0 +1,101 @@
+//! What there is of the web app: its files, its unit or supervisor, and our own program.
+
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
+
+use anyhow::Result;
+
+use super::{Facts, Program, about};
+use crate::app::service::{self, COMM, UNIT, USER};
+use crate::app::{App, Settings};
+use crate::host::{Host, Ids, Kind};
+use crate::runtime::Runtime;
+use crate::topology::Source;
+
+/// The unit in question, if there is one.
+pub fn unit(app: Option<&App>, facts: &Facts) -> Option<String> {
+    let kept = facts.state.app.as_ref().filter(|kept| kept.active);
+    (app.is_some() || kept.is_some()).then(|| UNIT.to_owned())
+}
+
+/// The paths in question, and those of which the text matters.
+pub fn files(app: Option<&App>) -> (BTreeSet<PathBuf>, BTreeSet<PathBuf>) {
+    let Some(app) = app else { return Default::default() };
+    let texts = BTreeSet::from([Settings::file(), service::unit_file()]);
+    let mut paths = texts.clone();
+    for file in [service::program_copy(), service::pidfile(), service::logfile()] {
+        paths.extend(file.parent().map(Path::to_path_buf));
+        paths.insert(file);
+    }
+    if let Source::Sqlite(file) = &app.section().source {
+        paths.extend(file.ancestors().map(Path::to_path_buf));
+    }
+    (paths, texts)
+}
+
+/// Our program, and the app as it runs.
+pub fn gather(host: &Host, app: Option<&App>, facts: &mut Facts) -> Result<()> {
+    let kept = facts.state.app.as_ref().filter(|kept| kept.active);
+    if app.is_none() && kept.is_none() {
+        return Ok(());
+    }
+    facts.program = program(host)?;
+    facts.app.user = host.user(USER)?;
+    let by_systemd = facts.unit(UNIT).map(|unit| unit.pid).filter(|pid| *pid > 0);
+    facts.app.pid = match kept.map(|kept| kept.target.runtime) {
+        Some(Runtime::Process) => supervisor(host, facts.app.user)?,
+        Some(Runtime::Systemd) | None => by_systemd,
+    };
+    facts.app.exe = facts.app.pid.and_then(|pid| host.link(Path::new(&format!("/proc/{pid}/exe"))));
+    Ok(())
+}
+
+fn program(host: &Host) -> Result<Program> {
+    let path = host.own_program()?;
+    let copy = service::program_copy();
+    Ok(Program { fit: is_fit(host, &path)?, copied: host.same_file(&path, &copy)?, path })
+}
+
+/// Whether a program and the way to it are root's alone to change and everybody's to use, in a place that
+/// lasts and that a service sees.
+fn is_fit(host: &Host, path: &Path) -> Result<bool> {
+    if ["/home", "/root", "/tmp", "/var/tmp", "/run"].iter().any(|place| path.starts_with(place)) {
+        return Ok(false);
+    }
+    for part in path.ancestors() {
+        let fit = host.stat(part)?.is_some_and(|stat| {
+            stat.kind != Kind::Link && stat.uid == 0 && stat.mode & 0o022 == 0 && stat.mode & 0o001 != 0
+        });
+        if !fit {
+            return Ok(false);
+        }
+    }
+    Ok(true)
+}
+
+/// The app's supervisor, where there is no systemd. Its pid file is the app's own to write, so it is a
+/// hint: the process is the app's if it is its user's and our program.
+///
+/// # Errors
+/// /proc cannot be read.
+pub fn supervisor(host: &Host, user: Option<Ids>) -> Result<Option<u32>> {
+    let Some(user) = user else { return Ok(None) };
+    let ours =
+        |pid: &u32| about(host, *pid).is_some_and(|process| process.program == COMM && process.uid == user.uid);
+    let named = host.tail(&service::pidfile(), 32, Some(user.uid)).unwrap_or_default();
+    if let Some(pid) = named.trim().parse::<u32>().ok().filter(|pid| *pid > 1).filter(ours) {
+        return Ok(Some(pid));
+    }
+    // Without it: the one of the app's processes that is no child of another.
+    let all: Vec<u32> = host.list(Path::new("/proc"))?.iter().filter_map(|name| name.parse().ok()).collect();
+    let all: Vec<u32> = all.into_iter().filter(ours).collect();
+    Ok(all.iter().copied().find(|pid| host.parent_of(*pid).is_none_or(|parent| !all.contains(&parent))))
+}
+
+/// The processes that may listen for the app.
+pub fn workers(host: &Host, facts: &Facts) -> Vec<u32> {
+    let Some(pid) = facts.app.pid else { return Vec::new() };
+    let children = host.text(Path::new(&format!("/proc/{pid}/task/{pid}/children"))).ok().flatten();
+    let children = children.unwrap_or_default();
+    children.split_whitespace().filter_map(|child| child.parse().ok()).chain([pid]).collect()
+}

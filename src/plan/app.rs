@@ -1,0 +1,229 @@
+//! What changes for the web app: its user, program, settings and unit, and whether it has to start or
+//! restart.
+
+use std::path::{Path, PathBuf};
+
+use anyhow::Result;
+
+use super::{Note, Plan, Wanted};
+use crate::app::service::{self, UNIT};
+use crate::app::{App, Settings};
+use crate::facts::Facts;
+use crate::host::Kind;
+use crate::runtime::{Runtime, systemd};
+use crate::secret::Secret;
+use crate::state::KeptApp;
+use crate::step::{Body, Owner, Step};
+use crate::unit;
+
+/// The change of the app.
+#[derive(Debug)]
+pub struct AppChange<'a> {
+    app: &'a App,
+    /// Our program, where the service finds it.
+    program: PathBuf,
+    /// Its settings, if the file has to be written.
+    settings: Option<Secret>,
+    /// Its unit, if the file has to be written.
+    unit: Option<String>,
+    /// Why it has to restart.
+    restart: Option<String>,
+    /// It does not run and has to.
+    start: bool,
+    /// It does not start at boot and has to.
+    pub enable: bool,
+    /// What is left as it is.
+    pub notes: Vec<Note>,
+}
+
+/// What stands in a file of ours, in the light of what we last wrote and what is wanted.
+enum Ours {
+    Fine,
+    Write,
+    Edited,
+}
+
+/// Works out the change of the app; none where none is wanted.
+///
+/// # Errors
+/// The unit cannot be rendered.
+pub fn of<'a>(wanted: &Wanted<'a>, facts: &Facts) -> Result<Option<AppChange<'a>>> {
+    let Some(app) = wanted.app else { return Ok(None) };
+    let program = match facts.program.fit {
+        true => facts.program.path.clone(),
+        false => service::program_copy(),
+    };
+    let mut notes = Vec::new();
+    let mut write = |path: PathBuf, ours: Ours| match ours {
+        Ours::Write => true,
+        Ours::Edited if wanted.overwrite => true,
+        Ours::Edited => {
+            notes.push(Note::FileEdited { file: path });
+            false
+        }
+        Ours::Fine => false,
+    };
+    let text = app.settings.text();
+    let settings = write(Settings::file(), compare(facts, &Settings::file(), text.expose(), |a, b| a == b));
+    let unit_text = app.unit(&program)?;
+    let systemd = app.runtime == Runtime::Systemd;
+    let unit = systemd
+        && write(service::unit_file(), compare(facts, &service::unit_file(), &unit_text, unit::same));
+    let alive = is_alive(facts, app);
+    let change = AppChange {
+        app,
+        restart: alive.then(|| why(facts, app, &program, settings, unit)).flatten(),
+        start: !alive,
+        enable: systemd && !facts.unit(UNIT).is_some_and(|unit| unit.enabled),
+        settings: settings.then_some(text),
+        unit: unit.then_some(unit_text),
+        program,
+        notes,
+    };
+    Ok(Some(change))
+}
+
+fn compare(facts: &Facts, path: &Path, want: &str, same: fn(&str, &str) -> bool) -> Ours {
+    match (facts.text(path), facts.written.get(path).map(Secret::expose)) {
+        (None, _) => Ours::Write,
+        (Some(there), _) if same(there, want) => Ours::Fine,
+        (Some(there), Some(last)) if same(there, last) => Ours::Write,
+        (Some(_), _) => Ours::Edited,
+    }
+}
+
+/// Whether it runs as it is wanted to.
+fn is_alive(facts: &Facts, app: &App) -> bool {
+    let kept = facts.state.app.as_ref().filter(|kept| kept.active);
+    let runtime = kept.is_some_and(|kept| kept.target.runtime == app.runtime);
+    runtime
+        && match app.runtime {
+            Runtime::Process => facts.app.pid.is_some(),
+            Runtime::Systemd => {
+                let active = |unit: &crate::facts::Unit| matches!(unit.active.as_str(), "active" | "activating");
+                facts.unit(UNIT).is_some_and(active)
+            }
+        }
+}
+
+/// Why it has to restart.
+fn why(facts: &Facts, app: &App, program: &Path, settings: bool, unit: bool) -> Option<String> {
+    let last = facts.written.get(&Settings::file()).and_then(|text| Settings::parse(text.expose()).ok());
+    if settings && !last.is_some_and(|last| last.may_go_on(&app.settings)) {
+        return Some("its settings change".into());
+    }
+    if unit {
+        return Some("its unit changes".into());
+    }
+    let copy = !facts.program.fit && !facts.program.copied;
+    let other = facts.app.exe.as_ref().is_some_and(|exe| exe != program);
+    (copy || other).then(|| "its program was replaced".into())
+}
+
+impl AppChange<'_> {
+    /// What has to be there before it can start.
+    pub fn places(&self, facts: &Facts, plan: &mut Plan) {
+        let steps = &mut plan.steps;
+        if !facts.program.fit && !facts.program.copied {
+            steps.extend(missing(facts, &self.program, Owner::Root, 0o755));
+            steps.push(Step::Program { path: self.program.clone() });
+        }
+        if self.app.runtime != Runtime::Process {
+            return;
+        }
+        if facts.app.user.is_none() {
+            steps.push(Step::User { name: service::USER.into() });
+        }
+        steps.extend(missing(facts, &service::logfile(), Owner::App, 0o750));
+        steps.extend(missing(facts, &service::pidfile(), Owner::App, 0o755));
+    }
+
+    /// Its files.
+    pub fn files(&self, plan: &mut Plan) {
+        if let Some(text) = &self.settings {
+            let (path, body) = (Settings::file(), Body::Secret(text.clone()));
+            plan.steps.push(Step::Write { path, body, ours: None, owner: Owner::Root, mode: 0o600 });
+        }
+        if let Some(text) = &self.unit {
+            let (path, body) = (service::unit_file(), Body::Plain(text.clone()));
+            plan.steps.push(Step::Write { path, body, ours: None, owner: Owner::Root, mode: 0o644 });
+        }
+    }
+
+    /// Whether systemd has to read its unit again.
+    pub fn reload(&self, facts: &Facts) -> bool {
+        self.unit.is_some() || self.enable || facts.unit(UNIT).is_some_and(|unit| unit.needs_reload)
+    }
+
+    /// Its start, when the instances are there.
+    pub fn service(&self, plan: &mut Plan) {
+        let app = self.app.target(&self.program);
+        match &self.restart {
+            Some(why) => plan.steps.push(Step::RestartApp { app, why: why.clone() }),
+            None if self.start => plan.steps.push(Step::StartApp { app }),
+            None => {}
+        }
+    }
+
+    /// What our record will say of it.
+    pub fn record(&self) -> KeptApp {
+        KeptApp { target: self.app.target(&self.program), active: true }
+    }
+}
+
+/// The directory of a file, if it is not there yet.
+fn missing(facts: &Facts, file: &Path, owner: Owner, mode: u32) -> Option<Step> {
+    let path = file.parent()?.to_path_buf();
+    let there = facts.path(&path).is_some_and(|stat| stat.kind == Kind::Dir);
+    (!there).then_some(Step::Directory { path, owner, mode, copy: false })
+}
+
+/// The steps that stop an app which is no longer wanted, or not like this, and take its files away.
+pub fn retire(facts: &Facts, plan: &mut Plan) {
+    let Some(kept) = facts.state.app.as_ref().filter(|kept| kept.active) else { return };
+    let systemd = kept.target.runtime == Runtime::Systemd;
+    plan.steps.push(Step::StopApp { app: kept.target.clone() });
+    if systemd {
+        plan.steps.push(Step::Disable { unit: UNIT.into() });
+    }
+    let files = [service::unit_file(), Settings::file(), service::program_copy()];
+    let ours = files.into_iter().filter(|path| facts.state.files.contains_key(path));
+    plan.steps.extend(ours.map(|path| Step::Remove { path }));
+    let program = service::program_copy().parent().map(Path::to_path_buf);
+    let made = program.filter(|path| facts.state.directories.contains(path));
+    plan.steps.extend(made.map(|path| Step::RemoveEmpty { path }));
+    if systemd {
+        plan.steps.push(Step::Reload);
+    }
+}
+
+/// An app that another runtime keeps running is stopped there, to start anew in the wanted one.
+pub fn change_runtime(wanted: &Wanted<'_>, facts: &Facts, plan: &mut Plan) {
+    let Some(kept) = facts.state.app.as_ref().filter(|kept| kept.active) else { return };
+    if wanted.app.is_some_and(|app| app.runtime != kept.target.runtime) {
+        plan.steps.push(Step::StopApp { app: kept.target.clone() });
+        if kept.target.runtime == Runtime::Systemd {
+            plan.steps.push(Step::Disable { unit: UNIT.into() });
+            if facts.state.files.contains_key(&service::unit_file()) {
+                plan.steps.push(Step::Remove { path: service::unit_file() });
+                plan.steps.push(Step::Reload);
+            }
+        }
+    }
+}
+
+/// What a purge takes of it: what it said, and its user.
+pub fn purge(facts: &Facts, plan: &mut Plan) {
+    if facts.state.app.is_some() {
+        for file in [service::logfile(), service::pidfile()] {
+            let made = file.parent().filter(|path| facts.state.directories.contains(&path.to_path_buf()));
+            plan.steps.extend(made.map(|path| Step::Purge { path: path.to_path_buf(), keep: false }));
+        }
+    }
+    plan.steps.extend(facts.state.users.iter().map(|name| Step::RemoveUser { name: name.clone() }));
+}
+
+/// The unit's word, for messages.
+pub fn unit_word() -> String {
+    systemd::unit_word(UNIT)
+}
