@@ -156,7 +156,7 @@ pub fn each(host: &Host, url: &Url, paths: Vec<String>, timeout: Duration) -> Ve
 /// The interruption.
 pub fn wait<T>(host: &Host, work: impl Future<Output = T>) -> Result<T, Trouble> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    runtime.block_on(async {
+    let done = runtime.block_on(async {
         let mut work = pin!(work);
         loop {
             match timeout(TICK, work.as_mut()).await {
@@ -165,7 +165,10 @@ pub fn wait<T>(host: &Host, work: impl Future<Output = T>) -> Result<T, Trouble>
                 Err(_) => {}
             }
         }
-    })
+    });
+    // A name that is still being looked up holds nobody.
+    runtime.shutdown_background();
+    done
 }
 
 /// What does not end in time is trouble.
