@@ -113,7 +113,8 @@ impl Findings {
     }
 }
 
-fn milliseconds<S: Serializer>(time: &Duration, serializer: S) -> Result<S::Ok, S::Error> {
+/// A time in JSON.
+pub(crate) fn milliseconds<S: Serializer>(time: &Duration, serializer: S) -> Result<S::Ok, S::Error> {
     // Microseconds are enough, and keep the numbers short.
     serializer.serialize_f64((time.as_secs_f64() * 1e6).round() / 1e3)
 }

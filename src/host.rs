@@ -31,7 +31,7 @@ pub const SCRATCH: &str = "/run/redis-tp";
 static UMASK: std::sync::Mutex<()> = std::sync::Mutex::new(());
 
 /// A machine whose files are looked for below `root` (`/`, but for tests).
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Host {
     root: PathBuf,
     interrupted: Arc<AtomicBool>,
@@ -810,6 +810,16 @@ impl Host {
         connection.set_read_timeout(Some(timeout))?;
         connection.set_write_timeout(Some(timeout))?;
         Ok(connection)
+    }
+
+    /// Connects to a web server, asynchronously. What is written goes out at once.
+    ///
+    /// # Errors
+    /// The kernel's. There is no limit in time but the kernel's own.
+    pub async fn dial(&self, host: &str, port: u16) -> io::Result<tokio::net::TcpStream> {
+        let stream = tokio::net::TcpStream::connect((host, port)).await?;
+        stream.set_nodelay(true)?;
+        Ok(stream)
     }
 
     /// Asks the kernel which sockets there are (sock_diag(7)), and hands over its answer, a packet at a
