@@ -7,3 +7,11 @@ pub mod supervise;
 
 pub use service::{App, AppTarget};
 pub use settings::{Node, Settings};
+
+/// Stand-in until the server is merged.
+///
+/// # Errors
+/// Always.
+pub fn serve(_: &crate::host::Host, _: Settings) -> anyhow::Result<()> {
+    anyhow::bail!("under work")
+}

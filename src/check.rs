@@ -3,6 +3,7 @@
 
 use anyhow::{Result, bail};
 
+use crate::app::App;
 use crate::conf;
 use crate::exit::Fault;
 use crate::facts::Facts;
@@ -13,6 +14,7 @@ use crate::topology::Topology;
 
 mod instance;
 mod machine;
+mod web;
 
 /// The format of [`Findings`] as JSON.
 const SCHEMA: u32 = 1;
@@ -24,6 +26,8 @@ pub struct Subject<'a> {
     pub topology: &'a Topology,
     /// Its instances with their defaults.
     pub instances: &'a [Instance],
+    /// The web app with its defaults, if the topology has one.
+    pub app: Option<&'a App>,
     /// What is there.
     pub facts: &'a Facts,
 }
@@ -44,7 +48,7 @@ enum Look {
 }
 
 /// The checks, causes before what follows from them.
-const ROWS: [Row; 12] = [
+const ROWS: [Row; 13] = [
     Row {
         id: "engine-installed",
         did: "read dpkg's status and looked for the server on PATH",
@@ -85,6 +89,7 @@ const ROWS: [Row; 12] = [
         did: "asked systemd, or looked for the process",
         look: Look::Instance(instance::units),
     },
+    Row { id: "app", did: "looked at its port, files and unit, and asked it", look: Look::Machine(web::app) },
 ];
 
 /// Checks the machine; `tell` hears each check as soon as it is done.

@@ -21,6 +21,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::secret::Secret;
 
+mod own;
+
 /// How much of a child's output is kept for an error message, in bytes.
 const TAIL: usize = 1024;
 
@@ -875,23 +877,10 @@ impl Host {
 }
 
 fn start(child: Child) -> io::Result<duct::Handle> {
-    let Child { mut program, mut args, env, stdin, user, umask, mortal, .. } = child;
-    // prctl(2) after the change of user, which undoes it, and without code that is unsafe: util-linux's.
-    let setpriv = Path::new("/usr/bin/setpriv");
-    if mortal && setpriv.exists() {
-        let head = ["--pdeathsig".into(), "KILL".into(), "--".into(), program.into_os_string()];
-        args = head.into_iter().chain(args).collect();
-        program = setpriv.to_path_buf();
-    }
-    let mut vars: Vec<(OsString, OsString)> = vec![
-        ("PATH".into(), "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin".into()),
-        ("LC_ALL".into(), "C.UTF-8".into()),
-        ("HOME".into(), "/root".into()),
-    ];
-    vars.extend(env.into_iter().map(|(name, value)| (OsString::from(name), value)));
+    let Child { program, args, env, stdin, user, umask, .. } = mortal(child);
     // As a string: duct takes a bare name in a PathBuf for a file of the working directory.
     let expression = duct::cmd(program.into_os_string(), args)
-        .full_env(vars)
+        .full_env(environment(env))
         .dir("/")
         .stdout_capture()
         .stderr_capture()
@@ -909,6 +898,29 @@ fn start(child: Child) -> io::Result<duct::Handle> {
     };
     // Under the lock in any case: no child may be born with the umask of another thread's moment.
     with_umask(if umask { 0o027 } else { 0o022 }, || expression.start())
+}
+
+/// A child that is to end with us, as setpriv(1) starts it.
+fn mortal(mut child: Child) -> Child {
+    // prctl(2) after the change of user, which undoes it, and without code that is unsafe: util-linux's.
+    let setpriv = Path::new("/usr/bin/setpriv");
+    if child.mortal && setpriv.exists() {
+        let head = ["--pdeathsig".into(), "KILL".into(), "--".into(), child.program.into_os_string()];
+        child.args = head.into_iter().chain(child.args).collect();
+        child.program = setpriv.to_path_buf();
+    }
+    child
+}
+
+/// The environment of a child: ours is not handed on.
+fn environment(more: Vec<(String, OsString)>) -> Vec<(OsString, OsString)> {
+    let mut vars: Vec<(OsString, OsString)> = vec![
+        ("PATH".into(), "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin".into()),
+        ("LC_ALL".into(), "C.UTF-8".into()),
+        ("HOME".into(), "/root".into()),
+    ];
+    vars.extend(more.into_iter().map(|(name, value)| (OsString::from(name), value)));
+    vars
 }
 
 /// Does something under an umask, alone.

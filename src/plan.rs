@@ -20,6 +20,7 @@ use crate::step::{Body, Candidate, Origin, Owner, Step};
 use crate::topology::{Name, SYSTEM_FILE, Topology};
 
 pub mod app;
+pub mod app_refuse;
 mod change;
 mod leave;
 mod record;

@@ -7,6 +7,7 @@ use std::net::IpAddr;
 use anyhow::Result;
 use serde::Serialize;
 
+use crate::app::App;
 use crate::conf::Conf;
 use crate::engine::{Engine, Version};
 use crate::facts::{self, Auth, Facts, parse};
@@ -18,6 +19,9 @@ use crate::topology::Name;
 use crate::wire::{Address, Trouble, Wire};
 
 mod diagnose;
+mod web;
+
+pub use web::WebApp;
 
 /// The format of [`Status`] as JSON.
 const SCHEMA: u32 = 1;
@@ -37,6 +41,9 @@ pub struct Status {
     pub runtime: Runtime,
     /// The instances, in the order of the topology.
     pub nodes: Vec<Node>,
+    /// The web app, if the topology has one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub app: Option<WebApp>,
 }
 
 /// One instance. What could not be found out is none.
@@ -144,7 +151,8 @@ type Heard = Result<BTreeMap<String, String>, Trouble>;
 impl Status {
     /// Whether nothing is wrong with any instance.
     pub fn is_healthy(&self) -> bool {
-        self.nodes.iter().all(|node| node.problem.is_none())
+        let app = self.app.as_ref().is_none_or(|app| app.problem.is_none());
+        app && self.nodes.iter().all(|node| node.problem.is_none())
     }
 }
 
@@ -165,11 +173,11 @@ impl Node {
     }
 }
 
-/// Asks every instance.
+/// Asks every instance, and the app.
 ///
 /// # Errors
 /// None as yet; what cannot be asked is a node's problem.
-pub fn status(host: &Host, instances: &[Instance], facts: &Facts) -> Result<Status> {
+pub fn status(host: &Host, instances: &[Instance], app: Option<&App>, facts: &Facts) -> Result<Status> {
     let heard = ask_all(host, instances, facts);
     let here = |ip: IpAddr| ip.is_loopback() || host.can_bind(ip);
     let mut nodes = relate(instances, facts, &heard, &here);
@@ -186,6 +194,7 @@ pub fn status(host: &Host, instances: &[Instance], facts: &Facts) -> Result<Stat
             None => Runtime::Process,
         },
         nodes,
+        app: app.map(|app| web::look(host, app, facts)),
     })
 }
 

@@ -21,8 +21,14 @@ pub const UNIT: &str = "redis-tp-app.service";
 pub const USER: &str = "redis-tp-app";
 
 /// How the user is made (useradd(8)).
-pub const USERADD: [&str; 6] =
-    ["--system", "--user-group", "--no-create-home", "--home-dir", "/nonexistent", "--shell=/usr/sbin/nologin"];
+pub const USERADD: [&str; 6] = [
+    "--system",
+    "--user-group",
+    "--no-create-home",
+    "--home-dir",
+    "/nonexistent",
+    "--shell=/usr/sbin/nologin",
+];
 
 /// Our program as it is called in /proc/PID/comm.
 pub const COMM: &str = "redis-tp";
@@ -102,6 +108,11 @@ impl App {
             IpAddr::V6(ip) if ip.is_unspecified() => "::1".into(),
             ip => ip.to_string(),
         }
+    }
+
+    /// Where it answers.
+    pub fn url(&self) -> Url {
+        Url { host: self.host(), port: self.section().port, path: String::new() }
     }
 
     /// What steps need of it.

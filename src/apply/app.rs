@@ -15,7 +15,7 @@ use crate::facts;
 use crate::host::{Child, Host};
 use crate::http::{self, Trouble};
 use crate::log;
-use crate::runtime::{Runtime, systemd};
+use crate::runtime::{Runtime, process, systemd};
 
 /// How long it may take until it answers.
 const READY: Duration = Duration::from_secs(10);
@@ -46,12 +46,10 @@ pub fn start(host: &Host, app: &AppTarget) -> Result<()> {
 fn supervise(host: &Host, app: &AppTarget) -> Result<()> {
     let user = host.user(USER)?.with_context(|| format!("there is no user '{USER}'"))?;
     let settings = host.text(&Settings::file())?.context("the web app has no settings")?;
-    for file in [names::logfile(), names::pidfile()] {
-        let dir = file.parent().unwrap_or(&file);
-        if host.stat(dir)?.is_none() {
-            // /run is empty after a restart of the machine.
-            host.directory(dir, user, 0o755)?;
-        }
+    let run = process::run_dir(&names::pidfile());
+    if host.stat(&run)?.is_none() {
+        // /run is empty after a restart of the machine.
+        host.directory(&run, user, 0o755)?;
     }
     let child = Child::new(&app.program)
         .args(["app", "serve", "--config", "-", "--supervise"])

@@ -1,17 +1,135 @@
 //! `redis-tp app`: the cache-aside web app, in the foreground or as a service.
 
-use anyhow::{Result, bail};
+use anyhow::Result;
 
+use super::converge::{converge, whole};
+use super::scene::{Scene, Wish};
+use super::status;
+use super::up::word;
+use crate::app::supervise::supervise;
+use crate::app::{self, Node, Settings};
 use crate::cli;
-use crate::exit::Code;
+use crate::exit::{Code, Fault};
 use crate::host::Host;
+use crate::report::console;
+use crate::secrets;
+use crate::topology::{APP, AppSection, Document, EMPTY};
 
 /// Runs the verb.
 ///
 /// # Errors
 /// See each.
-pub fn run(_: &Host, args: cli::App) -> Result<Code> {
+pub fn run(host: &Host, args: cli::App) -> Result<Code> {
     match args {
-        cli::App::Serve(_) | cli::App::Install(_) | cli::App::Remove(_) => bail!("under work"),
+        cli::App::Serve(args) => serve(host, &args),
+        cli::App::Install(args) => install(host, &args),
+        cli::App::Remove(change) => remove(host, &change),
+    }
+}
+
+/// Runs the app until a signal comes.
+fn serve(host: &Host, args: &cli::AppServe) -> Result<Code> {
+    let settings = match (&args.config, args.redis.as_slice()) {
+        (Some(file), _) => {
+            let text = match file.to_str() {
+                Some("-") => Some(host.stdin()?),
+                _ => host.text(file)?,
+            };
+            let missing = || Fault::refused(format!("there is no file {}", file.display()));
+            let text = text.ok_or_else(missing)?;
+            let settings =
+                Settings::parse(&text).map_err(|why| Fault::refused(format!("{}: {why}", file.display())))?;
+            if let Some(pidfile) = &args.supervise {
+                supervise(host, &text, pidfile)?;
+                return Ok(Code::Done);
+            }
+            settings
+        }
+        (None, []) => {
+            let scene = Scene::standing(host)?;
+            let mut section = scene.topology.app.clone().unwrap_or_default();
+            overlay(&mut section, &args.keys);
+            Settings::of(&section, &scene.instances)
+        }
+        (None, servers) => {
+            let password = args.password_file.as_ref().map(|file| secrets::given(host, file)).transpose()?;
+            let mut section = AppSection::default();
+            overlay(&mut section, &args.keys);
+            let nodes = servers.iter().map(|address| Node::at(address.clone(), password.clone())).collect();
+            Settings { section, nodes }
+        }
+    };
+    app::serve(host, settings)?;
+    Ok(Code::Done)
+}
+
+/// Installs the app as a service: edits `[app]` in the topology as the flags say, and converges.
+fn install(host: &Host, args: &cli::AppInstall) -> Result<Code> {
+    let wish = |host: &Host| {
+        let mut wish = Wish::standing_or(host, EMPTY)?;
+        edit(&mut wish.document, &args.keys);
+        wish.refuse_nothing()?;
+        Ok(wish)
+    };
+    let outcome = converge(host, "app install", &args.change, wish, whole(args.change.overwrite))?;
+    let code = outcome.finish("app install", &args.change, None)?;
+    if outcome.changed && !args.change.json {
+        let scene = Scene::standing(host)?;
+        status::print_tree(host, &scene)?;
+        let url = outcome.scene.app.map(|app| app.url().to_string()).unwrap_or_default();
+        console::next(&[
+            (&format!("curl {url}/data/bonjour"), "slow, and the second time at once"),
+            ("redis-tp cli -- TTL bonjour", "how long it stays in the cache"),
+            ("redis-tp bench", "cold against warm, with a picture"),
+        ]);
+    }
+    Ok(code)
+}
+
+/// Takes the service away, and `[app]` out of the topology.
+fn remove(host: &Host, change: &cli::Change) -> Result<Code> {
+    let wish = |host: &Host| {
+        let mut wish = Wish::standing(host)?;
+        wish.document.remove(APP);
+        Ok(wish)
+    };
+    let outcome = converge(host, "app remove", change, wish, whole(change.overwrite))?;
+    outcome.finish("app remove", change, None)
+}
+
+/// The flags that were given, as the keys of the section.
+fn given(keys: &cli::AppKeys) -> Vec<(&'static str, String)> {
+    let seconds = |time: std::time::Duration| time.as_secs_f64().to_string();
+    let all = [
+        ("bind", keys.bind.map(|bind| bind.to_string())),
+        ("port", keys.port.map(|port| port.to_string())),
+        ("ttl", keys.ttl.map(seconds)),
+        ("slow", keys.slow.map(seconds)),
+        ("prefix", keys.prefix.as_ref().map(|prefix| prefix.as_str().to_owned())),
+        ("read-from", keys.read_from.map(word)),
+        ("source", keys.source.as_ref().map(ToString::to_string)),
+        ("table", keys.table.as_ref().map(|table| table.as_str().to_owned())),
+    ];
+    all.into_iter().filter_map(|(key, value)| Some((key, value?))).collect()
+}
+
+fn overlay(section: &mut AppSection, keys: &cli::AppKeys) {
+    for (key, value) in given(keys) {
+        // A value that clap has read is one that the section takes.
+        let _ = section.set(key, &value);
+    }
+}
+
+/// Writes the flags into the topology's section, which is made with the port in it.
+fn edit(document: &mut Document, keys: &cli::AppKeys) {
+    let mut pairs = given(keys);
+    if !document.has(APP) && !pairs.iter().any(|(key, _)| *key == "port") {
+        pairs.insert(0, ("port", AppSection::default().port.to_string()));
+    }
+    for (key, value) in pairs {
+        match value.is_empty() {
+            true => document.unset(APP, key),
+            false => document.set(APP, key, &value),
+        }
     }
 }

@@ -95,8 +95,12 @@ pub fn proof(host: &Host, scene: &Scene, text: bool) -> Result<Findings> {
 /// The topology cannot be read.
 pub fn check(host: &Host, args: &cli::Report) -> Result<Code> {
     let scene = Scene::load(host, &Wish::standing_or(host, LAB)?)?;
-    let subject =
-        check::Subject { topology: &scene.topology, instances: &scene.instances, facts: &scene.facts };
+    let subject = check::Subject {
+        topology: &scene.topology,
+        instances: &scene.instances,
+        app: scene.app.as_ref(),
+        facts: &scene.facts,
+    };
     let mut tell = |check: &Check| {
         if !args.json {
             console::out(table::line(check))

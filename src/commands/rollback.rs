@@ -92,6 +92,9 @@ fn describe(undo: &Undo) -> Option<String> {
         Undo::Enabled { unit, before: true } => format!("enable {unit}"),
         Undo::Enabled { unit, before: false } => format!("disable {unit}"),
         Undo::Reload => "let systemd read its units again".into(),
+        Undo::StopApp { .. } => "stop the web app".into(),
+        Undo::StartApp { .. } => "start the web app again".into(),
+        Undo::User { name } => format!("remove the user {name}"),
         Undo::Packages { engine, .. } => format!("take {} away", engine.package()),
     })
 }

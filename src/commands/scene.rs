@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::Result;
 
+use crate::app::App;
 use crate::exit::Fault;
 use crate::facts::{self, Facts, Question};
 use crate::host::Host;
@@ -123,6 +124,8 @@ pub struct Scene {
     pub secrets: Secrets,
     /// The instances with their defaults.
     pub instances: Vec<Instance>,
+    /// The web app with its defaults, if the topology has one.
+    pub app: Option<App>,
     /// What is there.
     pub facts: Facts,
 }
@@ -148,9 +151,11 @@ impl Scene {
         })?;
         let instances = Instance::resolve(&topology, &secrets, runtime);
         let files = vec![PathBuf::from(SYSTEM_FILE), PathBuf::from(crate::secrets::DIR), wish.source.clone()];
-        let facts = facts::gather(host, &Question { engine: topology.engine, instances: &instances, files })?;
+        let app = App::resolve(&topology, &instances, runtime);
+        let question = Question { engine: topology.engine, instances: &instances, app: app.as_ref(), files };
+        let facts = facts::gather(host, &question)?;
         let text = (wish.standing.as_ref() != Some(&text)).then_some(text);
-        Ok(Self { topology, text, secrets, instances, facts })
+        Ok(Self { topology, text, secrets, instances, app, facts })
     }
 
     /// The scene of this machine as it stands.
@@ -167,6 +172,7 @@ impl Scene {
             topology: &self.topology,
             text: self.text.as_deref(),
             instances: &self.instances,
+            app: self.app.as_ref(),
             secrets: &self.secrets,
             overwrite,
             purge: None,

@@ -6,10 +6,11 @@ use serde::Serialize;
 use super::converge::{Session, carry_out};
 use super::scene::Scene;
 use super::status;
-use crate::apply::service;
-use crate::cli::{self, Action};
+use crate::app::service::UNIT;
+use crate::apply::{app as apply_app, service};
+use crate::cli::{self, Action, Served};
 use crate::conf::{self, Conf};
-use crate::exit::Code;
+use crate::exit::{Code, Fault};
 use crate::facts::{Facts, Role};
 use crate::host::Host;
 use crate::instance::Instance;
@@ -18,6 +19,7 @@ use crate::report::console::{self, GOOD, styled};
 use crate::report::plan as show;
 use crate::runtime::Runtime;
 use crate::step::Step;
+use crate::topology::APP;
 
 #[derive(Debug, Serialize)]
 struct Log {
@@ -36,12 +38,10 @@ pub fn run(host: &Host, args: &cli::Service) -> Result<Code> {
     }
     let _session = Session::open(host, args.dry_run)?;
     let scene = Scene::standing(host)?;
-    let chosen = chosen(&scene, args)?;
-    let plan = Plan {
-        steps: steps(host, args, &chosen, &scene.facts)?,
-        record: scene.facts.state.instances.clone(),
-        ..Plan::default()
-    };
+    let mut steps = steps(host, args, &chosen(&scene, args)?, &scene.facts)?;
+    with_app(host, args, &scene, &mut steps)?;
+    let state = &scene.facts.state;
+    let plan = Plan { steps, record: state.instances.clone(), app: state.app.clone(), ..Plan::default() };
     if args.json {
         console::json(&show::json("service", &plan))?;
     } else if args.dry_run {
@@ -62,8 +62,10 @@ pub fn run(host: &Host, args: &cli::Service) -> Result<Code> {
 
 /// Masters before their replicas.
 fn chosen<'a>(scene: &'a Scene, args: &cli::Service) -> Result<Vec<&'a Instance>> {
-    if let Some(cli::Served::Instance(name)) = &args.name {
-        return Ok(vec![scene.pick(Some(name))?]);
+    match &args.name {
+        Some(Served::Instance(name)) => return Ok(vec![scene.pick(Some(name))?]),
+        Some(Served::App) => return Ok(Vec::new()),
+        None => {}
     }
     Ok(crate::plan::by_depth(&scene.instances))
 }
@@ -100,6 +102,39 @@ fn steps(host: &Host, args: &cli::Service, chosen: &[&Instance], facts: &Facts) 
         Action::Disable => boot(units().filter(enabled).map(|unit| Step::Disable { unit })),
         Action::Logs => Vec::new(),
     })
+}
+
+/// The web app's part: it starts behind the instances, and stops before them. A restart of theirs is none
+/// of its own: it finds them again.
+fn with_app(host: &Host, args: &cli::Service, scene: &Scene, steps: &mut Vec<Step>) -> Result<()> {
+    let kept = scene.facts.state.app.as_ref().filter(|kept| kept.active && scene.app.is_some());
+    let by_name = args.name == Some(Served::App);
+    let Some(kept) = kept.filter(|_| by_name || args.name.is_none()) else {
+        return match by_name {
+            true => Err(Fault::refused("the web app is not installed")
+                .hint("install it:\nredis-tp app install")
+                .into()),
+            false => Ok(()),
+        };
+    };
+    let app = kept.target.clone();
+    let runs = apply_app::runs(host, &app)?;
+    let enabled = scene.facts.unit(UNIT).is_some_and(|unit| unit.enabled);
+    let unit = UNIT.to_owned();
+    let (systemd, front) = (app.runtime == Runtime::Systemd, steps.len());
+    match args.action {
+        Action::Start | Action::Restart if !runs => steps.push(Step::StartApp { app }),
+        Action::Restart if by_name => steps.push(Step::RestartApp { app, why: "as asked".into() }),
+        Action::Stop if runs => steps.insert(0, Step::StopApp { app }),
+        Action::Enable if systemd && !enabled => steps.insert(0, Step::Enable { unit }),
+        Action::Disable if systemd && enabled => steps.insert(0, Step::Disable { unit }),
+        _ => {}
+    }
+    let boot = matches!(args.action, Action::Enable | Action::Disable);
+    if boot && front == 0 && !steps.is_empty() {
+        steps.push(Step::Reload);
+    }
+    Ok(())
 }
 
 /// What starts at boot, and systemd told of it.
@@ -151,6 +186,13 @@ fn logs(host: &Host, args: &cli::Service) -> Result<Code> {
             instance: instance.name.to_string(),
             file: instance.logfile.display().to_string(),
             lines,
+        });
+    }
+    if let (Some(app), None | Some(Served::App)) = (&scene.app, &args.name) {
+        logs.push(Log {
+            instance: APP.into(),
+            file: apply_app::log_command(app.runtime),
+            lines: apply_app::last_lines(host, app.runtime, args.lines),
         });
     }
     if args.json {

@@ -58,7 +58,7 @@ pub fn print_tree(host: &Host, scene: &Scene) -> Result<()> {
 /// Nothing is set up here.
 pub fn replicas(host: &Host, json: bool) -> Result<Code> {
     let scene = Scene::standing(host)?;
-    let mut shown = look(host, &scene)?;
+    let mut shown = status(host, &scene.instances, None, &scene.facts)?;
     let replica = |name: &str| {
         scene.instances.iter().any(|instance| instance.name.as_str() == name && instance.upstream.is_some())
     };
@@ -79,5 +79,5 @@ pub fn replicas(host: &Host, json: bool) -> Result<Code> {
 }
 
 fn look(host: &Host, scene: &Scene) -> Result<Status> {
-    status(host, &scene.instances, &scene.facts)
+    status(host, &scene.instances, scene.app.as_ref(), &scene.facts)
 }

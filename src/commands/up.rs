@@ -9,7 +9,7 @@ use crate::cli;
 use crate::exit::Code;
 use crate::host::Host;
 use crate::report::console;
-use crate::topology::LAB;
+use crate::topology::{APP, LAB};
 
 /// Brings the machine to its topology, the lab's two instances where there is none, and proves it.
 ///
@@ -18,6 +18,9 @@ use crate::topology::LAB;
 pub fn run(host: &Host, args: cli::Up) -> Result<Code> {
     let wish = |host: &Host| {
         let mut wish = Wish::standing_or(host, LAB)?;
+        if args.no_app && wish.standing.is_none() {
+            wish.document.remove(APP);
+        }
         if let Some(runtime) = args.runtime {
             wish.document.set("redis-tp", "runtime", &word(runtime));
         }

@@ -80,8 +80,9 @@ fn is_fit(host: &Host, path: &Path) -> Result<bool> {
 /// /proc cannot be read.
 pub fn supervisor(host: &Host, user: Option<Ids>) -> Result<Option<u32>> {
     let Some(user) = user else { return Ok(None) };
-    let ours =
-        |pid: &u32| about(host, *pid).is_some_and(|process| process.program == COMM && process.uid == user.uid);
+    let ours = |pid: &u32| {
+        about(host, *pid).is_some_and(|process| process.program == COMM && process.uid == user.uid)
+    };
     let named = host.tail(&service::pidfile(), 32, Some(user.uid)).unwrap_or_default();
     if let Some(pid) = named.trim().parse::<u32>().ok().filter(|pid| *pid > 1).filter(ours) {
         return Ok(Some(pid));

@@ -10,7 +10,7 @@ use crate::app::service::{self, UNIT};
 use crate::app::{App, Settings};
 use crate::facts::Facts;
 use crate::host::Kind;
-use crate::runtime::{Runtime, systemd};
+use crate::runtime::Runtime;
 use crate::secret::Secret;
 use crate::state::KeptApp;
 use crate::step::{Body, Owner, Step};
@@ -67,8 +67,8 @@ pub fn of<'a>(wanted: &Wanted<'a>, facts: &Facts) -> Result<Option<AppChange<'a>
     let settings = write(Settings::file(), compare(facts, &Settings::file(), text.expose(), |a, b| a == b));
     let unit_text = app.unit(&program)?;
     let systemd = app.runtime == Runtime::Systemd;
-    let unit = systemd
-        && write(service::unit_file(), compare(facts, &service::unit_file(), &unit_text, unit::same));
+    let unit =
+        systemd && write(service::unit_file(), compare(facts, &service::unit_file(), &unit_text, unit::same));
     let alive = is_alive(facts, app);
     let change = AppChange {
         app,
@@ -100,7 +100,8 @@ fn is_alive(facts: &Facts, app: &App) -> bool {
         && match app.runtime {
             Runtime::Process => facts.app.pid.is_some(),
             Runtime::Systemd => {
-                let active = |unit: &crate::facts::Unit| matches!(unit.active.as_str(), "active" | "activating");
+                let active =
+                    |unit: &crate::facts::Unit| matches!(unit.active.as_str(), "active" | "activating");
                 facts.unit(UNIT).is_some_and(active)
             }
         }
@@ -134,7 +135,7 @@ impl AppChange<'_> {
         if facts.app.user.is_none() {
             steps.push(Step::User { name: service::USER.into() });
         }
-        steps.extend(missing(facts, &service::logfile(), Owner::App, 0o750));
+        steps.extend(missing(facts, &service::logfile(), Owner::Root, 0o755));
         steps.extend(missing(facts, &service::pidfile(), Owner::App, 0o755));
     }
 
@@ -221,9 +222,4 @@ pub fn purge(facts: &Facts, plan: &mut Plan) {
         }
     }
     plan.steps.extend(facts.state.users.iter().map(|name| Step::RemoveUser { name: name.clone() }));
-}
-
-/// The unit's word, for messages.
-pub fn unit_word() -> String {
-    systemd::unit_word(UNIT)
 }

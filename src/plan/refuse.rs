@@ -36,7 +36,7 @@ pub fn impossible(wanted: &Wanted<'_>, facts: &Facts) -> Result<(), Fault> {
         let fresh = wanted.secrets.fresh.contains_key(&crate::secrets::upstream_file(&instance.name));
         master_elsewhere(facts, instance, fresh)?;
     }
-    Ok(())
+    super::app_refuse::impossible(wanted, facts)
 }
 
 fn engine(wanted: &Wanted<'_>, facts: &Facts) -> Result<(), Fault> {
@@ -344,7 +344,7 @@ pub fn edited(facts: &Facts) -> Result<(), Fault> {
     Ok(())
 }
 
-fn kind(stat: &Stat) -> &'static str {
+pub(super) fn kind(stat: &Stat) -> &'static str {
     match stat.kind {
         Kind::File => "a file",
         Kind::Dir => "a directory",
@@ -402,18 +402,23 @@ pub fn port(facts: &Facts, instance: &Instance) -> Result<(), Fault> {
             && !is_ours(facts, instance, listener)
     });
     let Some(listener) = taken else { return Ok(()) };
-    let who = match &listener.owner {
-        Some(owner) => match &owner.unit {
-            Some(unit) => format!("{} (pid {}, {unit})", owner.program, owner.pid),
-            None => format!("{} (pid {}, in no unit)", owner.program, owner.pid),
-        },
-        None => "a process that the kernel does not show".into(),
-    };
+    let who = holder(listener);
     let redis = listener.owner.as_ref().is_some_and(|owner| owner.program == instance.engine.server());
     let note = if redis { ": a server that redis-tp did not set up; it is left alone" } else { "" };
     let other = free_port(facts, instance.port);
     Err(Fault::refused(format!("port {} for {} is taken by {who}{note}", instance.port, instance.name))
         .hint(format!("choose another port, or stop that one first:\n{}", command(facts, instance, other))))
+}
+
+/// Who holds a port, in words.
+pub fn holder(listener: &Listener) -> String {
+    match &listener.owner {
+        Some(owner) => match &owner.unit {
+            Some(unit) => format!("{} (pid {}, {unit})", owner.program, owner.pid),
+            None => format!("{} (pid {}, in no unit)", owner.program, owner.pid),
+        },
+        None => "a process that the kernel does not show".into(),
+    }
 }
 
 fn command(facts: &Facts, instance: &Instance, port: u16) -> String {
@@ -433,7 +438,7 @@ fn command(facts: &Facts, instance: &Instance, port: u16) -> String {
     }
 }
 
-fn free_port(facts: &Facts, from: u16) -> u16 {
+pub(super) fn free_port(facts: &Facts, from: u16) -> u16 {
     let taken = |port: &u16| facts.listeners.iter().any(|listener| listener.port == *port);
     (from.saturating_add(10)..u16::MAX).find(|port| !taken(port)).unwrap_or(from)
 }

@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 
 use super::console::{BAD, FAINT, GOOD, NOTE, TYPE, styled};
 use super::text::{WIDTH, bytes, columns, span, wrap};
-use crate::status::{Link, Node, Role, State, Status};
+use crate::status::{Link, Log, Node, Role, State, Status, WebApp};
 
 /// A line of the tree.
 struct Row<'a> {
@@ -50,8 +50,37 @@ pub fn tree(status: &Status) -> String {
             Some(row) => writeln!(text, "{}", with_mark(row, cells)),
         };
     }
+    if let Some(app) = &status.app {
+        let _ = writeln!(text, "{}", app_line(app));
+    }
     status.nodes.iter().for_each(|node| remarks(node, &mut text));
+    if let Some(app) = &status.app {
+        app_remarks(app, &mut text);
+    }
     text
+}
+
+/// The web app's line, below the tree.
+fn app_line(app: &WebApp) -> String {
+    let mark = if app.problem.is_some() { styled(BAD, "✗") } else { styled(GOOD, "●") };
+    let mut facts = Vec::new();
+    if let Some(master) = &app.master {
+        facts.push(format!("in front of {master}"));
+    }
+    facts.push(format!("TTL {}", span(app.ttl_seconds)));
+    if let (Some(hits), Some(misses)) = (app.hits, app.misses)
+        && hits + misses > 0
+    {
+        facts.push(format!("{} % from the cache", 100 * hits / (hits + misses)));
+    }
+    facts.extend(app.pid.map(|pid| format!("pid {pid}")));
+    format!("{mark} app  {}  {}", app.url, styled(FAINT, facts.join(" · ")))
+}
+
+fn app_remarks(app: &WebApp, text: &mut String) {
+    let Some(problem) = &app.problem else { return };
+    let _ = writeln!(text, "\n{} {}", styled(BAD, "✗"), hanging(&format!("app: {problem}")));
+    beneath(app.log.as_ref(), app.cure.as_deref(), text);
 }
 
 fn heading(status: &Status) -> String {
@@ -212,13 +241,18 @@ fn remarks(node: &Node, text: &mut String) {
     let passing = matches!(node.state, State::Loading) || node.link == Some(Link::Syncing);
     let mark = if passing { styled(NOTE, "!") } else { styled(BAD, "✗") };
     let _ = writeln!(text, "\n{mark} {}", hanging(&format!("{name}: {problem}")));
-    if let Some(log) = &node.log {
+    beneath(node.log.as_ref(), node.cure.as_deref(), text);
+}
+
+/// What was last said, and the command to type.
+fn beneath(log: Option<&Log>, cure: Option<&str>, text: &mut String) {
+    if let Some(log) = log {
         let _ = writeln!(text, "  {}", styled(FAINT, format_args!("the last lines of {}:", log.source)));
         for line in &log.lines {
             let _ = writeln!(text, "    {}", styled(FAINT, wrap(line, WIDTH - 6).join("\n      ")));
         }
     }
-    if let Some(cure) = &node.cure {
+    if let Some(cure) = cure {
         let _ = writeln!(text, "  next: {}", styled(TYPE, cure));
     }
 }
@@ -240,7 +274,6 @@ mod tests {
     use super::*;
     use crate::engine::{Engine, Version};
     use crate::runtime::Runtime;
-    use crate::status::Log;
     use crate::topology::Name;
 
     fn node(name: &str, port: u16, master: Option<&str>) -> Node {
@@ -278,6 +311,7 @@ mod tests {
             version: Some(Version { major: 7, minor: 0, patch: 15 }),
             runtime: Runtime::Systemd,
             nodes,
+            app: None,
         };
         let plain = anstream::adapter::strip_str(&tree(&status)).to_string();
         plain.lines().for_each(|line| assert!(columns(line) <= WIDTH, "{line}"));

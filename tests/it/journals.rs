@@ -13,7 +13,10 @@ use redis_tp::journal::{self, End, Record, Saved, Undo};
 use redis_tp::state::State;
 
 /// `tests/cases/journal/format-N.jsonl`: all that a redis-tp of format N could write.
-const FORMATS: [(&str, &str); 1] = [("format-1", include_str!("../cases/journal/format-1.jsonl"))];
+const FORMATS: [(&str, &str); 2] = [
+    ("format-1", include_str!("../cases/journal/format-1.jsonl")),
+    ("format-2", include_str!("../cases/journal/format-2.jsonl")),
+];
 
 #[test]
 fn a_journal_of_every_format_reads_whole() {
@@ -33,7 +36,7 @@ fn a_journal_of_every_format_reads_whole() {
 }
 
 /// How many kinds of effect there are, as [`kind`] knows them.
-const KINDS: usize = 9;
+const KINDS: usize = 12;
 
 /// The compiler asks for a line here, and the test above for one in the case, for every new kind.
 fn kind(undo: &Undo) -> &'static str {
@@ -47,6 +50,9 @@ fn kind(undo: &Undo) -> &'static str {
         Undo::Enabled { .. } => "enabled",
         Undo::Reload => "reload",
         Undo::Packages { .. } => "packages",
+        Undo::StopApp { .. } => "stop-app",
+        Undo::StartApp { .. } => "start-app",
+        Undo::User { .. } => "user",
     }
 }
 

@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
+use redis_tp::app::{AppTarget, service};
 use redis_tp::conf::Conf;
 use redis_tp::engine::{Engine, Version};
 use redis_tp::facts::{Auth, Facts, Listener, Package, Process, Role, Running, Server, Unit};
@@ -16,6 +17,9 @@ use redis_tp::step::{Body, Owner, Step};
 /// The ids that Debian's package gives the server's user on the modelled machine.
 pub const REDIS: Ids = Ids { uid: 102, gid: 105 };
 
+/// Those of the web app's user.
+const APP: Ids = Ids { uid: 998, gid: 998 };
+
 /// Carries every step out, and keeps the record as `apply` does.
 pub fn carry_out(plan: &Plan, facts: &mut Facts) {
     for (unit, before) in &plan.units {
@@ -23,6 +27,7 @@ pub fn carry_out(plan: &Plan, facts: &mut Facts) {
     }
     plan.steps.iter().for_each(|step| carry_out_step(step, facts));
     facts.state.instances = plan.record.clone();
+    facts.state.app = plan.app.clone();
     if plan.forget {
         facts.state = State::default();
     }
@@ -52,10 +57,46 @@ fn carry_out_step(step: &Step, facts: &mut Facts) {
         }
         Step::Stop { target, .. } => stop(target, facts),
         Step::StartUnit { unit } => unit_of(unit, facts).active = "active".into(),
+        Step::User { name } => {
+            facts.app.user = Some(APP);
+            facts.state.users.push(name.clone());
+        }
+        Step::RemoveUser { name } => facts.state.users.retain(|made| made != name),
+        Step::Program { path } => {
+            facts.program.copied = true;
+            facts.state.files.insert(path.clone(), false);
+        }
+        Step::StartApp { app } | Step::RestartApp { app, .. } => start_app(app, facts),
+        Step::StopApp { app } => stop_app(app, facts),
         Step::RemovePackages { .. } => {
             (facts.package, facts.server, facts.user) = (None, None, None);
             facts.state.packages.clear();
         }
+    }
+}
+
+fn start_app(app: &AppTarget, facts: &mut Facts) {
+    stop_app(app, facts);
+    let pid = 5000;
+    facts.app.pid = Some(pid);
+    facts.app.exe = Some(app.program.clone());
+    let unit = (app.runtime == Runtime::Systemd).then(|| service::UNIT.to_owned());
+    if unit.is_some() {
+        let unit = unit_of(service::UNIT, facts);
+        (unit.active, unit.pid) = ("active".into(), pid);
+    }
+    let owner = Some(Process { pid, program: service::COMM.into(), unit, uid: APP.uid });
+    let address = app.host.parse().expect("the app is reached under an address");
+    facts.listeners.push(Listener { address, port: app.port, owner });
+}
+
+fn stop_app(app: &AppTarget, facts: &mut Facts) {
+    facts.app.pid = None;
+    facts.app.exe = None;
+    facts.listeners.retain(|listener| listener.port != app.port);
+    if app.runtime == Runtime::Systemd {
+        let unit = unit_of(service::UNIT, facts);
+        (unit.active, unit.pid) = ("inactive".into(), 0);
     }
 }
 
@@ -87,7 +128,11 @@ fn make_directory(path: &Path, owner: Owner, mode: u32, facts: &mut Facts) {
 }
 
 fn stat(kind: Kind, owner: Owner, mode: u32) -> Stat {
-    let ids = if owner == Owner::Root { Ids::ROOT } else { REDIS };
+    let ids = match owner {
+        Owner::Root => Ids::ROOT,
+        Owner::App => APP,
+        Owner::Server(_) | Owner::ServerAdm(_) => REDIS,
+    };
     Stat { kind, mode, uid: ids.uid, gid: ids.gid, inode: 0 }
 }
 

@@ -19,6 +19,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
+use redis_tp::app::{self, App};
 use redis_tp::exit;
 use redis_tp::facts::Facts;
 use redis_tp::host::{Kind, Stat};
@@ -253,12 +254,15 @@ fn plan_for(text: &str, facts: &mut Facts, wish: &Wish) -> Result<Plan> {
     // Facts are gathered about what is wanted, and about nothing else.
     let wanted = |name: &Name| instances.iter().any(|instance| &instance.name == name);
     facts.running.retain(|name, _| wanted(name));
-    facts.units.retain(|name, _| instances.iter().any(|instance| &instance.unit == name));
+    let app = App::resolve(&topology, &instances, runtime);
+    let of_app = |unit: &str| unit == app::service::UNIT && (app.is_some() || facts.state.app.is_some());
+    facts.units.retain(|name, _| of_app(name) || instances.iter().any(|instance| &instance.unit == name));
     let standing = facts.text(Path::new(SYSTEM_FILE));
     let wanted = Wanted {
         topology: &topology,
         text: (standing != Some(text)).then_some(text),
         instances: &instances,
+        app: app.as_ref(),
         secrets: &secrets,
         overwrite: wish.overwrite,
         purge: wish.purge.as_ref(),

@@ -1,0 +1,145 @@
+//! How the web app fares: asked over HTTP for what it says of itself.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use serde::Serialize;
+
+use super::Log;
+use crate::app::App;
+use crate::app::service::{UNIT, logfile};
+use crate::apply::app as service;
+use crate::facts::Facts;
+use crate::host::Host;
+use crate::http::{self, Trouble};
+use crate::plan::app_refuse;
+use crate::runtime::Runtime;
+
+/// How long it may take to answer.
+const PATIENCE: Duration = Duration::from_secs(2);
+/// How many lines of what it said are shown.
+const SHOWN: usize = 4;
+
+/// The web app. What could not be found out is none.
+#[derive(Clone, Debug, Serialize)]
+pub struct WebApp {
+    /// Where it answers.
+    pub url: String,
+    /// Whether it does.
+    pub up: bool,
+    /// The master that it writes to; none while it has no cache.
+    pub master: Option<String>,
+    /// How long it keeps a value in the cache, in seconds.
+    pub ttl_seconds: u64,
+    /// Which instances it reads.
+    pub read_from: String,
+    /// Where values come from that are not in the cache.
+    pub source: String,
+    /// Requests answered from the cache since it started.
+    pub hits: Option<u64>,
+    /// Requests that had to be answered from the database.
+    pub misses: Option<u64>,
+    /// Its unit, under systemd.
+    pub unit: Option<String>,
+    /// Its unit's state.
+    pub unit_state: Option<String>,
+    /// Its process, or its supervisor where there is no systemd.
+    pub pid: Option<u32>,
+    /// What is wrong with it; none for a healthy one.
+    pub problem: Option<String>,
+    /// The command that cures it, or that tells more.
+    pub cure: Option<String>,
+    /// What it last said, where that may tell why.
+    pub log: Option<Log>,
+}
+
+/// Asks the app.
+pub fn look(host: &Host, app: &App, facts: &Facts) -> WebApp {
+    let systemd = app.runtime == Runtime::Systemd;
+    let target = app.target(&facts.program.path);
+    let health = service::health(host, &target);
+    let mut shown = WebApp {
+        url: app.url().to_string(),
+        up: health.is_ok(),
+        master: health.is_ok().then(|| master(host, app)).flatten(),
+        ttl_seconds: app.section().ttl.as_secs(),
+        read_from: app.section().read_from.to_string(),
+        source: app.section().source.to_string(),
+        hits: None,
+        misses: None,
+        unit: systemd.then(|| UNIT.to_owned()),
+        unit_state: facts.unit(UNIT).filter(|_| systemd).map(|unit| unit.active.clone()),
+        pid: facts.app.pid,
+        problem: None,
+        cure: None,
+        log: None,
+    };
+    if let Some(counts) = health.is_ok().then(|| requests(host, app)).flatten() {
+        shown.hits = counts.get("hit").copied();
+        shown.misses =
+            Some(counts.iter().filter(|(result, _)| *result != "hit").map(|(_, count)| count).sum());
+    }
+    if let Some((problem, cure, log)) = problem(app, facts, &health, &shown) {
+        let lines = if log { service::last_lines(host, app.runtime, SHOWN) } else { Vec::new() };
+        let source = match app.runtime {
+            Runtime::Systemd => service::log_command(app.runtime),
+            Runtime::Process => logfile().display().to_string(),
+        };
+        shown.log = (!lines.is_empty()).then_some(Log { source, lines });
+        (shown.problem, shown.cure) = (Some(problem), Some(cure));
+    }
+    shown
+}
+
+/// The master that the app has, as it says itself.
+fn master(host: &Host, app: &App) -> Option<String> {
+    let answer =
+        http::get(host, &app.url(), "/readyz", PATIENCE).ok().filter(|answer| answer.status == 200)?;
+    let ready: serde_json::Value = serde_json::from_str(&answer.text()).ok()?;
+    Some(ready.get("master")?.as_str()?.to_owned())
+}
+
+/// How many requests came to what, as /metrics tells.
+fn requests(host: &Host, app: &App) -> Option<BTreeMap<String, u64>> {
+    let answer = http::get(host, &app.url(), "/metrics", PATIENCE).ok()?;
+    let text = answer.text();
+    let counts = text.lines().filter_map(|line| {
+        let rest = line.strip_prefix("redis_tp_app_requests_total{result=\"")?;
+        let (result, count) = rest.split_once("\"} ")?;
+        Some((result.to_owned(), count.trim().parse().ok()?))
+    });
+    Some(counts.collect())
+}
+
+/// What is wrong, what to type, and whether its log may tell why.
+fn problem(
+    app: &App,
+    facts: &Facts,
+    health: &Result<serde_json::Value, Trouble>,
+    shown: &WebApp,
+) -> Option<(String, String, bool)> {
+    if let Err(trouble) = health {
+        if let Err(fault) = app_refuse::port(facts, app) {
+            let cure = fault.cure().and_then(|cure| cure.lines().last()).unwrap_or("redis-tp check");
+            return Some((fault.to_string(), cure.to_owned(), false));
+        }
+        let state = shown.unit_state.as_deref();
+        return Some(match (trouble, state, facts.state.app.as_ref().is_some_and(|kept| kept.active)) {
+            (_, _, false) => ("it is not set up yet".into(), "redis-tp apply".into(), false),
+            (Trouble::Refused, Some("failed"), _) => {
+                (format!("{UNIT} has failed"), "redis-tp service start app".into(), true)
+            }
+            (Trouble::Refused, _, _) if shown.pid.is_none() => {
+                ("it does not run".into(), "redis-tp service start app".into(), true)
+            }
+            (trouble, _, _) => {
+                let what = format!("it does not answer on {}: {trouble}", shown.url);
+                (what, "redis-tp service restart app".into(), true)
+            }
+        });
+    }
+    shown.master.is_none().then(|| {
+        let what = "it has no cache, and answers from the database".to_owned();
+        (what, service::log_command(app.runtime), true)
+    })
+}
