@@ -13,7 +13,7 @@ use crate::instance::Target;
 use crate::journal::{End, Journal, Undo};
 use crate::plan::Plan;
 use crate::prove;
-use crate::runtime::systemd;
+use crate::runtime::{Runtime, systemd};
 use crate::secrets;
 use crate::state::{DIR, State};
 use crate::step::{Body, Owner, Step};
@@ -172,6 +172,7 @@ impl Run<'_> {
             }
             Step::Program { path } => self.program(path),
             Step::StartApp { app } => {
+                self.announce_app_log(app)?;
                 self.announce(Undo::StopApp { app: app.clone() })?;
                 app::start(self.host, app)
             }
@@ -353,6 +354,15 @@ impl Run<'_> {
             self.announce(Undo::File { path: log, before: None })?;
         }
         Ok(())
+    }
+
+    /// The same for the web app's, where no journal takes what it says.
+    fn announce_app_log(&mut self, app: &AppTarget) -> Result<()> {
+        let path = crate::app::service::logfile();
+        match app.runtime == Runtime::Process && self.host.stat(&path)?.is_none() {
+            true => self.announce(Undo::File { path, before: None }),
+            false => Ok(()),
+        }
     }
 
     fn install(&mut self, engine: crate::engine::Engine, repair: bool) -> Result<()> {

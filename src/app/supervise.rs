@@ -7,7 +7,7 @@ use std::time::Duration;
 use anyhow::{Context, Result};
 use nix::sys::signal::Signal;
 
-use crate::exit::{Code, Fault};
+use crate::exit::Fault;
 use crate::host::{Child, Host};
 use crate::report::console;
 
@@ -17,13 +17,15 @@ const PAUSE: Duration = Duration::from_millis(200);
 const LONGEST: Duration = Duration::from_secs(5);
 /// How long the app has to run so that the next pause is the first one again.
 const STEADY: Duration = Duration::from_secs(30);
+/// One that ends by itself sooner than this at its first start has refused to run.
+const BORN: Duration = Duration::from_secs(2);
 /// How often the child and the signals are looked at.
 const LOOK: Duration = Duration::from_millis(50);
 
 /// Keeps the app running until a signal comes. `settings` are handed to each of its processes.
 ///
 /// # Errors
-/// The pid file cannot be written; the app refused its settings at its first start.
+/// The pid file cannot be written; the app ended at its first start.
 pub fn supervise(host: &Host, settings: &str, pidfile: &Path) -> Result<()> {
     host.catch_signals()?;
     host.new_session()?;
@@ -52,10 +54,12 @@ fn keep(host: &Host, settings: &str) -> Result<()> {
             }
             host.sleep(LOOK);
         };
-        if first && code == Some(Code::Refused as i32) {
-            return Err(Fault::refused("the app refused to start").into());
+        let lived = began.elapsed();
+        if first && code.is_some() && lived < BORN {
+            // What is wrong will be wrong again, and somebody waits to hear of it.
+            return Err(Fault::refused("the app ended at its first start").into());
         }
-        if began.elapsed() > STEADY {
+        if lived > STEADY {
             pause = PAUSE;
         }
         first = false;

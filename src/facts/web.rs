@@ -81,7 +81,10 @@ fn is_fit(host: &Host, path: &Path) -> Result<bool> {
 pub fn supervisor(host: &Host, user: Option<Ids>) -> Result<Option<u32>> {
     let Some(user) = user else { return Ok(None) };
     let ours = |pid: &u32| {
-        about(host, *pid).is_some_and(|process| process.program == COMM && process.uid == user.uid)
+        let process = about(host, *pid);
+        // One that has ended and that nobody asked for has no program any more.
+        process.is_some_and(|process| process.program == COMM && process.uid == user.uid)
+            && host.link(Path::new(&format!("/proc/{pid}/exe"))).is_some()
     };
     let named = host.tail(&service::pidfile(), 32, Some(user.uid)).unwrap_or_default();
     if let Some(pid) = named.trim().parse::<u32>().ok().filter(|pid| *pid > 1).filter(ours) {
