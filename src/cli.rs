@@ -47,7 +47,7 @@ pub enum Command {
     Verify(Verify),
     /// The instances as a tree: role, link, lag, memory
     Status(Status),
-    /// Print a rendered redis.conf, secrets masked
+    /// Print a rendered redis.conf, or the web app's unit, secrets masked
     Render(Render),
     /// Start, stop, restart, enable or disable instances, or show their logs
     Service(Service),
@@ -378,9 +378,9 @@ pub struct Status {
 /// `render`
 #[derive(Debug, Args)]
 pub struct Render {
-    /// The instance [default: all]
-    #[arg(value_parser = Name::parse)]
-    pub name: Option<Name>,
+    /// The instance, or app for the web app's unit and settings [default: all instances]
+    #[arg(value_parser = Served::parse)]
+    pub name: Option<Served>,
     /// Show the secrets
     #[arg(long)]
     pub reveal: bool,
@@ -408,7 +408,7 @@ pub struct Service {
     pub json: bool,
 }
 
-/// What `service` works on.
+/// What `service` and `render` work on.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Served {
     /// An instance.

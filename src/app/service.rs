@@ -8,6 +8,7 @@ use anyhow::Result;
 use serde::{Deserialize, Serialize};
 
 use super::Settings;
+use crate::facts::Program;
 use crate::http::Url;
 use crate::instance::Instance;
 use crate::runtime::Runtime;
@@ -36,6 +37,11 @@ pub const COMM: &str = "redis-tp";
 /// Where the service finds our program, if it was started from a place that is not root's alone.
 pub fn program_copy() -> PathBuf {
     "/usr/local/lib/redis-tp/redis-tp".into()
+}
+
+/// Where the service finds our program: in its place, or as a copy.
+pub fn program(own: &Program) -> PathBuf {
+    if own.fit { own.path.clone() } else { program_copy() }
 }
 
 /// The supervisor's pid file, in a directory of the app's own.

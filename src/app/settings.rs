@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use serde::{Deserialize, Serialize};
 
 use crate::instance::Instance;
-use crate::secret::Secret;
+use crate::secret::{MASK, Secret};
 use crate::topology::AppSection;
 use crate::wire::Address;
 
@@ -67,6 +67,15 @@ impl Settings {
             password: instance.requirepass.clone(),
         };
         Self { section: section.clone(), nodes: instances.iter().map(node).collect() }
+    }
+
+    /// The same with a mask for each password, for eyes.
+    pub fn masked(&self) -> Self {
+        let mask = |node: &Node| Node {
+            password: node.password.as_ref().map(|_| Secret::new(MASK)),
+            ..node.clone()
+        };
+        Self { section: self.section.clone(), nodes: self.nodes.iter().map(mask).collect() }
     }
 
     /// Where the file for the service is, mode 0600: passwords are in it.

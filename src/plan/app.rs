@@ -49,10 +49,7 @@ enum Ours {
 /// The unit cannot be rendered.
 pub fn of<'a>(wanted: &Wanted<'a>, facts: &Facts) -> Result<Option<AppChange<'a>>> {
     let Some(app) = wanted.app else { return Ok(None) };
-    let program = match facts.program.fit {
-        true => facts.program.path.clone(),
-        false => service::program_copy(),
-    };
+    let program = service::program(&facts.program);
     let mut notes = Vec::new();
     let mut write = |path: PathBuf, ours: Ours| match ours {
         Ours::Write => true,
