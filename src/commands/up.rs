@@ -40,14 +40,26 @@ pub fn run(host: &Host, args: cli::Up) -> Result<Code> {
     if !args.change.json {
         console::out("");
         status::print_tree(host, &scene)?;
-        console::next(&[
+        next(&scene);
+    }
+    Ok(code)
+}
+
+fn next(scene: &Scene) {
+    let Some(app) = &scene.app else {
+        return console::next(&[
             ("redis-tp cli -- SET bonjour monde", "write on the master"),
             ("redis-tp cli slave -- GET bonjour", "read on the replica"),
             ("redis-tp verify --ttl 60", "the whole proof, with the lab's lifetime"),
             ("redis-tp replica add --port 6381", "one more replica"),
         ]);
-    }
-    Ok(code)
+    };
+    console::next(&[
+        (&format!("curl {}/data/bonjour", app.url()), "slow, and the second time at once"),
+        ("redis-tp cli slave -- TTL bonjour", "how long the replica has it"),
+        ("redis-tp bench", "cold against warm, with a picture"),
+        ("redis-tp verify --lab", "the whole proof, with the lab's times"),
+    ]);
 }
 
 /// A value as the topology writes it.

@@ -119,7 +119,11 @@ const PLACES: &[(&str, &str)] = &[
     ("a command line or an environment", "cat /root/seen"),
     ("a child's arguments or environment", "grep -aF -f /root/canary /run/children"),
     ("systemd's journal", "[ ! -d /run/systemd/system ] || journalctl --no-pager | grep -aF -f /root/canary"),
-    ("logs, scratch files, run time files", "grep -rlaF -f /root/canary /var/log /tmp /var/tmp /run"),
+    // What systemd hands to a service lies below /run/credentials, for that service's user alone.
+    (
+        "logs, scratch files, run time files",
+        "grep -rlaF --exclude-dir=credentials -f /root/canary /var/log /tmp /var/tmp /run",
+    ),
     ("our journal", "grep -laF -f /root/canary /var/lib/redis-tp/state.json /var/lib/redis-tp/runs/*/journal"),
     ("reports", "grep -laF -f /root/canary /root/junit.xml /root/summary"),
     (

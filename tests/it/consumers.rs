@@ -3,6 +3,7 @@
 
 use std::path::{Path, PathBuf};
 
+use redis_tp::app::{App, service};
 use redis_tp::engine::Version;
 use redis_tp::instance::Instance;
 use redis_tp::runtime::{Runtime, systemd};
@@ -149,6 +150,43 @@ fn systemd_takes_every_line_of_a_drop_in() {
             );
             machine.run(&format!("rm {}", path.display())).ok();
         }
+    }
+}
+
+/// What an app may be told that changes its unit, and the exposure that systemd may find at most.
+const APPS: [(&str, &str); 3] = [
+    ("[master]\nport = 6379\n[app]\n", "1.5"),
+    ("[master]\nport = 6379\nbind = *\n[app]\nbind = 0.0.0.0\n", "1.5"),
+    ("[master]\nport = 6379\n[app]\nport = 80\n", "1.7"),
+];
+
+#[test]
+fn systemd_takes_every_line_of_the_apps_unit_and_finds_it_hardened() {
+    for release in Release::ALL {
+        let Some(machine) = Machine::boot_or_skip(release, Init::Systemd) else { return };
+        // Any program does: what is looked at is the unit.
+        machine.run("cp /bin/true /usr/local/bin/redis-tp").ok();
+        for (text, exposure) in APPS {
+            let topology = Topology::parse(text, Path::new("t.ini")).expect("the case is a topology");
+            let app = App::resolve(&topology, &instances(text), Runtime::Systemd).expect("it has an app");
+            let text = app.unit(Path::new("/usr/local/bin/redis-tp")).expect("it renders");
+            write_drop_in(&machine, &service::unit_file(), &text);
+            let verified = verify(&machine, service::UNIT);
+            assert_eq!(
+                (verified.status, verified.stderr.as_str()),
+                (0, ""),
+                "{release:?}\n{text}\n{verified}"
+            );
+            let security = format!("systemd-analyze security --no-pager {}", service::UNIT);
+            let found = machine.run(&security).stdout;
+            let score = found.lines().find_map(|line| line.split("level for redis-tp-app.service: ").nth(1));
+            let score = score.and_then(|rest| rest.split_whitespace().next()).expect("it has a score");
+            let [score, limit] = [score, exposure].map(|text| text.parse::<f64>().expect("a number"));
+            assert!(score <= limit, "{release:?}: {score}\n{text}\n{found}");
+        }
+        write_drop_in(&machine, &service::unit_file(), "[Service]\nExecStart=/bin/true\nProtectHoem=yes\n");
+        let verified = verify(&machine, service::UNIT);
+        assert!(verified.stderr.contains("ProtectHoem"), "systemd does not see a wrong line:\n{verified}");
     }
 }
 

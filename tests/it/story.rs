@@ -16,7 +16,7 @@ const MACHINES: [(Release, Init); 4] = [
 ];
 
 /// Where the program and the package put things, and where they must leave none.
-pub const PLACES: [&str; 9] = [
+pub const PLACES: [&str; 11] = [
     "/etc/redis",
     "/etc/redis-tp",
     "/etc/systemd/system",
@@ -25,6 +25,8 @@ pub const PLACES: [&str; 9] = [
     "/usr/sbin/policy-rc.d",
     "/var/lib",
     "/var/log/redis",
+    "/var/log/redis-tp",
+    "/usr/local/lib",
     "/run",
 ];
 
