@@ -21,8 +21,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::secret::Secret;
 
-mod own;
 mod net;
+mod own;
 
 /// How much of a child's output is kept for an error message, in bytes.
 const TAIL: usize = 1024;

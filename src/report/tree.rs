@@ -51,7 +51,7 @@ pub fn tree(status: &Status) -> String {
         };
     }
     if let Some(app) = &status.app {
-        let _ = writeln!(text, "{}", app_line(app));
+        let _ = writeln!(text, "{}", app_line(app, widths.first().copied().unwrap_or_default()));
     }
     status.nodes.iter().for_each(|node| remarks(node, &mut text));
     if let Some(app) = &status.app {
@@ -60,21 +60,22 @@ pub fn tree(status: &Status) -> String {
     text
 }
 
-/// The web app's line, below the tree.
-fn app_line(app: &WebApp) -> String {
+/// The web app's line, below the tree; its address stands where theirs do, `width` is that before it.
+fn app_line(app: &WebApp, width: usize) -> String {
     let mark = if app.problem.is_some() { styled(BAD, "✗") } else { styled(GOOD, "●") };
     let mut facts = Vec::new();
     if let Some(master) = &app.master {
-        facts.push(format!("in front of {master}"));
+        facts.push(format!("→ {master}"));
     }
-    facts.push(format!("TTL {}", span(app.ttl_seconds)));
+    facts.push(format!("TTL {} s", app.ttl_seconds));
     if let (Some(hits), Some(misses)) = (app.hits, app.misses)
         && hits + misses > 0
     {
-        facts.push(format!("{} % from the cache", 100 * hits / (hits + misses)));
+        facts.push(format!("{} % hits", 100 * hits / (hits + misses)));
     }
     facts.extend(app.pid.map(|pid| format!("pid {pid}")));
-    format!("{mark} app  {}  {}", app.url, styled(FAINT, facts.join(" · ")))
+    let name = pad("app", width.saturating_sub(2), false);
+    format!("{mark} {name}  {}  {}", app.url, styled(FAINT, facts.join(" · ")))
 }
 
 fn app_remarks(app: &WebApp, text: &mut String) {
@@ -304,6 +305,10 @@ mod tests {
     }
 
     fn shown(nodes: Vec<Node>) -> String {
+        shown_with(nodes, None)
+    }
+
+    fn shown_with(nodes: Vec<Node>, app: Option<WebApp>) -> String {
         let status = Status {
             schema: 1,
             command: "status",
@@ -311,7 +316,7 @@ mod tests {
             version: Some(Version { major: 7, minor: 0, patch: 15 }),
             runtime: Runtime::Systemd,
             nodes,
-            app: None,
+            app,
         };
         let plain = anstream::adapter::strip_str(&tree(&status)).to_string();
         plain.lines().for_each(|line| assert!(columns(line) <= WIDTH, "{line}"));
@@ -370,6 +375,34 @@ Redis 7.0.15 · systemd
         let text = shown(vec![node("master", 6379, None), slave]);
         assert!(text.contains("└─✗ slave") && text.contains("✗ slave: no link to master\n"), "{text}");
         assert!(text.ends_with("\n  next: redis-tp check\n"), "{text}");
+    }
+
+    #[test]
+    fn the_app_stands_below_the_tree_and_its_trouble_beneath() {
+        let mut app = WebApp {
+            url: "http://127.0.0.1:5000".into(),
+            up: true,
+            master: Some("master".into()),
+            ttl_seconds: 60,
+            read_from: "master".into(),
+            source: "simulated".into(),
+            hits: Some(9),
+            misses: Some(3),
+            unit: None,
+            unit_state: None,
+            pid: Some(812),
+            problem: None,
+            cure: None,
+            log: None,
+        };
+        let nodes = || vec![node("master", 6379, None), node("slave", 6380, Some("master"))];
+        let text = shown_with(nodes(), Some(app.clone()));
+        let line = "\n● app      http://127.0.0.1:5000  → master · TTL 60 s · 75 % hits · pid 812\n";
+        assert!(text.ends_with(line), "{text}");
+        app.problem = Some("it does not run".into());
+        app.cure = Some("redis-tp service start app".into());
+        let text = shown_with(nodes(), Some(app));
+        assert!(text.ends_with("\n✗ app: it does not run\n  next: redis-tp service start app\n"), "{text}");
     }
 
     #[test]
