@@ -64,7 +64,7 @@ fn show(args: &cli::Bench, report: &Report) -> Result<()> {
     let url = args.url.as_ref().map_or(String::new(), |url| format!(" --url {url}"));
     let picture = format!("redis-tp bench{url} --svg bench.svg");
     let rate = format!("redis-tp bench{url} --rate {}", half(report));
-    console::next(&[(&picture, "draw it"), (&rate, "half of that rate, kept")]);
+    console::next(&[(&picture, "a picture"), (&rate, "at half the rate")]);
     Ok(())
 }
 

@@ -60,6 +60,10 @@ fn histogram(load: &Load, colour: bool) -> String {
     let most = load.histogram.iter().map(|row| row.count).max().unwrap_or(0);
     let room = WIDTH - EDGE - COUNT - MARKS - 4;
     let mut text = String::new();
+    if most > 0 {
+        let head = format!("{:>EDGE$}  {:>COUNT$}", "from", "answers");
+        let _ = writeln!(text, "{}", if colour { styled(FAINT, head) } else { head });
+    }
     for (index, row) in load.histogram.iter().enumerate() {
         let last = index + 1 == load.histogram.len();
         let drawn = bar(row.count as f64 / most as f64, room);

@@ -49,13 +49,16 @@ struct Row<'a> {
 /// None that can happen: the template is tested.
 pub fn page(findings: &Findings, pictures: &[Picture], when: u64) -> Result<String> {
     let (passed, bad, skipped) = findings.count();
+    let could_not = |check: &&Check| matches!(check.finding, Finding::Unknown { .. });
+    let unknown = findings.checks.iter().filter(could_not).count();
     let mut context = Context::new();
     context.insert("command", findings.command);
     context.insert("version", env!("CARGO_PKG_VERSION"));
     context.insert("when", &utc(when));
     context.insert("time", &took(findings.time));
     context.insert("passed", &passed);
-    context.insert("bad", &bad);
+    context.insert("failed", &(bad - unknown));
+    context.insert("unknown", &unknown);
     context.insert("skipped", &skipped);
     context.insert("groups", &groups(findings));
     context.insert("pictures", pictures);
@@ -159,7 +162,9 @@ mod tests {
         let place = |text: &str| page.find(text).expect(text);
         assert!(place("<h2>master") < place("ping") && place("ping") < place("<h2>slave"));
         assert!(place("down for 12 s") < place("redis-tp apply"));
-        for total in ["<b>1</b> passed", "<b>2</b> failed", "<b>1</b> skipped"] {
+        for total in
+            ["<b>1</b> passed", "<b>1</b> failed", "<b>1</b> could not be looked at", "<b>1</b> skipped"]
+        {
             assert!(page.contains(total), "{total}");
         }
     }

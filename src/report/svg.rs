@@ -8,11 +8,11 @@ use super::bench::{errors, heading, hits, marks, verdict};
 use super::text::{bytes, grouped, precise};
 use crate::bench::{Load, Report};
 
-/// The width of every picture, and the margin at its sides.
-const WIDTH: f64 = 760.0;
+/// The width of a measurement's picture; of one in a page, which may be a telephone's; and the margin
+/// at the sides.
+const WIDE: f64 = 760.0;
+const NARROW: f64 = 520.0;
 const MARGIN: f64 = 24.0;
-/// What is between the margins.
-const INNER: f64 = WIDTH - 2.0 * MARGIN;
 /// The height that a bar takes with its words, and the bar alone.
 const ROW: f64 = 56.0;
 const BAR: f64 = 16.0;
@@ -56,14 +56,14 @@ pub struct Bar {
 /// Times as bars on one scale, the longest as wide as the picture.
 pub fn bars(title: &str, bars: &[Bar]) -> String {
     let words: Vec<String> = bars.iter().map(|bar| format!("{} {}", bar.label, precise(bar.time))).collect();
-    let mut sheet = Sheet::new(title);
+    let mut sheet = Sheet::new(title, NARROW);
     sheet.bars(bars);
     sheet.finish(title, &words.join(", "))
 }
 
 /// A lifetime as it runs out: how much is left (none: the key is gone) at a time since the key was set.
 pub fn countdown(title: &str, ttl: Duration, points: &[(Duration, Option<Duration>)]) -> String {
-    let mut sheet = Sheet::new(title);
+    let mut sheet = Sheet::new(title, NARROW);
     sheet.countdown(ttl.as_secs_f64(), points);
     let gone = points.iter().find(|(_, left)| left.is_none());
     let end = match gone {
@@ -77,7 +77,7 @@ pub fn countdown(title: &str, ttl: Duration, points: &[(Duration, Option<Duratio
 pub fn bench(report: &Report) -> String {
     let title = format!("Cold against warm: {}", verdict(report));
     let load = &report.load;
-    let mut sheet = Sheet::new(&title);
+    let mut sheet = Sheet::new(&title, WIDE);
     sheet.faint(&report.url);
     sheet.bars(&[
         Bar {
@@ -124,14 +124,25 @@ pub fn bench(report: &Report) -> String {
 /// A picture that grows downwards.
 struct Sheet {
     body: String,
+    width: f64,
     y: f64,
 }
 
 impl Sheet {
-    fn new(title: &str) -> Self {
-        let mut sheet = Self { body: String::new(), y: 38.0 };
+    fn new(title: &str, width: f64) -> Self {
+        let mut sheet = Self { body: String::new(), width, y: 38.0 };
         sheet.text(MARGIN, 0.0, "h", title);
         sheet
+    }
+
+    /// Where the right margin begins.
+    fn right(&self) -> f64 {
+        self.width - MARGIN
+    }
+
+    /// What is between the margins.
+    fn inner(&self) -> f64 {
+        self.width - 2.0 * MARGIN
     }
 
     /// A text whose line is `below` the present height.
@@ -179,9 +190,9 @@ impl Sheet {
                 r#"<text x="{MARGIN}" y="{:.1}"><tspan class="b">{label}</tspan><tspan dx="10" class="f">{note}</tspan></text>"#,
                 self.y - 24.0
             );
-            self.anchored(WIDTH - MARGIN, -24.0, "end", "b", &precise(bar.time));
-            self.rect(MARGIN, self.y - BAR, INNER, BAR, "track");
-            let width = (bar.time.as_secs_f64() / longest * INNER).max(1.5);
+            self.anchored(self.right(), -24.0, "end", "b", &precise(bar.time));
+            self.rect(MARGIN, self.y - BAR, self.inner(), BAR, "track");
+            let width = (bar.time.as_secs_f64() / longest * self.inner()).max(1.5);
             let class = match bar.tone {
                 Tone::Cold => "cold",
                 Tone::Warm => "warm",
@@ -193,10 +204,10 @@ impl Sheet {
     fn histogram(&mut self, load: &Load) {
         let rows = &load.histogram;
         let most = rows.iter().map(|row| row.count).max().unwrap_or(0).max(1) as f64;
-        let step = INNER / rows.len().max(1) as f64;
+        let step = self.inner() / rows.len().max(1) as f64;
         // The names of the percentiles stand above the bars, one below the other where they would touch.
         let base = self.y + 64.0 + CHART;
-        let (mut free, mut level) = ([f64::MIN; 5], 0.0);
+        let mut free = [f64::MIN; 5];
         for (index, row) in rows.iter().enumerate() {
             let left = MARGIN + step * index as f64;
             let height = match row.count {
@@ -210,7 +221,6 @@ impl Sheet {
                 if let Some(end) = free.get_mut(place) {
                     *end = x + 30.0;
                 }
-                level = f64::max(level, place as f64);
                 let top = base - CHART - 8.0 - 12.0 * place as f64;
                 if place == 0 {
                     self.stroke((x, top + 3.0), (x, base - height), "mark");
@@ -218,10 +228,10 @@ impl Sheet {
                 self.anchored(x, top - self.y, "middle", "f", name);
             }
         }
-        self.stroke((MARGIN, base), (WIDTH - MARGIN, base), "axis");
+        self.stroke((MARGIN, base), (self.right(), base), "axis");
         self.ticks(load, base, step);
         self.y = base + 34.0;
-        self.anchored(WIDTH - MARGIN, 0.0, "end", "f", "milliseconds, on a logarithmic scale");
+        self.anchored(self.right(), 0.0, "end", "f", "milliseconds, on a logarithmic scale");
     }
 
     /// Where the buckets begin, and where the last one ends.
@@ -235,7 +245,7 @@ impl Sheet {
     }
 
     fn figures(&mut self, figures: &[(&str, String)]) {
-        let step = INNER / figures.len().max(1) as f64;
+        let step = self.inner() / figures.len().max(1) as f64;
         self.y += 34.0;
         for (index, (name, value)) in figures.iter().enumerate() {
             let x = MARGIN + step * index as f64;
@@ -246,11 +256,11 @@ impl Sheet {
     }
 
     fn countdown(&mut self, ttl: f64, points: &[(Duration, Option<Duration>)]) {
-        let (left, top) = (MARGIN + 44.0, self.y + 28.0);
+        let (left, right, top) = (MARGIN + 44.0, self.right(), self.y + 28.0);
         let (base, last) = (top + CHART, points.iter().map(|(at, _)| at.as_secs_f64()).fold(ttl, f64::max));
-        let x = |seconds: f64| left + seconds / last.max(1e-9) * (WIDTH - MARGIN - left);
+        let x = |seconds: f64| left + seconds / last.max(1e-9) * (right - left);
         let y = |seconds: f64| base - (seconds / ttl.max(1e-9)).clamp(0.0, 1.1) * CHART;
-        self.stroke((left, base), (WIDTH - MARGIN, base), "axis");
+        self.stroke((left, base), (right, base), "axis");
         self.stroke((left, top), (left, base), "axis");
         self.stroke((x(0.0), y(ttl)), (x(ttl), base), "mark");
         let alive: Vec<String> = points
@@ -266,7 +276,7 @@ impl Sheet {
                 write!(self.body, r#"<circle cx="{:.1}" cy="{height:.1}" r="4" class="{class}"/>"#, x(at));
         }
         if let Some((at, _)) = points.iter().find(|(_, rest)| rest.is_none()) {
-            self.anchored(x(at.as_secs_f64()), base - 10.0 - self.y, "end", "b", "gone (-2)");
+            self.anchored(x(at.as_secs_f64()), base - 42.0 - self.y, "end", "b", "gone (-2)");
         }
         for part in [0.0, 0.5, 1.0] {
             let words = seconds(ttl * part);
@@ -274,15 +284,15 @@ impl Sheet {
             self.anchored(x(ttl * part), base + 16.0 - self.y, "middle", "f", &words);
         }
         self.y = base + 36.0;
-        self.anchored(WIDTH - MARGIN, 0.0, "end", "f", "time left, over the time since the key was set");
+        self.anchored(right, 0.0, "end", "f", "time left, over the time since the key was set");
     }
 
     fn finish(self, title: &str, description: &str) -> String {
-        let height = (self.y + 24.0).ceil();
+        let (width, height) = (self.width, (self.y + 24.0).ceil());
         format!(
-            "<svg xmlns=\"http://www.w3.org/2000/svg\" class=\"rtp\" role=\"img\" viewBox=\"0 0 {WIDTH} {height}\" \
-             width=\"{WIDTH}\" height=\"{height}\"><title>{}</title><desc>{}</desc><style>{STYLE}</style>\
-             <rect class=\"p\" width=\"{WIDTH}\" height=\"{height}\" rx=\"6\"/>{}</svg>\n",
+            "<svg xmlns=\"http://www.w3.org/2000/svg\" class=\"rtp\" role=\"img\" viewBox=\"0 0 {width} {height}\" \
+             width=\"{width}\" height=\"{height}\"><title>{}</title><desc>{}</desc><style>{STYLE}</style>\
+             <rect class=\"p\" width=\"{width}\" height=\"{height}\" rx=\"6\"/>{}</svg>\n",
             escape(title),
             escape(description),
             self.body
