@@ -27,4 +27,5 @@ mod machine;
 mod model;
 mod plan_cases;
 mod readme;
+mod service;
 mod story;
