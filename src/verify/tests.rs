@@ -202,8 +202,8 @@ fn a_master_that_takes_no_write_is_told_why() {
 fn an_interruption_leaves_no_key() {
     let Some(lab) = Lab::start(LAB, Some(CANARY)) else { return };
     lab.host.catch_signals().unwrap();
-    let subject = Subject { instances: &lab.instances, facts: &lab.facts };
-    let options = Options { ttl: Duration::from_secs(60), restart: false };
+    let subject = lab.subject();
+    let options = Options { ttl: Duration::from_secs(60), ..Options::default() };
     let mut done = 0;
     let result = verify(&lab.host, &subject, &options, &mut |check| {
         done += usize::from(check.id == "propagation");
@@ -226,7 +226,7 @@ fn the_commands_to_type_work_as_they_are() {
     }
     // Until writes flow to the replica.
     lab.verify();
-    let script = shell(&lab.instances, &Options::default()).join("\n");
+    let script = shell(&lab.subject(), &Options::default()).join("\n");
     let output = Command::new("sh").args(["-c", &script]).env("PATH", &path).output().unwrap();
     let said = String::from_utf8_lossy(&output.stdout).into_owned();
     for expected in ["PONG", "master_link_status:up", "hello", "READONLY", "-2"] {
