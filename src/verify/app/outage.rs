@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use super::super::{Look, Place, ms, restart};
+use super::super::{Look, Place, Servers, ms, restart};
 use super::reply::{Reply, word};
 use super::{AppProof, see};
 use crate::finding::Finding;
@@ -23,6 +23,8 @@ pub fn did(proof: &AppProof<'_>) -> String {
 /// While the master is away the app answers from the database and says so; after that, from the cache.
 pub fn outage(proof: &mut AppProof<'_>) -> Look {
     let first = proof.seen.first.clone().ok_or_else(|| see("app-cold"))?;
+    // The restarts before this one broke every connection.
+    proof.servers = Servers::new(proof.host, proof.subject.instances);
     let root = proof.root()?;
     let instance = match &root {
         Place::Ours(name) => proof.servers.instance(name),
