@@ -1,10 +1,14 @@
-//! How results look: text for eyes, JSON, TAP and JUnit for programs, annotations for GitHub.
+//! How results look: text, pictures and pages for eyes, JSON, TAP and JUnit for programs, annotations
+//! for GitHub.
 
+pub mod bench;
 pub mod console;
 pub mod github;
+pub mod html;
 pub mod junit;
 pub mod plan;
 pub mod progress;
+pub mod svg;
 pub mod table;
 pub mod tap;
 mod text;

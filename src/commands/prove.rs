@@ -12,7 +12,7 @@ use crate::cli;
 use crate::exit::Code;
 use crate::finding::{Check, Findings};
 use crate::host::Host;
-use crate::report::{console, github, junit, table, tap};
+use crate::report::{console, github, html, junit, table, tap};
 use crate::topology::LAB;
 use crate::verify;
 
@@ -54,6 +54,10 @@ pub fn verify(host: &Host, args: &cli::Verify) -> Result<Code> {
     if let Some(file) = &args.junit {
         let path = std::path::absolute(file)?;
         host.report(&path, junit::junit(&findings)?.as_bytes())?;
+    }
+    if let Some(file) = &args.html {
+        let page = html::page(&findings, &[], host.unix_time())?;
+        host.report(&std::path::absolute(file)?, page.as_bytes())?;
     }
     tell_github(host, &findings)?;
     Ok(findings.code())
