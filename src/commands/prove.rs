@@ -12,7 +12,7 @@ use crate::cli;
 use crate::exit::Code;
 use crate::finding::{Check, Findings};
 use crate::host::Host;
-use crate::report::{console, github, html, junit, table, tap};
+use crate::report::{console, curves, github, html, junit, table, tap};
 use crate::topology::LAB;
 use crate::verify;
 
@@ -42,7 +42,7 @@ pub fn verify(host: &Host, args: &cli::Verify) -> Result<Code> {
             console::out(table::line(check))
         }
     };
-    let (findings, _curves) = verify::verify(host, &subject, &options, &mut tell)?;
+    let (findings, curves) = verify::verify(host, &subject, &options, &mut tell)?;
     if args.json {
         console::json(&findings)?;
     } else if args.tap {
@@ -57,6 +57,10 @@ pub fn verify(host: &Host, args: &cli::Verify) -> Result<Code> {
     }
     if let Some(file) = &args.html {
         let page = html::page(&findings, &[], host.unix_time())?;
+        host.report(&std::path::absolute(file)?, page.as_bytes())?;
+    }
+    if let Some(file) = &args.html {
+        let page = html::page(&findings, &curves::pictures(&curves), host.unix_time())?;
         host.report(&std::path::absolute(file)?, page.as_bytes())?;
     }
     tell_github(host, &findings)?;

@@ -41,8 +41,10 @@ pub struct Curves {
     pub cold: Vec<Duration>,
     /// How long each answer from the cache took.
     pub warm: Vec<Duration>,
-    /// How long after it was stored a key had how much of its TTL left.
-    pub left: Vec<(Duration, Duration)>,
+    /// How long the app's key was to live.
+    pub lifetime: Duration,
+    /// How long after it was stored how much of that was left; none: it was gone.
+    pub left: Vec<(Duration, Option<Duration>)>,
     /// How long each of the answers to the same question at once took.
     pub herd: Vec<Duration>,
 }

@@ -111,11 +111,15 @@ pub fn ttl(proof: &mut AppProof<'_>) -> Look {
 /// What is left of the key's TTL now, kept for the picture, too.
 fn look(proof: &mut AppProof<'_>, kept: &Kept) -> Result<i64, Finding> {
     let left: i64 = proof.servers.ask(&kept.root, &["PTTL", &kept.name])?;
-    let since = proof.host.now() - kept.at;
-    if proof.curves.left.is_empty() {
-        proof.curves.left.push((Duration::ZERO, kept.left));
+    let lifetime = proof.ttl.unwrap_or(kept.left);
+    let before = lifetime.saturating_sub(kept.left);
+    let since = before + (proof.host.now() - kept.at);
+    let curves = &mut proof.curves;
+    if curves.left.is_empty() {
+        curves.lifetime = lifetime;
+        curves.left.push((before, Some(kept.left)));
     }
-    proof.curves.left.push((since, millis(left)));
+    curves.left.push((since, (left != GONE).then(|| millis(left))));
     Ok(left)
 }
 

@@ -121,12 +121,13 @@ impl Lab {
     }
 
     pub fn verify(&self) -> Findings {
-        self.prove(None).0
+        let options = Options { ttl: Duration::from_millis(150), ..Options::default() };
+        verify(&self.host, &self.subject(), &options, &mut |_| {}).unwrap().0
     }
 
     /// The proof with that of a web app beside it.
     pub fn prove(&self, app: Option<App>) -> (Findings, Curves) {
-        let options = Options { ttl: Duration::from_millis(150), restart: false, app };
+        let options = Options { app, ..Options::default() };
         verify(&self.host, &self.subject(), &options, &mut |_| {}).unwrap()
     }
 
