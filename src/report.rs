@@ -3,6 +3,7 @@
 
 pub mod bench;
 pub mod console;
+pub mod curves;
 pub mod github;
 pub mod html;
 pub mod junit;

@@ -2,6 +2,7 @@
 //! through it. "Could not look" is told apart from "looked, and it is bad".
 
 use std::cmp::Reverse;
+use std::sync::mpsc;
 use std::time::Duration;
 
 use anyhow::{Result, bail};
@@ -9,9 +10,12 @@ use anyhow::{Result, bail};
 use crate::facts::Facts;
 use crate::finding::{Check, Finding, Findings};
 use crate::host::Host;
+use crate::http::Url;
 use crate::instance::Instance;
+use crate::topology::AppSection;
 
 mod access;
+mod app;
 mod config;
 mod expiry;
 mod keys;
@@ -24,24 +28,47 @@ mod shell;
 #[cfg(test)]
 mod tests;
 
+pub use app::Curves;
 pub use shell::shell;
 
+use app::AppProof;
 use keys::Keys;
 use servers::{Place, Servers};
 
 /// How to verify.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct Options {
     /// How long the key lives that has to be gone; a second or more.
     pub ttl: Duration,
     /// Whether to restart each instance, to see that its data survives.
     pub restart: bool,
+    /// The web app that has to prove that the cache works, if one has to.
+    pub app: Option<App>,
 }
 
 impl Default for Options {
     fn default() -> Self {
-        Self { ttl: Duration::from_secs(1), restart: false }
+        Self { ttl: Duration::from_secs(1), restart: false, app: None }
     }
+}
+
+/// A web app in front of the instances.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum App {
+    /// One of our own, started for the proof; its values live as long as the proof's own key.
+    Own {
+        /// How long its database takes.
+        slow: Duration,
+    },
+    /// Any that speaks the contract.
+    At {
+        /// Where it is.
+        url: Url,
+        /// How long a value stays in its cache, where that is claimed.
+        ttl: Option<Duration>,
+        /// How long its database takes at least, where that is claimed.
+        slow: Option<Duration>,
+    },
 }
 
 /// What is to be verified.
@@ -51,6 +78,8 @@ pub struct Subject<'a> {
     pub instances: &'a [Instance],
     /// The facts about them, gathered just before.
     pub facts: &'a Facts,
+    /// The installed web app as wanted, if one is.
+    pub app: Option<&'a AppSection>,
 }
 
 /// What a check comes to. Both arms are an answer: `?` ends a check with one.
@@ -79,7 +108,7 @@ enum Of {
     Restarts,
 }
 
-/// The checks in their order. The key that has to run out is set as soon as the links are known to
+/// The checks of the instances in their order. The key that has to run out is set as soon as the links are known to
 /// carry it, so that the others fill the time until it has.
 const ROWS: &[Row] = &[
     Row { id: "ping", of: Of::Every, did: access::did_ping, look: access::ping },
@@ -96,11 +125,13 @@ const ROWS: &[Row] = &[
     Row { id: "owner", of: Of::Every, did: machine::did_owner, look: machine::owner },
     Row { id: "service", of: Of::Every, did: machine::did_service, look: machine::service },
     Row { id: "ttl-gone", of: Of::Every, did: expiry::did_gone, look: expiry::gone },
-    Row { id: "restart", of: Of::Restarts, did: restart::did, look: restart::restart },
 ];
 
+/// What stops servers, and so comes when all the others are done.
+const RESTART: &[Row] = &[Row { id: "restart", of: Of::Restarts, did: restart::did, look: restart::restart }];
+
 /// Verifies, and tells of each check as it is done. The keys that it writes are its own, expire by
-/// themselves, and are removed whatever happens.
+/// themselves, and are removed whatever happens. Beside the findings it hands over what was measured.
 ///
 /// # Errors
 /// An interruption. What is broken is a finding, not an error.
@@ -109,7 +140,7 @@ pub fn verify(
     subject: &Subject<'_>,
     options: &Options,
     tell: &mut dyn FnMut(&Check),
-) -> Result<Findings> {
+) -> Result<(Findings, Curves)> {
     let began = host.now();
     let mut proof = Proof {
         host,
@@ -119,9 +150,45 @@ pub fn verify(
         keys: Keys::new(host)?,
         interrupted: false,
     };
-    let checks = proof.run(tell);
+    let mut app = options.app.as_ref().map(|app| AppProof::new(host, subject, options, app)).transpose()?;
+    let checks = all(&mut proof, app.as_mut(), tell);
     proof.remove_keys();
-    Ok(Findings { schema: 1, command: "verify", checks: checks?, time: host.now() - began })
+    let curves = app.map(AppProof::end).unwrap_or_default();
+    Ok((Findings { schema: 1, command: "verify", checks: checks?, time: host.now() - began }, curves))
+}
+
+/// The instances and the web app beside each other, for both wait until a key runs out; then what stops
+/// servers, alone.
+fn all(
+    proof: &mut Proof<'_>,
+    mut app: Option<&mut AppProof<'_>>,
+    tell: &mut dyn FnMut(&Check),
+) -> Result<Vec<Check>> {
+    let mut checks = Vec::new();
+    let mut note = |check: Check| {
+        tell(&check);
+        checks.push(check);
+    };
+    std::thread::scope(|scope| {
+        let (sender, told) = mpsc::channel();
+        if let Some(app) = app.as_deref_mut() {
+            scope.spawn(move || app.run(&sender));
+        } else {
+            drop(sender);
+        }
+        let done = proof.run(ROWS, &mut note);
+        // Not before it has come to its end, also when there is nobody to listen any more.
+        told.into_iter().for_each(&mut note);
+        done
+    })?;
+    proof.run(RESTART, &mut note)?;
+    if let Some(app) = app {
+        app.outage(&mut note);
+    }
+    match proof.host.interrupted() || proof.interrupted {
+        true => bail!("interrupted"),
+        false => Ok(checks),
+    }
 }
 
 /// A proof at work.
@@ -136,27 +203,24 @@ struct Proof<'a> {
 }
 
 impl<'a> Proof<'a> {
-    fn run(&mut self, tell: &mut dyn FnMut(&Check)) -> Result<Vec<Check>> {
-        let mut checks = Vec::new();
-        for row in ROWS {
+    fn run(&mut self, rows: &[Row], note: &mut dyn FnMut(Check)) -> Result<()> {
+        for row in rows {
             for instance in self.instances(row.of) {
                 let began = self.host.now();
                 let finding = (row.look)(self, instance).unwrap_or_else(|early| early);
                 if self.interrupted || self.host.interrupted() {
                     bail!("interrupted");
                 }
-                let check = Check {
+                note(Check {
                     id: row.id,
                     subject: instance.name.to_string(),
                     did: (row.did)(self, instance),
                     finding,
                     time: self.host.now() - began,
-                };
-                tell(&check);
-                checks.push(check);
+                });
             }
         }
-        Ok(checks)
+        Ok(())
     }
 
     fn instances(&mut self, of: Of) -> Vec<&'a Instance> {

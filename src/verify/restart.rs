@@ -2,9 +2,11 @@
 
 use std::time::Duration;
 
+use super::servers::Servers;
 use super::{Look, Place, Proof};
 use crate::apply::service;
 use crate::finding::Finding;
+use crate::host::Host;
 use crate::instance::{Instance, Target};
 use crate::wire::{Address, Trouble};
 
@@ -25,7 +27,7 @@ pub fn did(proof: &Proof<'_>, instance: &Instance) -> String {
 /// A key is there again after a restart, and every link too.
 pub fn restart(proof: &mut Proof<'_>, instance: &Instance) -> Look {
     let place = Place::of(instance);
-    if !is_kept(proof, &place)? {
+    if !is_kept(&mut proof.servers, &place)? {
         return Err(Finding::skip(
             "neither snapshots nor appendonly are on: what it holds is meant to be gone after a restart",
         ));
@@ -36,10 +38,10 @@ pub fn restart(proof: &mut Proof<'_>, instance: &Instance) -> Look {
     if !arrived(proof, &place, &key)? {
         return Err(Finding::unknown(format!("the key did not reach {place}"), "redis-tp verify"));
     }
-    let links = links(proof);
+    let links = links(&mut proof.servers, proof.subject.instances);
     let target = instance.target();
     let began = proof.host.now();
-    cycle(proof, &target)?;
+    cycle(proof.host, &target, &mut proof.interrupted, || ())?;
     let seconds = (proof.host.now() - began).as_secs_f64();
     proof.servers.forget(&place);
     if !arrived(proof, &place, &key)? {
@@ -49,33 +51,29 @@ pub fn restart(proof: &mut Proof<'_>, instance: &Instance) -> Look {
             format!("redis-tp service logs {}", instance.name),
         ));
     }
-    for (replica, master) in links {
-        let up = service::await_link(proof.host, &replica, &master, &mut |_| {});
-        up.map_err(|error| {
-            Finding::fail(
-                format!("the link of {} did not come up again", replica.name),
-                format!("{error:#}"),
-                format!("redis-tp service restart {}", replica.name),
-            )
-        })?;
-    }
+    await_links(proof.host, &links)?;
     Ok(Finding::pass(format!("the key is there, {seconds:.1} s after the stop, and every link is up")))
 }
 
-/// Stops and starts. Whatever comes in between, it is started again.
-fn cycle(proof: &mut Proof<'_>, target: &Target) -> Result<(), Finding> {
-    if service::conf_with_role(proof.host, target).is_some() {
+/// Stops, does something meanwhile, and starts. Whatever comes in between, it is started again.
+pub fn cycle<T>(
+    host: &Host,
+    target: &Target,
+    interrupted: &mut bool,
+    meanwhile: impl FnOnce() -> T,
+) -> Result<T, Finding> {
+    if service::conf_with_role(host, target).is_some() {
         let why = "it has another role than its file says, and a restart would forget it";
         return Err(Finding::unknown(why, format!("redis-tp cli {} -- CONFIG REWRITE", target.name)));
     }
     let name = &target.name;
-    let stopped = service::stop(proof.host, target, false);
-    if proof.host.interrupted() {
-        proof.interrupted = true;
-        proof.host.ignore_interruption();
+    let stopped = service::stop(host, target, false).map(|()| meanwhile());
+    if host.interrupted() {
+        *interrupted = true;
+        host.ignore_interruption();
     }
-    let started = service::start(proof.host, std::slice::from_ref(target));
-    stopped.map_err(|error| {
+    let started = service::start(host, std::slice::from_ref(target));
+    let done = stopped.map_err(|error| {
         Finding::fail(
             format!("{name} does not stop"),
             format!("{error:#}"),
@@ -88,13 +86,14 @@ fn cycle(proof: &mut Proof<'_>, target: &Target) -> Result<(), Finding> {
             format!("{error:#}"),
             format!("redis-tp service start {name}"),
         )
-    })
+    })?;
+    Ok(done)
 }
 
 /// Whether the server keeps its data: snapshots or the append-only file.
-fn is_kept(proof: &mut Proof<'_>, place: &Place) -> Result<bool, Finding> {
+pub fn is_kept(servers: &mut Servers<'_>, place: &Place) -> Result<bool, Finding> {
     let mut value = |name: &str| -> Result<String, Finding> {
-        let answer: Vec<String> = proof.servers.ask(place, &["CONFIG", "GET", name])?;
+        let answer: Vec<String> = servers.ask(place, &["CONFIG", "GET", name])?;
         Ok(answer.into_iter().nth(1).unwrap_or_default())
     };
     Ok(!value("save")?.is_empty() || value("appendonly")? == "yes")
@@ -117,15 +116,29 @@ fn arrived(proof: &mut Proof<'_>, place: &Place, key: &str) -> Result<bool, Find
 }
 
 /// The links that are up, and so have to be up again.
-fn links(proof: &mut Proof<'_>) -> Vec<(Target, Address)> {
+pub fn links(servers: &mut Servers<'_>, instances: &[Instance]) -> Vec<(Target, Address)> {
     let mut links = Vec::new();
-    for instance in proof.subject.instances {
-        let Some((master, true)) = proof.servers.follows(&Place::of(instance)) else { continue };
+    for instance in instances {
+        let Some((master, true)) = servers.follows(&Place::of(instance)) else { continue };
         let address = match &master {
-            Place::Ours(name) => proof.servers.instance(name).map(Instance::address),
+            Place::Ours(name) => servers.instance(name).map(Instance::address),
             Place::Elsewhere { address, .. } => Some(address.clone()),
         };
         links.extend(address.map(|address| (instance.target(), address)));
     }
     links
+}
+
+/// Waits until links are up again.
+pub fn await_links(host: &Host, links: &[(Target, Address)]) -> Result<(), Finding> {
+    for (replica, master) in links {
+        service::await_link(host, replica, master, &mut |_| {}).map_err(|error| {
+            Finding::fail(
+                format!("the link of {} did not come up again", replica.name),
+                format!("{error:#}"),
+                format!("redis-tp service restart {}", replica.name),
+            )
+        })?;
+    }
+    Ok(())
 }

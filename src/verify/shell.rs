@@ -3,7 +3,7 @@
 use std::cmp::Reverse;
 use std::time::Duration;
 
-use super::{Options, chain, cli};
+use super::{Options, Subject, app, chain, cli};
 use crate::instance::{Instance, Upstream};
 use crate::runtime::Runtime;
 use crate::runtime::systemd::unit_word;
@@ -13,7 +13,8 @@ use crate::step::Step;
 const KEY: &str = "redis-tp:verify:by-hand";
 
 /// Commands that show by hand what [`super::verify`] checks, with what to expect.
-pub fn shell(instances: &[Instance], options: &Options) -> Vec<String> {
+pub fn shell(subject: &Subject<'_>, options: &Options) -> Vec<String> {
+    let instances = subject.instances;
     let mut lines = Vec::new();
     section(&mut lines, "each one answers: PONG", instances.iter().map(|at| format!("{} PING", cli(at))));
     doors(&mut lines, instances);
@@ -27,6 +28,10 @@ pub fn shell(instances: &[Instance], options: &Options) -> Vec<String> {
     replication(&mut lines, instances, &roots);
     expiry(&mut lines, instances, &roots, options.ttl);
     machine(&mut lines, instances);
+    let root = roots.first().map(String::as_str);
+    for (title, commands) in app::by_hand(subject.app, options, root) {
+        section(&mut lines, title, commands.into_iter());
+    }
     if options.restart {
         restarts(&mut lines, instances);
     }

@@ -202,8 +202,8 @@ fn a_master_that_takes_no_write_is_told_why() {
 fn an_interruption_leaves_no_key() {
     let Some(lab) = Lab::start(LAB, Some(CANARY)) else { return };
     lab.host.catch_signals().unwrap();
-    let subject = Subject { instances: &lab.instances, facts: &lab.facts };
-    let options = Options { ttl: Duration::from_secs(60), restart: false };
+    let subject = lab.subject();
+    let options = Options { ttl: Duration::from_secs(60), ..Options::default() };
     let mut done = 0;
     let result = verify(&lab.host, &subject, &options, &mut |check| {
         done += usize::from(check.id == "propagation");
@@ -226,12 +226,68 @@ fn the_commands_to_type_work_as_they_are() {
     }
     // Until writes flow to the replica.
     lab.verify();
-    let script = shell(&lab.instances, &Options::default()).join("\n");
+    let script = shell(&lab.subject(), &Options::default()).join("\n");
     let output = Command::new("sh").args(["-c", &script]).env("PATH", &path).output().unwrap();
     let said = String::from_utf8_lossy(&output.stdout).into_owned();
     for expected in ["PONG", "master_link_status:up", "hello", "READONLY", "-2"] {
         assert!(said.contains(expected), "no {expected}:\n{script}\n{said}");
     }
     assert!(!said.contains("ERR"), "{said}");
+    assert_eq!(lab.keys_left(), 0);
+}
+
+#[test]
+fn a_web_app_of_our_own_proves_the_cache_and_leaves_no_key() {
+    let Some(lab) = Lab::start(LAB, Some(CANARY)) else { return };
+    let began = lab.host.now();
+    let (findings, curves) = lab.prove(Some(App::Own { slow: Duration::from_millis(200) }));
+    let took = lab.host.now() - began;
+    assert_only(&findings, &[]);
+    for id in ["cold", "warm", "key", "ttl", "herd", "gone", "again"] {
+        let finding = of(&findings, &format!("app-{id}"), "app");
+        assert!(matches!(finding, Finding::Pass { .. }), "{id}: {finding:?}");
+    }
+    assert_eq!((curves.cold.len(), curves.warm.len(), curves.herd.len()), (2, 3, 100));
+    assert!(curves.left.last().is_some_and(|(_, left)| left.is_none()), "{curves:?}");
+    assert_eq!(lab.keys_left(), 0);
+    assert!(!serde_json::to_string(&findings).unwrap().contains(CANARY));
+    // Beside the instances, not after them.
+    assert!(took < Duration::from_millis(2500), "{took:?}");
+}
+
+#[test]
+fn a_master_that_is_down_leaves_what_the_app_stores_unknown() {
+    let Some(mut lab) = Lab::start("[master]\nport=PORT\n", Some(CANARY)) else { return };
+    lab.children[0].kill().unwrap();
+    lab.children[0].wait().unwrap();
+    let (findings, _) = lab.prove(Some(App::Own { slow: Duration::from_millis(50) }));
+    let Finding::Unknown { why, cure } = of(&findings, "app-cold", "app") else { panic!("{findings:#?}") };
+    assert!(why.contains("no answer from master") && cure == "redis-tp service start master", "{why}");
+    assert!(
+        !findings
+            .checks
+            .iter()
+            .any(|at| at.id.starts_with("app-") && matches!(at.finding, Finding::Fail { .. }))
+    );
+}
+
+#[test]
+fn an_interruption_ends_the_proof_of_the_app_too_and_leaves_no_key() {
+    let Some(lab) = Lab::start(LAB, Some(CANARY)) else { return };
+    lab.host.catch_signals().unwrap();
+    let app = Some(App::Own { slow: Duration::from_millis(50) });
+    let options = Options { ttl: Duration::from_secs(60), restart: false, app };
+    let subject = lab.subject();
+    let began = lab.host.now();
+    let result = verify(&lab.host, &subject, &options, &mut |check| {
+        if check.id == "service" {
+            lab.host.sleep(Duration::from_millis(500));
+            assert!(lab.keys_left() > 2);
+            nix::sys::signal::raise(nix::sys::signal::Signal::SIGTERM).unwrap();
+        }
+    });
+    assert!(result.is_err_and(|error| error.to_string() == "interrupted"));
+    assert!(lab.host.now() - began < Duration::from_secs(3));
+    lab.host.ignore_interruption();
     assert_eq!(lab.keys_left(), 0);
 }

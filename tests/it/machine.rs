@@ -244,6 +244,17 @@ impl Machine {
         Running::start(self.enter(&["sh", "-c", &format!("exec {command}")]), command, Stdio::null())
     }
 
+    /// Starts a program of this machine, not of that one, where it has that one's network: a client or a
+    /// server from elsewhere. Its environment is the given one.
+    pub fn spawn_beside(&self, argv: &[&str], env: &[(&str, &str)]) -> Running {
+        // `unshare` stays, as nsenter does where it enters a PID namespace, and passes on how its child ended.
+        let mut unshare = Command::new("unshare");
+        let network = format!("--net=/proc/{}/ns/net", self.leader);
+        unshare.args(["--fork", "--kill-child", "nsenter", &network, "--"]).args(argv);
+        unshare.env_clear().env("PATH", "/usr/sbin:/usr/bin:/sbin:/bin").envs(env.iter().copied());
+        Running::start(unshare, &argv.join(" "), Stdio::null())
+    }
+
     fn enter(&self, argv: &[&str]) -> Command {
         let mut nsenter = Command::new("nsenter");
         nsenter.args(["--all", "--target", &self.leader.to_string(), "--"]).args(argv);
@@ -277,8 +288,8 @@ impl Drop for Machine {
     }
 }
 
-/// Where `tests/prepare-machines` keeps its trees.
-fn cache_dir() -> PathBuf {
+/// Where `tests/prepare-machines` keeps its trees, and `tests/prepare-flask` its virtual environment.
+pub fn cache_dir() -> PathBuf {
     let set = |name| env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
     set("REDIS_TP_TEST_CACHE").unwrap_or_else(|| {
         let cache =
@@ -333,6 +344,12 @@ pub struct Running {
 }
 
 impl Running {
+    /// What it has written to standard error so far.
+    pub fn said(&self) -> String {
+        let file = format!("/proc/self/fd/{}", std::os::fd::AsRawFd::as_raw_fd(&self.output[1]));
+        fs::read_to_string(file).unwrap_or_default()
+    }
+
     fn start(mut nsenter: Command, command: &str, input: Stdio) -> Self {
         let output = [(); 2].map(|()| tempfile::tempfile().expect("a temporary file can be made"));
         let [stdout, stderr] = output.each_ref().map(|file| file.try_clone().expect("a file can be shared"));

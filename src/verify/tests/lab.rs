@@ -20,7 +20,7 @@ use crate::runtime::Runtime;
 use crate::secret::Secret;
 use crate::secrets::Secrets;
 use crate::topology::Topology;
-use crate::verify::{Options, Subject, verify};
+use crate::verify::{App, Curves, Options, Subject, verify};
 use crate::wire::Wire;
 
 /// An instance that does not run.
@@ -121,9 +121,18 @@ impl Lab {
     }
 
     pub fn verify(&self) -> Findings {
-        let ttl = Duration::from_millis(150);
-        let subject = Subject { instances: &self.instances, facts: &self.facts };
-        verify(&self.host, &subject, &Options { ttl, restart: false }, &mut |_| {}).unwrap()
+        let options = Options { ttl: Duration::from_millis(150), ..Options::default() };
+        verify(&self.host, &self.subject(), &options, &mut |_| {}).unwrap().0
+    }
+
+    /// The proof with that of a web app beside it.
+    pub fn prove(&self, app: Option<App>) -> (Findings, Curves) {
+        let options = Options { app, ..Options::default() };
+        verify(&self.host, &self.subject(), &options, &mut |_| {}).unwrap()
+    }
+
+    pub fn subject(&self) -> Subject<'_> {
+        Subject { instances: &self.instances, facts: &self.facts, app: None }
     }
 
     pub fn keys_left(&self) -> u64 {

@@ -1,0 +1,94 @@
+//! The app that is installed: whether it runs, as whom, and that it reads our Redis.
+
+use serde_json::Value;
+
+use super::super::{Look, ms};
+use super::reply::{Reply, word};
+use super::{AppProof, PATIENCE, see};
+use crate::facts;
+use crate::finding::Finding;
+use crate::http::{self, Url};
+use crate::topology::AppSection;
+
+fn at<'a>(proof: &AppProof<'a>) -> Result<(Url, &'a AppSection), Finding> {
+    proof.installed.clone().ok_or_else(|| Finding::skip("no web app is installed"))
+}
+
+fn url_word(proof: &AppProof<'_>) -> String {
+    proof.installed.as_ref().map(|(url, _)| url.to_string()).unwrap_or_default()
+}
+
+pub fn did_service(proof: &AppProof<'_>) -> String {
+    format!("GET {}/healthz, and looked at the process that it names", url_word(proof))
+}
+
+/// It runs, it is ours, and it is not root's.
+pub fn service(proof: &mut AppProof<'_>) -> Look {
+    let (url, _) = at(proof)?;
+    let answer =
+        http::get(proof.host, &url, "/healthz", PATIENCE).map_err(|trouble| proof.silent(&url, &trouble))?;
+    let health: Value = serde_json::from_slice(&answer.body).unwrap_or_default();
+    let text = |name: &str| health.get(name).and_then(Value::as_str).unwrap_or_default().to_owned();
+    if answer.status != 200 || text("app") != "redis-tp" {
+        return Ok(Finding::fail(
+            format!("what answers on {url} is no app of ours: {}", word(&answer.text())),
+            "another program has its port",
+            format!("ss -Hltnp 'sport = :{}'", url.port),
+        ));
+    }
+    let pid = health.get("pid").and_then(Value::as_u64).and_then(|pid| u32::try_from(pid).ok());
+    let Some(process) = pid.and_then(|pid| facts::about(proof.host, pid)) else {
+        return Ok(Finding::fail(
+            format!("the process that it names, {}, is none of this machine", pid.unwrap_or_default()),
+            "it runs elsewhere, or in a container",
+            format!("curl -si {url}/healthz"),
+        ));
+    };
+    let user = proof.host.user_name(process.uid);
+    let as_whom = format!("redis-tp {}, process {} of {user}", text("version"), process.pid);
+    Ok(match &process.unit {
+        Some(unit) if process.uid == 0 => Finding::fail(
+            format!("{as_whom}, in {unit}"),
+            "its unit was changed: the web app needs no right of root's",
+            "redis-tp apply --overwrite && redis-tp service restart app",
+        ),
+        Some(unit) => Finding::pass(format!("{unit}: {as_whom}")),
+        None => Finding::pass(as_whom),
+    })
+}
+
+pub fn did_reads(proof: &AppProof<'_>) -> String {
+    let name = proof.stored_as("reads").into_iter().next().unwrap_or_default();
+    format!("SET {name} on the master, GET {}{}", url_word(proof), proof.path("reads"))
+}
+
+/// What is put into our Redis, it answers from the cache at once.
+pub fn reads(proof: &mut AppProof<'_>) -> Look {
+    let (url, section) = at(proof)?;
+    let root = proof.root()?;
+    let (key, value) = (proof.key("reads"), proof.keys.clone());
+    let name = format!("{}{key}", section.prefix.as_str());
+    proof.servers.ask::<()>(&root, &["SET", &name, &value, "EX", "30"])?;
+    proof.settle("reads");
+    let limit = section.slow + PATIENCE;
+    let Ok(answer) = http::get(proof.host, &url, &proof.path("reads"), limit) else {
+        return Err(see("app-service"));
+    };
+    let logs = "redis-tp service logs app";
+    let reply = match Reply::read(&answer, &key) {
+        Ok(reply) => reply,
+        Err(found) => return Ok(Finding::fail(found, "its log tells more", logs)),
+    };
+    Ok(match reply.is_cached() && reply.value == value {
+        true => Finding::pass(format!("'cache' after {}, what was put on {root}", ms(reply.time))),
+        false if reply.bypassed => {
+            let found = format!("it passes the cache by: {}", word(&reply.source));
+            Finding::fail(found, "it does not reach its Redis, or has another password than that", logs)
+        }
+        false => Finding::fail(
+            format!("{} from {}, and not what was put on {root}", word(&reply.value), word(&reply.source)),
+            "it reads another Redis, or has another prefix: it was not restarted since that changed",
+            "redis-tp apply && redis-tp service restart app",
+        ),
+    })
+}

@@ -1,0 +1,109 @@
+//! That the proof of a web app can fail: the lab's application, each time broken in another way, fails the
+//! check that it should, and no other.
+
+use std::fs;
+
+use crate::flask::{Server, end, provisioned, results, serve};
+use crate::machine::{Machine, Out};
+
+/// What is broken, the line of the application that it replaces, by what, and the check that has to fail.
+const BROKEN: &[(&str, &str, &str, &str)] = &[
+    ("it never looks into the cache", "cache.get(key)", "None", "app-warm"),
+    ("it never stores", "    cache.setex(key, TTL, value)\n", "", "app-warm"),
+    ("it stores without a TTL", "cache.setex(key, TTL, value)", "cache.set(key, value)", "app-key"),
+    ("it stores for too long", "cache.setex(key, TTL,", "cache.setex(key, TTL + 60,", "app-key"),
+    (
+        "it stores another value",
+        "cache.setex(key, TTL, value)",
+        "cache.setex(key, TTL, value + '!')",
+        "app-warm",
+    ),
+    ("it uses another Redis", "cache.get(key)", "other.get(key)", "app-key"),
+    ("it uses another database", "decode_responses=True", "decode_responses=True, db=1", "app-key"),
+    (
+        "it answers in plain text",
+        "return jsonify(key=key, value=value, source=\"database (slow)\")",
+        "return value",
+        "app-cold",
+    ),
+    ("it says cache when it is cold", "source=\"database (slow)\"", "source=\"cache\"", "app-cold"),
+    ("it says database when it is warm", "source=\"cache\"", "source=\"database (slow)\"", "app-warm"),
+    ("it fails", "value = cache.get(key)", "value = cache.no_such_method(key)", "app-cold"),
+    ("it answers for another key", "jsonify(key=key,", "jsonify(key=key.upper(),", "app-cold"),
+    ("its database is no slower than claimed", "time.sleep(SLOW)", "time.sleep(SLOW / 2)", "app-cold"),
+    (
+        "its cache is as slow as its database",
+        "value = cache.get(key)",
+        "value = cache.get(key); time.sleep(SLOW)",
+        "app-warm",
+    ),
+    (
+        "it stores anew in the background",
+        "cache.setex(key, TTL, value)",
+        "threading.Thread(target=again, args=(key, value), daemon=True).start()",
+        "app-ttl",
+    ),
+    ("its values change", "return key.upper()", "return str(time.time())", "app-herd"),
+];
+
+/// What the broken ones have besides.
+const MORE: &str = r#"
+import threading
+
+class Other(dict):
+    def setex(self, key, ttl, value):
+        self[key] = value
+
+other = Other()
+
+def again(key, value):
+    while True:
+        cache.setex(key, TTL, value)
+        time.sleep(0.005)
+
+"#;
+
+fn broken(line: &str, by: &str) -> String {
+    let whole = include_str!("../flask/app.py");
+    assert!(whole.contains(line), "the application has no {line}");
+    let mut text = whole.replace(line, by);
+    if by.starts_with("other.") {
+        text = text.replace("cache.setex(", "other.setex(");
+    }
+    text.replace("app = Flask(__name__)", &format!("{MORE}app = Flask(__name__)"))
+}
+
+fn failed(out: &Out) -> Vec<String> {
+    let failed = results(out).into_iter().filter(|(_, result)| result == "fail" || result == "unknown");
+    failed.map(|(id, _)| id).collect()
+}
+
+fn prove(machine: &Machine) -> Out {
+    machine.run("redis-tp verify --json --url http://127.0.0.1:5000 --ttl 1 --slow 0.3")
+}
+
+#[test]
+fn each_broken_application_fails_the_check_that_it_should() {
+    let Some(machine) = provisioned() else { return };
+    let mut wrong = Vec::new();
+    for (what, line, by, id) in BROKEN {
+        let dir = tempfile::tempdir().unwrap();
+        fs::write(dir.path().join("app.py"), broken(line, by)).unwrap();
+        let env = [("TTL", "1"), ("SLOW", "0.3")];
+        let app = serve(&machine, Server::Flask, &dir.path().to_string_lossy(), &env);
+        let out = prove(&machine);
+        end(app);
+        if out.status != 4 || failed(&out) != [*id] {
+            wrong.push(format!("{what}: {:?}, and not {id}\n{out}", failed(&out)));
+        }
+    }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
+#[test]
+fn an_app_that_is_not_there_fails_at_once() {
+    let Some(machine) = provisioned() else { return };
+    let out = prove(&machine).exits(4);
+    assert_eq!(failed(&out), ["app-cold"], "{out}");
+    assert!(out.stdout.contains("nobody listens there"), "{out}");
+}
