@@ -124,10 +124,8 @@ mod tests {
     use crate::topology::AppSection;
 
     fn page() -> Page {
-        let section = AppSection {
-            source: Source::Sqlite("/srv/</script><b>.db".into()),
-            ..AppSection::default()
-        };
+        let section =
+            AppSection { source: Source::Sqlite("/srv/</script><b>.db".into()), ..AppSection::default() };
         Page::new(&Settings { section, nodes: Vec::new() }).unwrap()
     }
 

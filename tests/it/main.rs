@@ -17,6 +17,7 @@
 
 mod attacks;
 mod bad_input;
+mod browser;
 mod canary;
 mod consumers;
 mod faults;
@@ -24,6 +25,7 @@ mod journals;
 mod losses;
 mod machine;
 mod model;
+mod page;
 mod plan_cases;
 mod readme;
 mod story;
