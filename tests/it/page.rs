@@ -77,7 +77,7 @@ impl Lab {
     fn start_app(&mut self) {
         let [master, replica, port] = self.ports;
         let mut command = Command::new(env!("CARGO_BIN_EXE_redis-tp"));
-        command.args(["app", "serve", "--slow", "0.5", "--ttl", "3", "--port", &port.to_string()]);
+        command.args(["app", "serve", "--slow", "1", "--ttl", "3", "--port", &port.to_string()]);
         command.args(["--redis", &format!("127.0.0.1:{master}"), "--redis", &format!("127.0.0.1:{replica}")]);
         self.app = Some(answering(command, port));
     }
@@ -156,12 +156,12 @@ fn a_request_is_seen_on_its_way_cold_then_warm_then_cold_again() {
     browser.press(ENTER);
     browser.wait("document.querySelector('#hop-database').dataset.state === 'running'");
     browser.wait("document.querySelector('#hop-cache').dataset.state === 'done'");
-    browser.wait("parseInt(document.querySelector('#hop-database .ms').textContent) > 100");
-    browser.wait("document.querySelector('#dot.cold.waiting')");
+    browser.wait("parseInt(document.querySelector('#hop-database .ms').textContent.replace(',', '')) > 300");
+    browser.wait("document.querySelector('#dot.cold:not([hidden])')");
     browser.picture("cold-at-work");
     answered(&browser, "MISS");
     let read = number(&browser, "#hop-database", "ms");
-    assert!((500.0..2000.0).contains(&read), "{read} ms");
+    assert!((1000.0..3000.0).contains(&read), "{read} ms");
     assert_eq!(browser.data("#hop-cache", "outcome"), "miss");
     assert_eq!(browser.data("#hop-store", "outcome"), "stored");
     assert!(browser.text("#json").contains(r#""source":"database (slow)""#), "{}", browser.text("#json"));
@@ -177,7 +177,7 @@ fn a_request_is_seen_on_its_way_cold_then_warm_then_cold_again() {
     browser.wait("document.querySelector('#factor').dataset.factor > 5");
     browser.wait("document.querySelector('#ratio-all').dataset.ratio === '0.5'");
     assert_eq!(browser.data("#ratio-page", "ratio"), "0.5");
-    assert!(number(&browser, "#cold", "ms") >= 500.0 && number(&browser, "#warm", "ms") < 100.0);
+    assert!(number(&browser, "#cold", "ms") >= 1000.0 && number(&browser, "#warm", "ms") < 100.0);
     let wide = |bar: &str| browser.js(&format!("return document.querySelector('{bar} i').clientWidth"));
     browser.wait("document.querySelector('#cold i').clientWidth > 300");
     assert!(wide("#warm").as_u64() < Some(60), "{}", wide("#warm"));
@@ -331,8 +331,7 @@ fn it_can_be_read_in_light_and_dark_and_at_any_width() {
         browser.prefers(&[("prefers-color-scheme", scheme)]);
         for width in [320, 360, 700, 1000, 1280, 1800] {
             browser.width(width);
-            let scroll = browser.js("return document.documentElement.scrollWidth");
-            assert!(scroll.as_u64() <= Some(width.into()), "{scroll} px at {width} px");
+            assert_eq!(browser.js(WIDE), serde_json::json!([]), "{width} px");
             assert_eq!(browser.js(CLIPPED), serde_json::json!([]), "{width} px");
             if let 360 | 1280 = width {
                 browser.picture(&format!("{scheme}-{width}"));
@@ -379,11 +378,20 @@ fn a_key_is_text_and_nothing_else() {
     answered(&browser, "MISS");
 }
 
+/// What makes the page wider than its window.
+const WIDE: &str = r#"
+    const wide = document.documentElement.clientWidth;
+    if (document.documentElement.scrollWidth <= wide) return [];
+    return [...document.querySelectorAll("body *")]
+      .filter((box) => box.getBoundingClientRect().right > wide)
+      .map((box) => `${box.id || box.className || box.tagName}: ${box.textContent}`);
+"#;
+
 /// Texts that stand out of the box that they are in.
 const CLIPPED: &str = r#"
     return [...document.querySelectorAll(".station, .way, button, .badge, td, .pair > section, header, .figure")]
       .filter((box) => box.getClientRects().length && getComputedStyle(box).overflow === "visible" && box.scrollWidth > box.clientWidth + 11)
-      .map((box) => `${box.id || box.className || box.tagName}: ${box.scrollWidth} in ${box.clientWidth}`);
+      .map((box) => `${box.id || box.className || box.tagName} (${box.textContent.slice(0, 40)}): ${box.scrollWidth} in ${box.clientWidth}`);
 "#;
 
 /// Texts with less contrast than WCAG AA asks of small ones.
