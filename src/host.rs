@@ -21,6 +21,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::secret::Secret;
 
+mod net;
+
 /// How much of a child's output is kept for an error message, in bytes.
 const TAIL: usize = 1024;
 
@@ -31,7 +33,7 @@ pub const SCRATCH: &str = "/run/redis-tp";
 static UMASK: std::sync::Mutex<()> = std::sync::Mutex::new(());
 
 /// A machine whose files are looked for below `root` (`/`, but for tests).
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Host {
     root: PathBuf,
     interrupted: Arc<AtomicBool>,
