@@ -56,8 +56,8 @@ fn config(settings: &Settings) -> Value {
         "ttl": section.ttl.as_secs_f64(),
         "slow": section.slow.as_secs_f64(),
         "source": match &section.source {
-            Source::Simulated => "simulated".to_owned(),
-            Source::Sqlite(_) => section.source.to_string(),
+            Source::Simulated => "simulated",
+            Source::Sqlite(_) => "sqlite",
         },
         "prefix": section.prefix.as_str(),
         "read_from": match section.read_from {
@@ -121,11 +121,11 @@ fn range(text: &str) -> Option<(f32, &str)> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::topology::AppSection;
+    use crate::topology::{AppSection, Prefix};
 
     fn page() -> Page {
-        let section =
-            AppSection { source: Source::Sqlite("/srv/</script><b>.db".into()), ..AppSection::default() };
+        let prefix = Prefix::parse("</script><b>\"").unwrap();
+        let section = AppSection { prefix, ..AppSection::default() };
         Page::new(&Settings { section, nodes: Vec::new() }).unwrap()
     }
 

@@ -204,7 +204,7 @@ fn who_waits_for_anothers_read_sees_that() {
     browser.wait("document.querySelectorAll('#log tbody tr').length === 2");
     assert_eq!(browser.data("#hop-database", "outcome"), "shared");
     assert!(browser.text("#sentence").contains("one slow read for both"), "{}", browser.text("#sentence"));
-    browser.wait("document.querySelector('#slow-reads').textContent === '1 slow read'");
+    browser.wait("document.querySelector('#slow-reads').textContent === '1 read'");
 }
 
 #[test]
