@@ -15,6 +15,7 @@
     missing_docs
 )]
 
+mod app;
 mod attacks;
 mod bad_input;
 mod browser;
