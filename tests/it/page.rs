@@ -150,6 +150,7 @@ fn number(browser: &Browser, selector: &str, name: &str) -> f64 {
 fn a_request_is_seen_on_its_way_cold_then_warm_then_cold_again() {
     let Some(lab) = Lab::start_or_skip() else { return };
     let browser = lab.visit("en", "");
+    assert!(browser.holds("!document.querySelector('#notices li')"), "{}", browser.text("#notices"));
     browser.picture("start");
 
     // The field has the focus: who comes needs one key.
