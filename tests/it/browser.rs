@@ -45,14 +45,16 @@ impl Browser {
 
     /// Starts a browser whose user reads this language.
     pub fn open(language: &str) -> Self {
+        let profile = tempfile::tempdir().unwrap();
         let mut driver = Command::new("chromedriver")
             .arg("--port=0")
+            // What the two leave behind goes with the profile.
+            .env("TMPDIR", profile.path())
             .stdout(Stdio::piped())
             .stderr(Stdio::null())
             .spawn()
             .expect("chromedriver starts");
         let port = port_of(&mut driver);
-        let profile = tempfile::tempdir().unwrap();
         let mut browser = Self { driver, port, session: String::new(), chromium: None, _profile: profile };
         let mut arguments: Vec<String> = [
             "--headless=new",
