@@ -346,8 +346,8 @@ impl View {
     fn news_of(&self, node: &Seen, before: &Self) -> Option<Notice> {
         let then = before.node(node.id)?;
         let (is, was) = (node.state == State::Up, then.state == State::Up);
-        let worse = !is
-            && node.asked
+        let worse = node.asked
+            && !is
             && (was || !then.asked || node.state == State::Refused && node.state != then.state);
         let better = is && !was && then.asked;
         let reason = node.reason.as_deref().unwrap_or("it does not answer");

@@ -18,6 +18,7 @@
 mod app;
 mod attacks;
 mod bad_input;
+mod browser;
 mod canary;
 mod consumers;
 mod faults;
@@ -26,6 +27,7 @@ mod journals;
 mod losses;
 mod machine;
 mod model;
+mod page;
 mod plan_cases;
 mod readme;
 mod service;
