@@ -21,6 +21,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::secret::Secret;
 
+mod net;
+
 /// How much of a child's output is kept for an error message, in bytes.
 const TAIL: usize = 1024;
 

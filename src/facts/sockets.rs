@@ -97,7 +97,7 @@ fn number<const N: usize>(bytes: &[u8], at: usize) -> Option<[u8; N]> {
 
 #[cfg(test)]
 mod tests {
-    use std::net::{Ipv4Addr, Ipv6Addr, TcpListener};
+    use std::net::{Ipv4Addr, Ipv6Addr};
 
     use super::*;
 
@@ -107,7 +107,7 @@ mod tests {
         for (family, local) in
             [(Family::V4, IpAddr::V4(Ipv4Addr::LOCALHOST)), (Family::V6, IpAddr::V6(Ipv6Addr::LOCALHOST))]
         {
-            let Ok(listener) = TcpListener::bind((local, 0)) else { continue };
+            let Ok(listener) = host.listen((local, 0).into()) else { continue };
             let address = listener.local_addr().unwrap();
             // A kernel or a sandbox without sock_diag is what /proc is for.
             let Ok(found) = listening(&host, family) else { continue };

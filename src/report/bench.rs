@@ -16,7 +16,11 @@ const MARKS: usize = 20;
 pub fn terminal(report: &Report) -> String {
     let room = (WIDTH - 2).saturating_sub(columns(&report.url));
     let server: String = line(report.server.as_deref().unwrap_or_default()).chars().take(room).collect();
-    let mut text = format!("{}  {}\n\n", styled(TYPE, &report.url), styled(FAINT, server));
+    let mut text = styled(TYPE, &report.url);
+    if !server.is_empty() {
+        let _ = write!(text, "  {}", styled(FAINT, server));
+    }
+    text.push_str("\n\n");
     for (name, style, time, source) in
         [("cold", NOTE, report.cold, &report.cold_source), ("warm", GOOD, report.warm, &report.warm_source)]
     {

@@ -1,0 +1,294 @@
+//! The Redis servers while the app runs: a task for each connects, asks every second, and connects again.
+//! What they see is published as a whole, to be read by every request at next to no cost.
+
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use redis::aio::MultiplexedConnection;
+use redis::{RedisError, cmd};
+use tokio::sync::{Notify, watch};
+use tokio::time::{sleep, timeout};
+
+use super::events::Hub;
+use super::metrics::Metrics;
+use super::settings::{Node, Settings};
+use super::view::{Seen, State, Told, View, Wired};
+use crate::host::Host;
+use crate::topology::ReadFrom;
+use crate::wire::{Address, Trouble};
+
+/// How long the cache may take to answer: a server that needs longer is out of service.
+pub const DEADLINE: Duration = Duration::from_millis(250);
+/// How often a server is asked how it is.
+const PERIOD: Duration = Duration::from_secs(1);
+/// How soon it is tried again when it is away, at first and later.
+const RETRY: [Duration; 2] = [Duration::from_millis(50), Duration::from_secs(1)];
+/// How often at most a server is asked when it is said to have trouble.
+const PAUSE: Duration = Duration::from_millis(20);
+/// How long a server that was found, and not given, is remembered when it is away.
+const FORGET: Duration = Duration::from_secs(60);
+
+/// The servers.
+#[derive(Debug)]
+pub struct Nodes {
+    host: Host,
+    read_from: ReadFrom,
+    hub: Arc<Hub>,
+    metrics: Arc<Metrics>,
+    view: watch::Sender<Arc<View>>,
+    /// Held while a view is made out of the one before.
+    making: Mutex<usize>,
+    turn: AtomicUsize,
+    generation: AtomicU64,
+    /// Wakes those who ask the servers, also when they are just about to sleep.
+    poke: watch::Sender<()>,
+    /// Wakes the one that tells the page.
+    pub changed: Notify,
+}
+
+/// What an error of a request says about the server.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Blame {
+    /// The server is out of service until it answers again.
+    Away,
+    /// It is not the master any more.
+    Demoted,
+    /// The server is fine; it refuses this one.
+    Refused,
+}
+
+impl Nodes {
+    /// The servers of the settings, not asked yet.
+    pub fn new(host: &Host, settings: &Settings, hub: &Arc<Hub>, metrics: &Arc<Metrics>) -> Self {
+        let seen = settings.nodes.iter().enumerate().map(|(id, node)| Seen::new(id, node.clone(), true));
+        let nodes: Vec<Seen> = seen.collect();
+        let next = nodes.len();
+        let view = View::of(nodes, settings.section.read_from, None);
+        Self {
+            host: host.clone(),
+            read_from: settings.section.read_from,
+            hub: Arc::clone(hub),
+            metrics: Arc::clone(metrics),
+            view: watch::Sender::new(Arc::new(view)),
+            making: Mutex::new(next),
+            turn: AtomicUsize::new(0),
+            generation: AtomicU64::new(0),
+            poke: watch::Sender::new(()),
+            changed: Notify::new(),
+        }
+    }
+
+    /// Begins to ask, and waits until each was asked once, but not for long.
+    pub async fn start(self: &Arc<Self>) {
+        for node in &self.view().nodes {
+            tokio::spawn(attend(Arc::clone(self), node.id, node.node.clone()));
+        }
+        let asked = |view: &Arc<View>| view.nodes.iter().all(|node| node.asked);
+        let _ = timeout(DEADLINE * 2, self.view.subscribe().wait_for(asked)).await;
+    }
+
+    /// The servers as they were last seen.
+    pub fn view(&self) -> Arc<View> {
+        Arc::clone(&self.view.borrow())
+    }
+
+    /// A connection to write to.
+    pub fn writer(&self) -> Option<Wired> {
+        self.view.borrow().writer().cloned()
+    }
+
+    /// A connection to read from, the next in turn.
+    pub fn reader(&self) -> Option<Wired> {
+        self.view.borrow().reader(self.turn.fetch_add(1, Relaxed)).cloned()
+    }
+
+    /// Waits a moment for another master than this one.
+    pub async fn await_move(&self, from: usize, deadline: Duration) {
+        self.poke.send_replace(());
+        let moved = |view: &Arc<View>| view.master.is_some_and(|master| master != from);
+        let _ = timeout(deadline, self.view.subscribe().wait_for(moved)).await;
+    }
+
+    /// Says what a request's error means, and takes the server out of service if it is its fault.
+    pub fn blame(&self, wired: &Wired, error: &RedisError) -> Blame {
+        self.metrics.cache_errors.fetch_add(1, Relaxed);
+        let (state, reason) = match error.code() {
+            Some("READONLY") => {
+                self.poke.send_replace(());
+                return Blame::Demoted;
+            }
+            Some("MASTERDOWN") => (State::Down, "it has lost its master".into()),
+            Some("LOADING" | "NOAUTH" | "WRONGPASS") => trouble(error),
+            Some(_) => return Blame::Refused,
+            None if error.is_io_error() => trouble(error),
+            None => return Blame::Refused,
+        };
+        self.away(wired.id, Some(wired.generation), state, reason);
+        self.poke.send_replace(());
+        Blame::Away
+    }
+
+    /// Takes a server out of service; of a connection only if it is still the one in use.
+    fn away(&self, id: usize, generation: Option<u64>, state: State, reason: String) {
+        self.update(|nodes, _| {
+            let Some(seen) = nodes.iter_mut().find(|seen| seen.id == id) else { return };
+            let used = seen.wired.as_ref().map(|wired| wired.generation);
+            if generation.is_some() && generation != used {
+                return;
+            }
+            (seen.asked, seen.state, seen.reason, seen.wired) = (true, state, Some(reason.clone()), None);
+        });
+    }
+
+    /// Publishes what was changed, and tells those who want to know.
+    fn update(&self, change: impl FnOnce(&mut Vec<Seen>, &mut usize)) {
+        let mut next = self.making.lock().unwrap_or_else(PoisonError::into_inner);
+        let before = self.view();
+        let mut nodes = before.nodes.clone();
+        change(&mut nodes, &mut next);
+        let after = Arc::new(View::of(nodes, self.read_from, before.last));
+        self.view.send_replace(Arc::clone(&after));
+        for notice in after.news(&before) {
+            if notice.what == "master-moved" {
+                self.metrics.master_changes.fetch_add(1, Relaxed);
+            }
+            self.hub.notice(&notice);
+        }
+        if after.differs(&before) {
+            self.changed.notify_one();
+        }
+    }
+
+    /// Puts a server in service with what it told; says whether it is to be asked again.
+    fn present(self: &Arc<Self>, id: usize, wired: &Wired, peer: std::net::SocketAddr, told: Told) -> bool {
+        let mut found = Vec::new();
+        let mut stays = true;
+        self.update(|nodes, next| {
+            // Found under another address than it was given under.
+            let twin = |at: &Seen| at.id != id && !at.told.run_id.is_empty() && at.told.run_id == told.run_id;
+            if nodes.iter().any(|seen| seen.id == id && !seen.given) && nodes.iter().any(twin) {
+                nodes.retain(|seen| seen.id != id);
+                stays = false;
+                return;
+            }
+            let Some(seen) = nodes.iter_mut().find(|seen| seen.id == id) else { return };
+            let password = seen.node.password.clone();
+            (seen.asked, seen.peer, seen.told) = (true, Some(peer), told.clone());
+            (seen.state, seen.reason, seen.wired) = match told.loading {
+                true => (State::Loading, Some(Trouble::Loading.to_string()), None),
+                false => (State::Up, None, Some(wired.clone())),
+            };
+            let others = told.followers.iter().map(|follower| &follower.at).chain(&told.master);
+            for (host, port) in others {
+                if *port == 0 || hidden(host, peer) || nodes.iter().any(|seen| seen.is_at(host, *port)) {
+                    continue;
+                }
+                let node = Node::at(Address { host: host.clone(), port: *port }, password.clone());
+                nodes.push(Seen::new(*next, node.clone(), false));
+                found.push((*next, node));
+                *next += 1;
+            }
+        });
+        for (id, node) in found {
+            tokio::spawn(attend(Arc::clone(self), id, node));
+        }
+        stays
+    }
+
+    fn forget(&self, id: usize) {
+        self.update(|nodes, _| nodes.retain(|seen| seen.id != id));
+    }
+}
+
+/// Whether an address means another machine to us than to the server at `peer` that told it.
+fn hidden(host: &str, peer: std::net::SocketAddr) -> bool {
+    let loopback = host.parse::<std::net::IpAddr>().map_or(host == "localhost", |ip| ip.is_loopback());
+    loopback && !peer.ip().is_loopback()
+}
+
+fn trouble(error: &RedisError) -> (State, String) {
+    if error.is_timeout() {
+        return (State::Slow, format!("it did not answer within {} ms", DEADLINE.as_millis()));
+    }
+    if error.is_connection_dropped() && !error.is_connection_refusal() {
+        return (State::Down, "the connection broke".into());
+    }
+    let trouble = Trouble::from(error.clone());
+    let state = match trouble {
+        Trouble::NoAuth | Trouble::WrongPassword => State::Refused,
+        Trouble::Loading => State::Loading,
+        Trouble::Refused | Trouble::Other(_) => State::Down,
+    };
+    (state, trouble.to_string())
+}
+
+/// Connects to a server for as long as the app runs.
+async fn attend(nodes: Arc<Nodes>, id: usize, node: Node) {
+    let mut pause = RETRY[0];
+    let mut reached: Option<Instant> = None;
+    let began = nodes.host.now();
+    loop {
+        let error = match connect(&nodes, &node).await {
+            Ok((connection, peer)) => {
+                let generation = nodes.generation.fetch_add(1, Relaxed);
+                let wired = Wired { id, generation, connection };
+                match converse(&nodes, &wired, peer, &mut reached).await {
+                    Some(error) => error,
+                    None => return,
+                }
+            }
+            Err(error) => error,
+        };
+        let (state, reason) = trouble(&error);
+        nodes.away(id, None, state, reason);
+        // It was in service since the last attempt.
+        if reached.is_some_and(|at| nodes.host.now() - at < PERIOD * 2) {
+            pause = RETRY[0];
+        }
+        let given = nodes.view().node(id).is_none_or(|seen| seen.given);
+        if !given && nodes.host.now() - reached.unwrap_or(began) > FORGET {
+            return nodes.forget(id);
+        }
+        sleep(if state == State::Refused { RETRY[1] } else { pause }).await;
+        pause = (pause * 2).min(RETRY[1]);
+    }
+}
+
+async fn connect(
+    nodes: &Nodes,
+    node: &Node,
+) -> Result<(MultiplexedConnection, std::net::SocketAddr), RedisError> {
+    let attempt = nodes.host.redis(&node.address, node.password.as_ref(), DEADLINE);
+    // A name may stand for several addresses, and its lookup takes time of its own.
+    match timeout(DEADLINE * 4, attempt).await {
+        Ok(done) => done,
+        Err(_) => Err(std::io::Error::from(std::io::ErrorKind::TimedOut).into()),
+    }
+}
+
+/// Asks a server until it does not answer; none when there is no need to ask any more.
+async fn converse(
+    nodes: &Arc<Nodes>,
+    wired: &Wired,
+    peer: std::net::SocketAddr,
+    reached: &mut Option<Instant>,
+) -> Option<RedisError> {
+    let mut connection = wired.connection.clone();
+    let mut poke = nodes.poke.subscribe();
+    loop {
+        poke.borrow_and_update();
+        let told: String = match cmd("INFO").query_async(&mut connection).await {
+            Ok(told) => told,
+            Err(error) => return Some(error),
+        };
+        let told = Told::parse(&told);
+        let pause = if told.loading { RETRY[0] } else { PERIOD };
+        if !nodes.present(wired.id, wired, peer, told) {
+            return None;
+        }
+        *reached = Some(nodes.host.now());
+        let _ = timeout(pause, poke.changed()).await;
+        sleep(PAUSE).await;
+    }
+}

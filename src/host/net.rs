@@ -1,0 +1,111 @@
+//! The effects of the web app: sockets, signals and a database, most of them asynchronous. A part of the
+//! one module with effects.
+
+use std::io;
+use std::net::{SocketAddr, TcpListener};
+use std::path::Path;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use redis::aio::MultiplexedConnection;
+use redis::io::tcp::TcpSettings;
+use redis::{AsyncConnectionConfig, IntoConnectionInfo, RedisConnectionInfo, RedisError, RedisResult};
+use tokio::signal::unix::{SignalKind, signal};
+
+use super::Host;
+use crate::secret::Secret;
+use crate::wire::Address;
+
+/// How many connections may wait to be accepted.
+const BACKLOG: i32 = 1024;
+/// How many commands may wait for a place in the stream to a server.
+const COMMANDS: usize = 1024;
+
+impl Host {
+    /// Listens on an address; the socket does not block.
+    pub fn listen(&self, at: SocketAddr) -> io::Result<TcpListener> {
+        let listener = TcpListener::bind(at)?;
+        // The library's own number is 128: connections over it would be refused at once.
+        nix::sys::socket::listen(&listener, nix::sys::socket::Backlog::new(BACKLOG)?)?;
+        listener.set_nonblocking(true)?;
+        Ok(listener)
+    }
+
+    /// Connects to a Redis server and says no more than AUTH, if there is a password. The connection is
+    /// shared by all that hold a clone of it; each of them waits for an answer no longer than `timeout`.
+    ///
+    /// # Errors
+    /// The last of the addresses that a name stands for did not answer in time, or refused.
+    pub async fn redis(
+        &self,
+        at: &Address,
+        password: Option<&Secret>,
+        timeout: Duration,
+    ) -> RedisResult<(MultiplexedConnection, SocketAddr)> {
+        let mut last: RedisError = io::Error::from(io::ErrorKind::NotFound).into();
+        for address in tokio::net::lookup_host((at.host.as_str(), at.port)).await? {
+            match connect(address, password, timeout).await {
+                Ok(connection) => return Ok((connection, address)),
+                Err(error) => last = error,
+            }
+        }
+        Err(last)
+    }
+
+    /// Opens a SQLite database to read from.
+    pub fn sqlite(&self, file: &Path) -> rusqlite::Result<rusqlite::Connection> {
+        use rusqlite::OpenFlags;
+        let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+        rusqlite::Connection::open_with_flags(self.path(file), flags)
+    }
+
+    /// Waits until SIGINT, SIGTERM or SIGHUP asks us to end.
+    ///
+    /// # Errors
+    /// Signals cannot be caught.
+    pub async fn told_to_end(&self) -> io::Result<()> {
+        let mut interrupt = signal(SignalKind::interrupt())?;
+        let mut terminate = signal(SignalKind::terminate())?;
+        let mut hangup = signal(SignalKind::hangup())?;
+        tokio::select! {
+            _ = interrupt.recv() => {}
+            _ = terminate.recv() => {}
+            _ = hangup.recv() => {}
+        }
+        Ok(())
+    }
+
+    /// How much memory of this process is resident, in bytes; none where the kernel does not tell.
+    pub fn resident(&self) -> Option<u64> {
+        let text = std::fs::read_to_string("/proc/self/status").ok()?;
+        let line = text.lines().find_map(|line| line.strip_prefix("VmRSS:"))?;
+        line.trim().strip_suffix(" kB")?.parse::<u64>().ok().map(|kib| kib * 1024)
+    }
+
+    /// Milliseconds since 1970.
+    pub fn unix_millis(&self) -> u64 {
+        let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
+    }
+}
+
+async fn connect(
+    at: SocketAddr,
+    password: Option<&Secret>,
+    timeout: Duration,
+) -> RedisResult<MultiplexedConnection> {
+    let info = (at.ip().to_string(), at.port())
+        .into_connection_info()?
+        .set_tcp_settings(TcpSettings::default().set_nodelay(true))
+        .set_redis_settings(RedisConnectionInfo::default().set_skip_set_lib_name());
+    let config = AsyncConnectionConfig::new()
+        .set_connection_timeout(Some(timeout))
+        .set_response_timeout(Some(timeout))
+        .set_pipeline_buffer_size(COMMANDS);
+    let client = redis::Client::open(info)?;
+    let mut connection = client.get_multiplexed_async_connection_with_config(&config).await?;
+    if let Some(password) = password {
+        // By hand: the library would hide in words of its own what the server answers.
+        redis::cmd("AUTH").arg(password.expose()).exec_async(&mut connection).await?;
+    }
+    Ok(connection)
+}
