@@ -14,7 +14,7 @@ use redis_tp::secret::Secret;
 use redis_tp::topology::{AppSection, Prefix, ReadFrom, Source};
 use redis_tp::wire::Address;
 
-mod lab;
+pub mod lab;
 
 use lab::{Ear, Process, Redis, app, connect, eventually, free_port, get, herd, metric, send};
 

@@ -18,6 +18,7 @@
 mod app;
 mod attacks;
 mod bad_input;
+mod bench;
 mod browser;
 mod canary;
 mod consumers;
