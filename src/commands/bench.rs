@@ -1,17 +1,20 @@
 //! `redis-tp bench`: cold against warm, with a picture.
 
+use std::net::{IpAddr, Ipv4Addr};
 use std::time::Duration;
 
 use anyhow::Result;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
 use super::scene::Scene;
+use crate::app::{Running, Settings};
 use crate::bench::{Options, Pace, Report, Stage, measure};
 use crate::cli;
-use crate::exit::{Code, Fault};
+use crate::exit::Code;
 use crate::host::Host;
 use crate::http::{self, Trouble, Url};
 use crate::report::{bench, console, svg};
+use crate::topology::Source;
 
 /// How long the installed app may take to say that it is there.
 const PATIENCE: Duration = Duration::from_secs(2);
@@ -22,13 +25,18 @@ const PATIENCE: Duration = Duration::from_secs(2);
 /// The app does not answer, or not by the contract; a picture cannot be written.
 pub fn run(host: &Host, args: &cli::Bench) -> Result<Code> {
     host.catch_signals()?;
-    let url = match &args.url {
-        Some(url) => url.clone(),
-        None => installed(host)?,
+    let target = match &args.url {
+        Some(url) => Target { url: url.clone(), _own: None },
+        None => Target::here(host)?,
     };
     let concurrency = args.concurrency;
     let pace = args.rate.map_or(Pace::Closed { concurrency }, |rate| Pace::Open { rate, concurrency });
-    let options = Options { url, pace, duration: Duration::from_secs(args.duration), keys: args.keys };
+    let options = Options {
+        url: target.url.clone(),
+        pace,
+        duration: Duration::from_secs(args.duration),
+        keys: args.keys,
+    };
     let mut progress = Progress { spinner: None };
     let report = measure(host, &options, &mut |stage| progress.tell(stage, &options))?;
     drop(progress);
@@ -39,16 +47,36 @@ pub fn run(host: &Host, args: &cli::Bench) -> Result<Code> {
     Ok(Code::Done)
 }
 
-/// The app of this machine, if it answers.
-fn installed(host: &Host) -> Result<Url> {
-    let scene = Scene::standing(host)?;
-    let section = scene.topology.app.clone().unwrap_or_default();
-    let url = Url::local(section.bind, section.port);
-    match http::get(host, &url, "/healthz", PATIENCE) {
-        Err(Trouble::Refused) => Err(Fault::refused(format!("the web app does not answer at {url}"))
-            .hint("start it, or give another:\nredis-tp app serve\nredis-tp bench --url URL")
-            .into()),
-        _ => Ok(url),
+/// What is measured.
+struct Target {
+    url: Url,
+    /// An app of our own, which runs for as long as it is measured.
+    _own: Option<Running>,
+}
+
+impl Target {
+    /// The app that is installed here if one listens, else one of our own in front of the same
+    /// instances.
+    fn here(host: &Host) -> Result<Self> {
+        let scene = Scene::standing(host)?;
+        if let Some(section) = &scene.topology.app {
+            let url = Url::local(section.bind, section.port);
+            if http::get(host, &url, "/healthz", PATIENCE) != Err(Trouble::Refused) {
+                return Ok(Self { url, _own: None });
+            }
+            console::err(format_args!(
+                "{} nobody listens at {url}: measuring an app of our own",
+                console::styled(console::NOTE, "note:")
+            ));
+        }
+        let mut section = scene.topology.app.clone().unwrap_or_default();
+        section.bind = IpAddr::V4(Ipv4Addr::LOCALHOST);
+        section.port = 0;
+        // A fresh key is in no table.
+        section.source = Source::Simulated;
+        let own = Running::start(host, Settings::of(&section, &scene.instances))?;
+        let address = own.address();
+        Ok(Self { url: Url::local(address.ip(), address.port()), _own: Some(own) })
     }
 }
 
@@ -64,7 +92,7 @@ fn show(args: &cli::Bench, report: &Report) -> Result<()> {
     let url = args.url.as_ref().map_or(String::new(), |url| format!(" --url {url}"));
     let picture = format!("redis-tp bench{url} --svg bench.svg");
     let rate = format!("redis-tp bench{url} --rate {}", half(report));
-    console::next(&[(&picture, "a picture"), (&rate, "at half the rate")]);
+    console::next(&[(&picture, "a picture"), (&rate, "half the rate")]);
     Ok(())
 }
 

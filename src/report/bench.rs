@@ -16,7 +16,11 @@ const MARKS: usize = 20;
 pub fn terminal(report: &Report) -> String {
     let room = (WIDTH - 2).saturating_sub(columns(&report.url));
     let server: String = line(report.server.as_deref().unwrap_or_default()).chars().take(room).collect();
-    let mut text = format!("{}  {}\n\n", styled(TYPE, &report.url), styled(FAINT, server));
+    let mut text = styled(TYPE, &report.url);
+    if !server.is_empty() {
+        let _ = write!(text, "  {}", styled(FAINT, server));
+    }
+    text.push_str("\n\n");
     for (name, style, time, source) in
         [("cold", NOTE, report.cold, &report.cold_source), ("warm", GOOD, report.warm, &report.warm_source)]
     {
@@ -68,13 +72,15 @@ fn histogram(load: &Load, colour: bool) -> String {
         let last = index + 1 == load.histogram.len();
         let drawn = bar(row.count as f64 / most as f64, room);
         let marks = marks(load, row, last).join(" ");
-        let pad = if marks.is_empty() { 0 } else { room - columns(&drawn) };
+        let pad = room - columns(&drawn);
         let (from, count) = (edge(row.from), grouped(row.count));
-        let (drawn, marks) = match colour {
-            true => (styled(GOOD, drawn), styled(FAINT, marks)),
-            false => (drawn, marks),
+        let drawn = if colour && !drawn.is_empty() { styled(GOOD, drawn) } else { drawn };
+        let beside = match (marks.is_empty(), colour) {
+            (true, _) => String::new(),
+            (false, true) => format!("{:pad$}  {}", "", styled(FAINT, marks)),
+            (false, false) => format!("{:pad$}  {marks}", ""),
         };
-        let shown = format!("{from:>EDGE$}  {count:>COUNT$}  {drawn}{:pad$}  {marks}", "");
+        let shown = format!("{from:>EDGE$}  {count:>COUNT$}  {drawn}{beside}");
         let _ = writeln!(text, "{}", shown.trim_end());
     }
     text
@@ -242,7 +248,7 @@ pub(crate) mod tests {
         let mut report = sample();
         report.server = Some("x\x1b[2J\n".repeat(30));
         let text = anstream::adapter::strip_str(&terminal(&report)).to_string();
-        assert!(text.lines().all(|line| columns(line) <= WIDTH), "{text}");
+        assert!(text.lines().all(|line| columns(line) <= WIDTH && line.trim_end() == line), "{text}");
         for words in
             ["4 862 times faster", "24 691 a second", "99.99 %", "p90 p95", "2 status 503, 1 not in time"]
         {

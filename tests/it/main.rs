@@ -15,8 +15,10 @@
     missing_docs
 )]
 
+mod app;
 mod attacks;
 mod bad_input;
+mod bench;
 mod canary;
 mod consumers;
 mod faults;
