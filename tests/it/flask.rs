@@ -20,6 +20,14 @@ pub enum Server {
 }
 
 /// A machine with master and replica, and the program on it.
+pub fn pair(release: Release, init: Init) -> Option<Machine> {
+    let machine = bare(release, init)?;
+    machine.run("redis-tp install").ok();
+    machine.run("redis-tp replica add --port 6380").ok();
+    Some(machine)
+}
+
+/// The same, where there is Flask to run beside it.
 pub fn provisioned() -> Option<Machine> {
     if !cache_dir().join("flask/.stamp").exists() {
         let reason = "no virtual environment with Flask; `tests/prepare-flask` makes it";
@@ -27,10 +35,7 @@ pub fn provisioned() -> Option<Machine> {
         eprintln!("skipped: {reason}");
         return None;
     }
-    let machine = bare(Release::Bookworm, Init::Systemd)?;
-    machine.run("redis-tp install").ok();
-    machine.run("redis-tp replica add --port 6380").ok();
-    Some(machine)
+    pair(Release::Bookworm, Init::Systemd)
 }
 
 /// Starts the application, or a variant of it that lies in `dir`, and waits until it listens.

@@ -1,10 +1,12 @@
-//! That the proof of a web app can fail: the lab's application, each time broken in another way, fails the
-//! check that it should, and no other.
+//! The proof of a web app: our own passes it, also while Redis is away. And it can fail: the lab's
+//! application, each time broken in another way, fails the check that it should, and no other.
 
 use std::fs;
+use std::thread::sleep;
+use std::time::Duration;
 
-use crate::flask::{Server, end, provisioned, results, serve};
-use crate::machine::{Machine, Out};
+use crate::flask::{Server, end, pair, provisioned, results, serve};
+use crate::machine::{Init, Machine, Out, Release, Running};
 
 /// What is broken, the line of the application that it replaces, by what, and the check that has to fail.
 const BROKEN: &[(&str, &str, &str, &str)] = &[
@@ -106,4 +108,61 @@ fn an_app_that_is_not_there_fails_at_once() {
     let out = prove(&machine).exits(4);
     assert_eq!(failed(&out), ["app-cold"], "{out}");
     assert!(out.stdout.contains("nobody listens there"), "{out}");
+}
+
+#[test]
+fn our_own_app_passes_all_also_while_the_master_is_away() {
+    for init in [Init::Systemd, Init::None] {
+        let Some(machine) = pair(Release::Trixie, init) else { return };
+        let out = machine.run("redis-tp verify --restart --json --html /tmp/report.html").ok();
+        let all = results(&out);
+        assert_eq!(all.last().map(|(id, _)| id.as_str()), Some("app-outage"), "{out}");
+        assert!(all.len() == 8 && all.iter().all(|(_, result)| result == "pass"), "{out}");
+        assert!(machine.read("/tmp/report.html").matches("<svg").count() >= 3, "a picture is missing");
+        assert_eq!(machine.run("redis-tp cli -- DBSIZE").ok().stdout.trim(), "0", "a key is left behind");
+        // With nothing stopped it takes as long as the TTL and two slow reads.
+        let out = machine.run("redis-tp verify --json").ok();
+        assert!(out.elapsed < Duration::from_secs(3), "{out}");
+        eprintln!("{init:?}: verify took {:?}", out.elapsed);
+    }
+}
+
+/// Runs an app where `[app]` says one is.
+fn installed(machine: &Machine, prefix: &str) -> Running {
+    let flags = format!("--prefix {prefix} --read-from replica --password-file /etc/redis-tp/password");
+    let nodes = "--redis 127.0.0.1:6379 --redis 127.0.0.1:6380";
+    let app = machine.spawn(&format!("redis-tp app serve --port 5001 {flags} {nodes}"));
+    for _ in 0..500 {
+        if !machine.run("ss -Hltn 'sport = :5001'").stdout.is_empty() {
+            return app;
+        }
+        sleep(Duration::from_millis(10));
+    }
+    panic!("it does not listen: {}", app.said());
+}
+
+#[test]
+fn the_installed_app_has_to_run_and_to_read_our_redis() {
+    let Some(machine) = pair(Release::Bookworm, Init::None) else { return };
+    let topology = machine.read("/etc/redis-tp/topology.ini");
+    let section = "\n[app]\nport = 5001\nprefix = lab:\nread-from = replica\n";
+    machine.write("/etc/redis-tp/topology.ini", topology + section);
+
+    let out = machine.run("redis-tp verify --json").exits(4);
+    assert_eq!(failed(&out), ["app-service"], "{out}");
+    assert!(out.stdout.contains("redis-tp service start app"), "{out}");
+
+    let app = installed(&machine, "lab:");
+    machine.run("redis-tp verify --json").ok();
+    end(app);
+
+    let app = installed(&machine, "other:");
+    let out = machine.run("redis-tp verify --json").exits(4);
+    assert_eq!(failed(&out), ["app-reads"], "{out}");
+    assert_eq!(
+        machine.run("redis-tp cli -- --scan --pattern 'lab:*'").ok().stdout,
+        "",
+        "a key is left behind"
+    );
+    end(app);
 }
