@@ -84,7 +84,7 @@ fn status(place: &str, answer: &Answer) -> Fault {
     match (answer.status, text("error")) {
         // Only ours says so in JSON: a route that is there, and a row that is not.
         (404, Some("not-found")) => Fault::new(Code::Failed, message).hint(
-            "its database has no such row; measure one whose database has every key:\nredis-tp app serve --source simulated --port 5001\nredis-tp bench --url http://127.0.0.1:5001",
+            "give the URL of the app itself; or, where its database lacks the row, one that has every key:\nredis-tp app serve --source simulated --port 5001\nredis-tp bench --url http://127.0.0.1:5001",
         ),
         _ => foreign(message),
     }

@@ -31,14 +31,14 @@ pub fn run(host: &Host, args: cli::App) -> Result<Code> {
 fn serve(host: &Host, args: &cli::AppServe) -> Result<Code> {
     let settings = match (&args.config, args.redis.as_slice()) {
         (Some(file), _) => {
-            let text = match file.to_str() {
-                Some("-") => Some(host.stdin()?),
-                _ => host.text(file)?,
+            let (text, name) = match file.to_str() {
+                Some("-") => (Some(host.stdin()?), "standard input".to_owned()),
+                _ => (host.text(file)?, file.display().to_string()),
             };
-            let missing = || Fault::refused(format!("there is no file {}", file.display()));
-            let text = text.ok_or_else(missing)?;
+            let cure = "let redis-tp write the settings:\nredis-tp app install";
+            let text = text.ok_or_else(|| Fault::refused(format!("there is no file {name}")).hint(cure))?;
             let settings =
-                Settings::parse(&text).map_err(|why| Fault::refused(format!("{}: {why}", file.display())))?;
+                Settings::parse(&text).map_err(|why| Fault::refused(format!("{name}: {why}")).hint(cure))?;
             if let Some(pidfile) = &args.supervise {
                 supervise(host, &text, pidfile)?;
                 return Ok(Code::Done);

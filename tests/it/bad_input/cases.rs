@@ -25,6 +25,30 @@ pub const USAGE: &[&[&str]] = &[
     &["replica", "add", "--port", "6390", "--of", "a\nb"],
     &["replica", "add", "--port", "6390", "--of", "host:70000"],
     &["verify", "--ttl", "0"],
+    &["verify", "--lab", "--ttl", "60"],
+    &["verify", "--url", "https://127.0.0.1"],
+    &["verify", "--url", "http://ho st"],
+    &["app"],
+    &["app", "install", "--port", "0"],
+    &["app", "install", "--bind", "localhost"],
+    &["app", "install", "--ttl", "0"],
+    &["app", "install", "--ttl", "1.5"],
+    &["app", "install", "--slow", "-1"],
+    &["app", "install", "--slow", "NaN"],
+    &["app", "install", "--prefix", "a b"],
+    &["app", "install", "--read-from", "slave"],
+    &["app", "install", "--source", "mysql"],
+    &["app", "install", "--source", "sqlite:lab.db"],
+    &["app", "install", "--table", "data; DROP TABLE data"],
+    &["app", "serve", "--redis", "localhost"],
+    &["app", "serve", "--config", "-", "--port", "5000"],
+    &["app", "serve", "--password-file", "-"],
+    &["bench", "--url", "ftp://127.0.0.1"],
+    &["bench", "--url", "http://127.0.0.1:0"],
+    &["bench", "--concurrency", "0"],
+    &["bench", "--rate", "0"],
+    &["bench", "--duration", "0"],
+    &["bench", "--json", "--markdown"],
     &["plan", "--json", "--diff"],
     &["service", "reload"],
 ];
@@ -309,6 +333,29 @@ pub const STANDING: &[Case] = &[
         .given("ln -s /etc/passwd /etc/redis/redis-slave-6390.conf", "rm /etc/redis/redis-slave-6390.conf"),
     Case::new("a log that is a directory", "redis-tp replica add --port 6390", 5, &["/var/log/redis/redis-slave-6390.log is a directory, not a file"])
         .given("mkdir /var/log/redis/redis-slave-6390.log", "rmdir /var/log/redis/redis-slave-6390.log"),
+    // The web app
+    Case::new("a port for the app that a program has", "redis-tp app install --port 6390", 5, &["port 6390 for the web app is taken by perl (pid ", "redis-tp app install --port 6400"])
+        .given(LISTEN, END),
+    Case::new("a port for the app that an instance has", "redis-tp app install --port 6379", 5, &["[app] and [master] both have port 6379", "another port"]),
+    Case::new("an address for the app that is not here", "redis-tp app install --bind 10.9.9.9", 5, &["cannot listen on 10.9.9.9", "this machine does not have the address"]),
+    Case::new("a database that is not there", "redis-tp app install --source sqlite:/srv/lab.db", 5, &["the web app's database /srv/lab.db is not there", "CREATE TABLE data"]),
+    Case::new("a database that is a directory", "redis-tp app install --source sqlite:/srv/lab.db", 5, &["the web app's database /srv/lab.db is a directory"])
+        .given("mkdir /srv/lab.db", "rmdir /srv/lab.db"),
+    Case::new("a database that is closed to the app", "redis-tp app install --source sqlite:/srv/lab.db", 5, &["/srv/lab.db is closed to the web app's user", "chmod o+r /srv/lab.db"])
+        .given("install -m 600 /dev/null /srv/lab.db", "rm /srv/lab.db"),
+    Case::new("a database that is none", "redis-tp app install --source sqlite:/srv/lab.db", 8, &["/srv/lab.db", "is no SQLite database", "everything is back as it was"])
+        .given("seq 1000 >/srv/lab.db", "rm /srv/lab.db"),
+    Case::new("a database without a table", "redis-tp app install --source sqlite:/srv/lab.db", 8, &["/srv/lab.db", "no such table: data", "everything is back as it was"])
+        .given("touch /srv/lab.db", "rm /srv/lab.db"),
+    Case::topology("an app without an instance", "[app]\nport = 5000\n", &["<stdin> names no instance"]),
+    Case::topology("an unknown key of the app", "[master]\nport = 6379\n[app]\nprot = 5000\n", &["<stdin>:4: unknown key 'prot' in [app]", "did you mean 'port'?"]),
+    Case::topology("a lifetime that is none", "[master]\nport = 6379\n[app]\nttl = forever\n", &["<stdin>:4: [app] ttl = forever: 'forever' is no lifetime", "ttl = 60"]),
+    Case::new("a port to serve on that a program has", "redis-tp app serve --port 6390", 5, &["port 6390", "perl (pid "])
+        .given(LISTEN, END),
+    Case::new("settings that are not there", "redis-tp app serve --config /srv/app.json", 5, &["there is no file /srv/app.json", "redis-tp app install"]),
+    Case::new("settings that are none", "redis-tp app serve --config -", 5, &["standard input: line 1 is not what redis-tp writes"]).input("requirepass s3cret\n"),
+    Case::new("no app to measure", "redis-tp bench --url http://127.0.0.1:1", 1, &["http://127.0.0.1:1", "nobody listens there"]),
+    Case::new("something else to measure", "redis-tp bench --url http://127.0.0.1:5000/healthz", 1, &["http://127.0.0.1:5000/healthz"]),
     // Who runs it, and who else does
     Case::new(
         "no root",
