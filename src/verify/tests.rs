@@ -8,7 +8,8 @@ use std::os::unix::fs::PermissionsExt;
 use std::process::Command;
 
 use super::*;
-use crate::topology::Name;
+use crate::app::{Running, Settings};
+use crate::topology::{Name, Prefix};
 
 mod lab;
 
@@ -227,6 +228,7 @@ fn the_commands_to_type_work_as_they_are() {
     // Until writes flow to the replica.
     lab.verify();
     let script = shell(&lab.subject(), &Options::default()).join("\n");
+    assert!(!script.contains("curl"), "{script}");
     let output = Command::new("sh").args(["-c", &script]).env("PATH", &path).output().unwrap();
     let said = String::from_utf8_lossy(&output.stdout).into_owned();
     for expected in ["PONG", "master_link_status:up", "hello", "READONLY", "-2"] {
@@ -290,4 +292,41 @@ fn an_interruption_ends_the_proof_of_the_app_too_and_leaves_no_key() {
     assert!(lab.host.now() - began < Duration::from_secs(3));
     lab.host.ignore_interruption();
     assert_eq!(lab.keys_left(), 0);
+}
+
+#[test]
+fn the_commands_to_type_show_the_cache_of_the_installed_app() {
+    let Some(lab) = Lab::start("[master]\nport=PORT\n", None) else { return };
+    if ["curl", "redis-cli"]
+        .iter()
+        .any(|tool| lab.host.which(tool).is_none() && Host::real().which(tool).is_none())
+    {
+        return;
+    }
+    // Long enough for a hundred processes to start.
+    let (ttl, slow) = (Duration::from_secs(4), Duration::from_millis(200));
+    let prefix = Prefix::parse("lab:").unwrap();
+    let mut section = AppSection { port: 0, ttl, slow, prefix, ..AppSection::default() };
+    let app = Running::start(&lab.host, Settings::of(&section, &lab.instances)).unwrap();
+    section.port = app.address().port();
+    let subject = Subject { app: Some(&section), ..lab.subject() };
+    let options = Options { app: Some(App::Own { slow }), ..Options::default() };
+    let script = shell(&subject, &options).join("\n");
+    let output = Command::new("sh").args(["-c", &script]).output().unwrap();
+    let said = String::from_utf8_lossy(&output.stdout).into_owned();
+    assert_eq!(said.matches("database (slow)").count(), 2, "{script}\n{said}");
+    assert_eq!(said.matches("\"cache\"").count(), 1, "{said}");
+    for expected in ["100 200", "slow_reads_total 1\n", "slow_reads_total 2\n", "\n-2\n"] {
+        assert!(said.contains(expected), "no {expected}:\n{script}\n{said}");
+    }
+    assert_eq!(lab.keys_left(), 0);
+}
+
+#[test]
+fn without_an_app_to_look_at_the_commands_tell_how_to_have_one() {
+    let options = Options { app: Some(App::Own { slow: Duration::from_millis(200) }), ..Options::default() };
+    let facts = Facts::default();
+    let lines = shell(&Subject { instances: &[], facts: &facts, app: None }, &options);
+    let from = lines.iter().position(|line| line.starts_with("# redis-tp app serve")).unwrap();
+    assert!(lines[from..].iter().all(|line| line.starts_with('#')), "{lines:#?}");
 }

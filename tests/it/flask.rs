@@ -104,6 +104,10 @@ fn the_labs_application_passes_the_proof_under_both_its_servers() {
         let learnt = machine.run("redis-tp verify --json --url http://127.0.0.1:5000/").ok();
         passes_all_but(&learnt, &["app-herd"]);
         assert_eq!(machine.run("redis-tp cli -- DBSIZE").ok().stdout.trim(), "0", "a key is left behind");
+        let bench =
+            machine.run("redis-tp bench --url http://127.0.0.1:5000 --duration 1 --keys 2 --json").ok();
+        let figures: serde_json::Value = serde_json::from_str(&bench.stdout).unwrap();
+        eprintln!("{server:?}: {figures:#}");
         end(app);
     }
 }

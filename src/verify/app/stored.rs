@@ -100,14 +100,16 @@ pub fn ttl(proof: &mut AppProof<'_>) -> Look {
     let left = look(proof, &kept)?;
     let passed = proof.host.now() - kept.at;
     let seconds = millis(left).as_secs_f64();
-    Ok(match falls(kept.left, left, passed) {
-        true => Finding::pass(format!("TTL {seconds:.3} s and falling")),
-        false => Finding::fail(
-            format!("TTL stays at {seconds:.3} s"),
-            "the app, or something else, stores the key over and over",
-            by_hand(proof, &kept.root, &kept.name),
-        ),
-    })
+    if falls(kept.left, left, passed) {
+        return Ok(Finding::pass(format!("TTL {seconds:.3} s and falling")));
+    }
+    // Its end would be waited for in vain.
+    proof.seen.kept = None;
+    Ok(Finding::fail(
+        format!("TTL stays at {seconds:.3} s"),
+        "the app, or something else, stores the key over and over",
+        by_hand(proof, &kept.root, &kept.name),
+    ))
 }
 
 /// Whether a TTL has fallen as time has passed; half of that will do, for the two looks take a moment.
@@ -136,7 +138,7 @@ pub fn did_gone(proof: &AppProof<'_>) -> String {
 
 /// The key is gone (-2) once its TTL has run out.
 pub fn gone(proof: &mut AppProof<'_>) -> Look {
-    let kept = proof.seen.kept.clone().ok_or_else(|| see("app-key"))?;
+    let kept = proof.seen.kept.clone().ok_or_else(|| see("app-ttl"))?;
     let end = kept.at + kept.left;
     let wait = end.saturating_duration_since(proof.host.now());
     if proof.ttl.is_none() && wait > WAIT {
