@@ -31,6 +31,28 @@ const RUNS: &[(&str, &str, Option<i32>)] = &[
     ("redis-tp check; redis-tp check --json", "", None),
     ("redis-tp status; redis-tp status --json; redis-tp replica list --json", "", None),
     ("redis-tp render", "", Some(0)),
+    // The web app
+    ("redis-tp app install --slow 0.1 --json", "", Some(0)),
+    ("redis-tp app install --ttl 5", "", Some(0)),
+    (
+        "redis-tp plan --diff; redis-tp plan --shell; redis-tp render app; redis-tp service logs app",
+        "",
+        Some(0),
+    ),
+    (
+        "timeout 1 redis-tp app serve --redis 127.0.0.1:6379 --port 5001 --password-file -",
+        "Kanaria7-one\n",
+        None,
+    ),
+    (
+        "timeout 1 redis-tp app serve --redis 127.0.0.1:6379 --port 5001 --password-file -",
+        "Kanaria7-bad\n",
+        None,
+    ),
+    ("redis-tp app serve --config -", "{\"app\":{},\"nodes\":[{\"password\":\"Kanaria7\"}]}", Some(5)),
+    ("redis-tp bench -d 1; redis-tp bench -d 1 --json --svg /root/bench.svg", "", Some(0)),
+    ("redis-tp verify --html /root/report.html", "", None),
+    ("redis-tp service restart app; redis-tp service stop app; redis-tp service start app", "", Some(0)),
     // What fails
     ("redis-tp install --set unixsocket=/nonexistent/socket", "", Some(8)),
     ("redis-tp install --set appendonly=maybe", "", Some(5)),
@@ -125,7 +147,7 @@ const PLACES: &[(&str, &str)] = &[
         "grep -rlaF --exclude-dir=credentials -f /root/canary /var/log /tmp /var/tmp /run",
     ),
     ("our journal", "grep -laF -f /root/canary /var/lib/redis-tp/state.json /var/lib/redis-tp/runs/*/journal"),
-    ("reports", "grep -laF -f /root/canary /root/junit.xml /root/summary"),
+    ("reports", "grep -laF -f /root/canary /root/junit.xml /root/summary /root/report.html /root/bench.svg"),
     (
         "a file that is not for root or the server alone",
         "find / -xdev -type f -size -1024k -exec grep -laF -f /root/canary {} + | xargs stat -c '%U:%G %a %n' |

@@ -15,7 +15,7 @@ struct Case {
     command: &'static str,
 }
 
-const CASES: [Case; 4] = [
+const CASES: [Case; 6] = [
     Case { name: "install", prepare: "true", command: "redis-tp install --password-file /root/password" },
     Case {
         name: "replica add",
@@ -31,6 +31,16 @@ const CASES: [Case; 4] = [
         name: "replica remove",
         prepare: "redis-tp install --password-file /root/password && redis-tp replica add --port 6380",
         command: "redis-tp replica remove slave",
+    },
+    Case {
+        name: "app install",
+        prepare: "redis-tp install --password-file /root/password",
+        command: "redis-tp app install --slow 0.1",
+    },
+    Case {
+        name: "a changed lifetime of the app's",
+        prepare: "redis-tp install --password-file /root/password && redis-tp app install --slow 0.1",
+        command: "redis-tp app install --ttl 5",
     },
 ];
 
