@@ -814,16 +814,6 @@ impl Host {
         Ok(connection)
     }
 
-    /// Connects to a web server, asynchronously. What is written goes out at once.
-    ///
-    /// # Errors
-    /// The kernel's. There is no limit in time but the kernel's own.
-    pub async fn dial(&self, host: &str, port: u16) -> io::Result<tokio::net::TcpStream> {
-        let stream = tokio::net::TcpStream::connect((host, port)).await?;
-        stream.set_nodelay(true)?;
-        Ok(stream)
-    }
-
     /// Asks the kernel which sockets there are (sock_diag(7)), and hands over its answer, a packet at a
     /// time, until `take` has enough.
     ///

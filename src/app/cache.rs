@@ -263,8 +263,8 @@ impl Cache {
     async fn look(&self, key: &str) -> Looked {
         let name = self.name(key);
         for _ in 0..2 {
-            let Some(wired) = self.nodes.reader() else { break };
-            match self.ask(&wired, &name).await {
+            let Some(mut wired) = self.nodes.reader() else { break };
+            match self.ask(&mut wired, &name).await {
                 Looked::Lacks(Lack::Unavailable) => {}
                 looked => return looked,
             }
@@ -275,12 +275,12 @@ impl Cache {
     /// Asks the master.
     async fn look_again(&self, key: &str) -> Looked {
         match self.nodes.writer() {
-            Some(wired) => self.ask(&wired, &self.name(key)).await,
+            Some(mut wired) => self.ask(&mut wired, &self.name(key)).await,
             None => Looked::Lacks(Lack::Unavailable),
         }
     }
 
-    async fn ask(&self, wired: &Wired, name: &str) -> Looked {
+    async fn ask(&self, wired: &mut Wired, name: &str) -> Looked {
         match get(wired, name).await {
             Ok(Some((value, left))) => match String::from_utf8(value) {
                 Ok(value) => Looked::Hit(value, left),
@@ -298,12 +298,12 @@ impl Cache {
     /// Writes a value where there is none, and says how long it stays.
     async fn store(&self, name: &str, value: &str) -> Result<Duration, Lack> {
         for attempt in 0..2 {
-            let Some(wired) = self.nodes.writer() else { break };
-            match set(&wired, name, value, self.ttl).await {
+            let Some(mut wired) = self.nodes.writer() else { break };
+            match set(&mut wired, name, value, self.ttl).await {
                 Ok(true) => return Ok(self.ttl),
                 // Somebody else has put something there meanwhile; what it is matters.
                 Ok(false) => {
-                    return match self.ask(&wired, name).await {
+                    return match self.ask(&mut wired, name).await {
                         Looked::Hit(_, left) => Ok(left.unwrap_or(self.ttl)),
                         Looked::Miss => Ok(Duration::ZERO),
                         Looked::Lacks(lack) => Err(lack),
@@ -357,10 +357,10 @@ impl Drop for Entry<'_> {
 }
 
 /// A value and how long it stays, in one turn; none where there is no such key.
-async fn get(wired: &Wired, name: &str) -> RedisResult<Option<(Vec<u8>, Option<Duration>)>> {
+async fn get(wired: &mut Wired, name: &str) -> RedisResult<Option<(Vec<u8>, Option<Duration>)>> {
     let mut both = redis::Pipeline::with_capacity(2);
     both.cmd("GET").arg(name).cmd("PTTL").arg(name);
-    let (value, left): (Option<Vec<u8>>, i64) = both.query_async(&mut wired.connection.clone()).await?;
+    let (value, left): (Option<Vec<u8>>, i64) = both.query_async(&mut wired.connection).await?;
     let left = match left {
         // No lifetime: whoever has put it there means it to stay.
         -1 => None,
@@ -370,9 +370,9 @@ async fn get(wired: &Wired, name: &str) -> RedisResult<Option<(Vec<u8>, Option<D
 }
 
 /// Writes a value where there is none; says whether it was written.
-async fn set(wired: &Wired, name: &str, value: &str, ttl: Duration) -> RedisResult<bool> {
+async fn set(wired: &mut Wired, name: &str, value: &str, ttl: Duration) -> RedisResult<bool> {
     let mut set = Cmd::new();
     set.arg("SET").arg(name).arg(value).arg("PX").arg(ttl.as_millis() as u64).arg("NX");
-    let answer: Value = set.query_async(&mut wired.connection.clone()).await?;
+    let answer: Value = set.query_async(&mut wired.connection).await?;
     Ok(answer != Value::Nil)
 }

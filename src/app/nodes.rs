@@ -1,6 +1,7 @@
 //! The Redis servers while the app runs: a task for each connects, asks every second, and connects again.
 //! What they see is published as a whole, to be read by every request at next to no cost.
 
+use std::net::{IpAddr, SocketAddr};
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -131,6 +132,13 @@ impl Nodes {
 
     /// Takes a server out of service; of a connection only if it is still the one in use.
     fn away(&self, id: usize, generation: Option<u64>, state: State, reason: String) {
+        // Of many requests that fail with one connection, the first has said all.
+        let used = self.view().node(id).and_then(|seen| Some(seen.wired.as_ref()?.generation));
+        if generation.is_some() && generation != used {
+            return;
+        }
+        // It is the server's own text, in part.
+        let reason = reason.replace(char::is_control, " ");
         self.update(|nodes, _| {
             let Some(seen) = nodes.iter_mut().find(|seen| seen.id == id) else { return };
             let used = seen.wired.as_ref().map(|wired| wired.generation);
@@ -161,13 +169,11 @@ impl Nodes {
     }
 
     /// Puts a server in service with what it told; says whether it is to be asked again.
-    fn present(self: &Arc<Self>, id: usize, wired: &Wired, peer: std::net::SocketAddr, told: Told) -> bool {
+    fn present(self: &Arc<Self>, id: usize, wired: &Wired, peer: SocketAddr, told: Told) -> bool {
         let mut found = Vec::new();
         let mut stays = true;
         self.update(|nodes, next| {
-            // Found under another address than it was given under.
-            let twin = |at: &Seen| at.id != id && !at.told.run_id.is_empty() && at.told.run_id == told.run_id;
-            if nodes.iter().any(|seen| seen.id == id && !seen.given) && nodes.iter().any(twin) {
+            if is_known_otherwise(nodes, id, &told) {
                 nodes.retain(|seen| seen.id != id);
                 stays = false;
                 return;
@@ -179,12 +185,8 @@ impl Nodes {
                 true => (State::Loading, Some(Trouble::Loading.to_string()), None),
                 false => (State::Up, None, Some(wired.clone())),
             };
-            let others = told.followers.iter().map(|follower| &follower.at).chain(&told.master);
-            for (host, port) in others {
-                if *port == 0 || hidden(host, peer) || nodes.iter().any(|seen| seen.is_at(host, *port)) {
-                    continue;
-                }
-                let node = Node::at(Address { host: host.clone(), port: *port }, password.clone());
+            for address in others(nodes, &told, peer) {
+                let node = Node::at(address, password.clone());
                 nodes.push(Seen::new(*next, node.clone(), false));
                 found.push((*next, node));
                 *next += 1;
@@ -201,9 +203,28 @@ impl Nodes {
     }
 }
 
+/// Whether a server that was found is one that is known under another address. It was asked once, and
+/// both addresses are known from then on.
+fn is_known_otherwise(nodes: &mut [Seen], id: usize, told: &Told) -> bool {
+    let Some(found) = nodes.iter().find(|seen| seen.id == id && !seen.given) else { return false };
+    let Address { host, port } = found.node.address.clone();
+    let same = |at: &&mut Seen| at.id != id && !told.run_id.is_empty() && at.told.run_id == told.run_id;
+    let twin = nodes.iter_mut().find(same);
+    twin.map(|twin| twin.aliases.push((host, port))).is_some()
+}
+
+/// The servers that one tells of and that are not known yet.
+fn others(nodes: &[Seen], told: &Told, peer: SocketAddr) -> Vec<Address> {
+    let told = told.followers.iter().map(|follower| &follower.at).chain(&told.master);
+    let unknown = told.filter(|(host, port)| {
+        *port != 0 && !is_elsewhere(host, peer) && !nodes.iter().any(|seen| seen.is_at(host, *port))
+    });
+    unknown.map(|(host, port)| Address { host: host.clone(), port: *port }).collect()
+}
+
 /// Whether an address means another machine to us than to the server at `peer` that told it.
-fn hidden(host: &str, peer: std::net::SocketAddr) -> bool {
-    let loopback = host.parse::<std::net::IpAddr>().map_or(host == "localhost", |ip| ip.is_loopback());
+fn is_elsewhere(host: &str, peer: SocketAddr) -> bool {
+    let loopback = host.parse::<IpAddr>().map_or(host == "localhost", |ip| ip.is_loopback());
     loopback && !peer.ip().is_loopback()
 }
 
@@ -255,10 +276,7 @@ async fn attend(nodes: Arc<Nodes>, id: usize, node: Node) {
     }
 }
 
-async fn connect(
-    nodes: &Nodes,
-    node: &Node,
-) -> Result<(MultiplexedConnection, std::net::SocketAddr), RedisError> {
+async fn connect(nodes: &Nodes, node: &Node) -> Result<(MultiplexedConnection, SocketAddr), RedisError> {
     let attempt = nodes.host.redis(&node.address, node.password.as_ref(), DEADLINE);
     // A name may stand for several addresses, and its lookup takes time of its own.
     match timeout(DEADLINE * 4, attempt).await {
@@ -271,7 +289,7 @@ async fn connect(
 async fn converse(
     nodes: &Arc<Nodes>,
     wired: &Wired,
-    peer: std::net::SocketAddr,
+    peer: SocketAddr,
     reached: &mut Option<Instant>,
 ) -> Option<RedisError> {
     let mut connection = wired.connection.clone();

@@ -149,6 +149,8 @@ pub struct Seen {
     pub given: bool,
     /// The address that its name stands for.
     pub peer: Option<SocketAddr>,
+    /// Where others say that it is, too.
+    pub aliases: Vec<(String, u16)>,
     /// It has been asked at least once.
     pub asked: bool,
     /// How it answers.
@@ -169,6 +171,7 @@ impl Seen {
             node,
             given,
             peer: None,
+            aliases: Vec::new(),
             asked: false,
             state: State::Down,
             reason: Some("it was not asked yet".into()),
@@ -181,7 +184,8 @@ impl Seen {
     pub fn is_at(&self, host: &str, port: u16) -> bool {
         let address = &self.node.address;
         let peer = || host.parse::<IpAddr>().is_ok_and(|ip| self.peer == Some(SocketAddr::new(ip, port)));
-        address.port == port && address.host == host || peer()
+        let alias = || self.aliases.iter().any(|(alias, at)| alias == host && *at == port);
+        address.port == port && address.host == host || peer() || alias()
     }
 
     fn is_master(&self) -> bool {

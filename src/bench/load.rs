@@ -44,7 +44,11 @@ pub fn run(host: &Host, options: &Options, paths: Vec<String>, patience: Duratio
             Pace::Open { rate, .. } => open(&ask, lines, rate, began, end).await,
         }
     });
-    let seconds = (host.now() - began).min(options.duration).as_secs_f64();
+    // Whoever is still waited for at the end does not count into the rate.
+    let seconds = match host.interrupted() {
+        true => (host.now() - began).min(options.duration).as_secs_f64(),
+        false => options.duration.as_secs_f64(),
+    };
     let mut sum = ask.tally.lock().unwrap_or_else(PoisonError::into_inner);
     let tally = std::mem::replace(&mut *sum, Tally::new()?);
     match ended {

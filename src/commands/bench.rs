@@ -25,6 +25,7 @@ const PATIENCE: Duration = Duration::from_secs(2);
 /// The app does not answer, or not by the contract; a picture cannot be written.
 pub fn run(host: &Host, args: &cli::Bench) -> Result<Code> {
     host.catch_signals()?;
+    host.many_files();
     let target = match &args.url {
         Some(url) => Target { url: url.clone(), _own: None },
         None => Target::here(host)?,

@@ -17,6 +17,8 @@ use crate::wire::Address;
 
 /// How many connections may wait to be accepted.
 const BACKLOG: i32 = 1024;
+/// How many sockets one process ever needs.
+const MOST_FILES: u64 = 65_536;
 /// How many commands may wait for a place in the stream to a server.
 const COMMANDS: usize = 1024;
 
@@ -28,6 +30,25 @@ impl Host {
         nix::sys::socket::listen(&listener, nix::sys::socket::Backlog::new(BACKLOG)?)?;
         listener.set_nonblocking(true)?;
         Ok(listener)
+    }
+
+    /// Connects to a web server, asynchronously. What is written goes out at once.
+    ///
+    /// # Errors
+    /// The kernel's. There is no limit in time but the kernel's own.
+    pub async fn dial(&self, host: &str, port: u16) -> io::Result<tokio::net::TcpStream> {
+        let stream = tokio::net::TcpStream::connect((host, port)).await?;
+        stream.set_nodelay(true)?;
+        Ok(stream)
+    }
+
+    /// Lets this process have as many sockets as the kernel allows it: the limit to begin with is 1024 in
+    /// most shells. A kernel that refuses leaves it as it was.
+    pub fn many_files(&self) {
+        use nix::sys::resource::{Resource, getrlimit, setrlimit};
+        if let Ok((_, hard)) = getrlimit(Resource::RLIMIT_NOFILE) {
+            let _ = setrlimit(Resource::RLIMIT_NOFILE, hard.min(MOST_FILES), hard);
+        }
     }
 
     /// Connects to a Redis server and says no more than AUTH, if there is a password. The connection is

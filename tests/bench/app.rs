@@ -186,6 +186,8 @@ impl Redis {
         Self(Program::start("redis-server", |port| {
             let mut command = Command::new(server());
             command.args(["--port", &port.to_string(), "--bind", "127.0.0.1", "--save", ""]);
+            // Nothing to begin with, wherever this runs.
+            command.args(["--dbfilename", "redis-tp-bench.rdb"]);
             command
         }))
     }

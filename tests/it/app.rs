@@ -194,6 +194,22 @@ fn writes_follow_the_master_when_it_moves() {
 }
 
 #[test]
+fn a_server_that_goes_by_two_addresses_is_one() {
+    let Some(one) = Redis::start(&[]) else { return };
+    let port = one.port.to_string();
+    let two = ["--replicaof", "127.0.0.1", &port, "--replica-announce-ip", "localhost"];
+    let two = Redis::start(&two).unwrap();
+    two.await_link();
+    let app = app(vec![one.node("one"), two.node("two")], |_| {});
+    let mut ear = Ear::listen(app.address());
+    // The master tells of its replica under the other name only.
+    let heard = ear.await_word("\"lag_bytes\":0").to_owned();
+    let nodes = |line: &str| line.matches("\"address\"").count();
+    let last = heard.lines().rfind(|line| line.contains("\"lag_bytes\":0")).unwrap();
+    assert_eq!(nodes(last), 2, "{last}");
+}
+
+#[test]
 fn a_write_to_a_master_that_was_demoted_is_taken_to_the_new_one() {
     let Some(one) = Redis::start(&[]) else { return };
     let two = one.replica();
@@ -402,7 +418,6 @@ fn what_cannot_be_started_is_refused_with_the_cure() {
         let fault = error.downcast_ref::<Fault>().unwrap_or_else(|| panic!("{error:?}"));
         format!("{fault}\n{}", fault.cure().unwrap_or_default())
     };
-    let _held = std::net::TcpListener::bind(taken);
     let dir = tempfile::tempdir().unwrap();
     std::fs::write(dir.path().join("text"), "no database at all, and long enough to be seen as none")
         .unwrap();

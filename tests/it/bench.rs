@@ -64,7 +64,8 @@ fn what_it_draws_is_a_picture_a_table_or_a_page_of_80_columns() {
     let picture = std::fs::read_to_string(file).unwrap();
     assert!(picture.starts_with("<svg ") && picture.trim_end().ends_with("</svg>"), "{picture}");
     let table = text(&bench(&app, &["-d", "1", "--markdown", "--rate", "100"]));
-    assert!(table.contains("| requests a second | 100 |"), "{table}");
+    // The last is due at 0.99 s: what comes after the end is not of this second.
+    assert!((95..=100).any(|rate| table.contains(&format!("| requests a second | {rate} |"))), "{table}");
     assert!(table.contains("| cold | ") && table.contains("```text"), "{table}");
 }
 

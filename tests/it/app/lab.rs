@@ -26,6 +26,8 @@ pub struct Redis {
     args: Vec<String>,
     password: Option<String>,
     child: Option<Child>,
+    /// Its own: a replica leaves its copy of the data there, which the next server would begin with.
+    dir: tempfile::TempDir,
 }
 
 impl Redis {
@@ -35,16 +37,19 @@ impl Redis {
         let port = free_port();
         let password = args.iter().position(|arg| *arg == "--requirepass").map(|at| args[at + 1].to_owned());
         let args = args.iter().map(ToString::to_string).collect();
-        let mut redis = Self { port, program, args, password, child: None };
+        let dir = tempfile::tempdir().unwrap();
+        let mut redis = Self { port, program, args, password, child: None, dir };
         redis.start_again();
         Some(redis)
     }
 
     /// Starts it again on the same port, with nothing in it.
     pub fn start_again(&mut self) {
+        let _ = std::fs::remove_file(self.dir.path().join("dump.rdb"));
         let mut command = Command::new(&self.program);
         command.args(["--port", &self.port.to_string(), "--bind", "127.0.0.1", "--save", ""]);
-        command.args(["--repl-diskless-sync-delay", "0", "--dir", "/tmp"]).args(&self.args);
+        command.args(["--repl-diskless-sync-delay", "0"]).args(&self.args);
+        command.arg("--dir").arg(self.dir.path());
         self.child = Some(command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap());
         eventually("redis-server answers", || self.try_ask::<String>(&["PING"]).is_ok());
     }
