@@ -202,8 +202,10 @@ impl<'a> AppProof<'a> {
         }
     }
 
-    /// Ends the proof: removes its keys, ends an app of our own, and hands over what was measured.
+    /// Ends the proof: ends an app of our own, removes the keys, and hands over what was measured.
     pub fn end(mut self) -> Curves {
+        // First, for it stores what it is reading just now.
+        drop(self.own.take());
         self.remove_keys();
         self.curves
     }

@@ -106,6 +106,7 @@ fn a_lost_master_is_the_cause_of_a_lost_link() {
     let Some(mut lab) = Lab::start(LAB, Some(CANARY)) else { return };
     lab.children[0].kill().unwrap();
     lab.children[0].wait().unwrap();
+    lab.await_loss("slave");
     let findings = lab.verify();
     assert_fails(&findings, "link", "slave", &["nobody listens", "redis-tp service start master"]);
 }

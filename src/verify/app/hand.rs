@@ -18,7 +18,7 @@ pub fn by_hand(
 ) -> Vec<(&'static str, Vec<String>)> {
     let (url, ttl) = match (&options.app, installed) {
         (None, _) => return Vec::new(),
-        (Some(App::At { url, ttl, .. }), _) => (url.clone(), ttl.unwrap_or(options.ttl)),
+        (Some(App::At { url, ttl, .. }), _) => (url.clone(), ttl.unwrap_or(AppSection::default().ttl)),
         (Some(App::Own { .. }), Some(app)) => (Url::local(app.bind, app.port), app.ttl),
         (Some(App::Own { slow }), None) => return vec![(HOW, serve(options.ttl, *slow))],
     };

@@ -115,6 +115,16 @@ impl Lab {
         Wire::open(&self.host, &instance.address(), instance.requirepass.as_ref()).unwrap()
     }
 
+    /// Waits until a replica has noticed that its master is gone.
+    pub fn await_loss(&self, name: &str) {
+        let instance = self.instances.iter().find(|at| at.name.as_str() == name).unwrap();
+        let down = || {
+            let info = self.wire(instance).info("replication").unwrap();
+            Ok(info.get("master_link_status").is_some_and(|status| status == "down").then_some(()))
+        };
+        self.host.poll(Duration::from_secs(10), down).unwrap().expect("the loss is noticed");
+    }
+
     pub fn ask(&self, name: &str, words: &[&str]) {
         let instance = self.instances.iter().find(|at| at.name.as_str() == name).unwrap();
         self.wire(instance).ask::<()>(words).unwrap();
