@@ -56,10 +56,6 @@ pub fn verify(host: &Host, args: &cli::Verify) -> Result<Code> {
         host.report(&path, junit::junit(&findings)?.as_bytes())?;
     }
     if let Some(file) = &args.html {
-        let page = html::page(&findings, &[], host.unix_time())?;
-        host.report(&std::path::absolute(file)?, page.as_bytes())?;
-    }
-    if let Some(file) = &args.html {
         let page = html::page(&findings, &curves::pictures(&curves), host.unix_time())?;
         host.report(&std::path::absolute(file)?, page.as_bytes())?;
     }
