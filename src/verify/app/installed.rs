@@ -44,7 +44,11 @@ pub fn service(proof: &mut AppProof<'_>) -> Look {
             format!("curl -si {url}/healthz"),
         ));
     };
-    let user = proof.host.user_name(process.uid);
+    let user = match proof.host.user_name(process.uid) {
+        // A dynamic user, whose name only systemd knows.
+        number if number.parse::<u32>().is_ok() => format!("uid {number}"),
+        name => name,
+    };
     let as_whom = format!("redis-tp {}, process {} of {user}", text("version"), process.pid);
     Ok(match &process.unit {
         Some(unit) if process.uid == 0 => Finding::fail(
