@@ -289,6 +289,31 @@ fn french_is_french_where_it_is_preferred_or_asked_for() {
 }
 
 #[test]
+fn a_long_table_of_instances_stays_in_its_box() {
+    let Some(lab) = Lab::start_or_skip() else { return };
+    // What three more replicas would be, one below the other, and how far the table then stands out.
+    let over = "const body = document.querySelector('#nodes tbody'); \
+        const names = ['192.168.100.101:16380', 'a-replica-with-quite-a-long-name', 'slave']; \
+        names.forEach((name, at) => { \
+            const row = body.lastElementChild.cloneNode(true); \
+            row.dataset.depth = Math.min(at + 1, 2); \
+            row.querySelector('.name').textContent = name; \
+            ['', 'en synchro', '99\u{202f}999\u{a0}o', '123\u{202f}456', '512,0\u{a0}Mio'].forEach((text, cell) => { \
+                if (text) row.cells[cell + 1].textContent = text; }); \
+            body.append(row); }); \
+        return document.querySelector('#nodes').getBoundingClientRect().right \
+            - document.querySelector('#nodes').parentElement.getBoundingClientRect().right";
+    let browser = Browser::open("fr");
+    for width in [1280, 1180, 1000, 390] {
+        browser.width(width);
+        lab.reload(&browser, "");
+        let over = browser.js(over).as_f64().unwrap();
+        browser.picture(&format!("long-table-{width}"));
+        assert!(over <= 0.5, "{over} px too wide at {width}");
+    }
+}
+
+#[test]
 fn everything_is_done_by_the_keyboard_and_the_focus_is_seen() {
     let Some(lab) = Lab::start_or_skip() else { return };
     let browser = lab.visit("en", "");
