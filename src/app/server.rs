@@ -200,6 +200,9 @@ async fn run(app: Arc<App>, listener: TcpListener, until: Until) {
     let connections = GracefulShutdown::new();
     if let Until::Signal = until {
         app.nodes.start().await;
+        if let Some(cure) = app.nodes.view().cure() {
+            console::hint(cure);
+        }
     }
     let status = tokio::spawn(routes::tell_status(Arc::clone(&app)));
     tokio::select! {

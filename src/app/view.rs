@@ -281,6 +281,27 @@ impl View {
         })
     }
 
+    /// What helps where there is no master to begin with; none when there is one.
+    pub fn cure(&self) -> Option<&'static str> {
+        if self.master.is_some() {
+            return None;
+        }
+        // One that answers and is no master leads to its own.
+        let main = self.main().filter(|main| main.state != State::Up)?;
+        // A server without a name was given on the command line.
+        let by_hand = main.node.name == main.node.address.to_string();
+        Some(match (main.state, by_hand) {
+            (State::Refused, true) => {
+                "give its password with --password-file; until then, the database answers"
+            }
+            (State::Refused, false) => {
+                "until it takes the password, the database answers; see:\nredis-tp apply"
+            }
+            (_, true) => "until it answers, the database does",
+            (_, false) => "until it answers, the database does; see:\nredis-tp status",
+        })
+    }
+
     /// The server without which there is no cache: the master, or the last one that there was, or the one
     /// that the settings name first.
     fn main(&self) -> Option<&Seen> {

@@ -58,12 +58,17 @@ pub fn error(error: &anyhow::Error) {
         err(ended);
     }
     let hint = error.chain().find_map(|cause| cause.downcast_ref::<Fault>().and_then(Fault::cure));
-    if let Some(hint) = hint {
-        let mut lines = hint.lines();
-        err(format_args!("{} {}", styled(NOTE, "hint:"), lines.next().unwrap_or_default()));
-        for line in lines {
-            err(format_args!("      {}", styled(TYPE, line)));
-        }
+    if let Some(text) = hint {
+        self::hint(text);
+    }
+}
+
+/// Prints a cure: a sentence, and beneath it the commands to type.
+pub fn hint(text: &str) {
+    let mut lines = text.lines();
+    err(format_args!("{} {}", styled(NOTE, "hint:"), lines.next().unwrap_or_default()));
+    for line in lines {
+        err(format_args!("      {}", styled(TYPE, line)));
     }
 }
 

@@ -516,3 +516,20 @@ fn a_process_told_to_end_answers_what_is_under_way_and_says_no_password() {
     assert!(said.contains(&format!("http://{at}/")) && said.contains("the cache is away"), "{said}");
     assert!(!said.contains("canary"), "{said}");
 }
+
+#[test]
+fn a_process_without_its_cache_says_what_helps() {
+    let Some(redis) = Redis::start(&["--requirepass", "canary-5ecret"]) else { return };
+    let (nobody, locked) = (format!("127.0.0.1:{}", free_port()), format!("127.0.0.1:{}", redis.port));
+    for (node, why, cure) in [
+        (nobody, "nobody listens there", "hint: until it answers, the database does"),
+        (locked, "it asks for a password", "hint: give its password with --password-file"),
+    ] {
+        let app = Process::start(&["--redis", &node, "--slow", "0.1"]);
+        let answer = get(app.at, "/data/key");
+        assert_eq!(answer.source(), "database (slow, cache unavailable)");
+        let (code, said) = app.end();
+        assert_eq!(code, Some(0), "{said}");
+        assert!(said.contains(why) && said.contains(cure), "{said}");
+    }
+}
