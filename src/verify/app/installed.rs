@@ -37,6 +37,7 @@ pub fn service(proof: &mut AppProof<'_>) -> Look {
             format!("ss -Hltnp 'sport = :{}'", url.port),
         ));
     }
+    proof.seen.prefix = Some(text("prefix"));
     let pid = health.get("pid").and_then(Value::as_u64).and_then(|pid| u32::try_from(pid).ok());
     let Some(process) = pid.and_then(|pid| facts::about(proof.host, pid)) else {
         return Ok(Finding::fail(
