@@ -91,7 +91,7 @@ impl Database {
 
 impl Sqlite {
     fn open(host: &Host, file: &Path, table: &Table) -> Result<Self> {
-        if host.stat(&host.real_path(file))?.is_none() {
+        if host.stat(file)?.is_none() {
             return Err(Fault::refused(format!("{} is not there", file.display()))
                 .hint(format!("make the database first, for example:\n{}", make(file, table)))
                 .into());
