@@ -10,6 +10,7 @@ use redis::{Cmd, RedisResult, Value};
 use tokio::sync::watch;
 use tokio::time::timeout;
 
+use super::batch::Cached;
 use super::events::Trace;
 use super::metrics::Metrics;
 use super::nodes::{Blame, Nodes};
@@ -51,7 +52,7 @@ pub enum Lack {
 #[derive(Clone, Debug)]
 pub enum Found {
     /// The cache has it, for as long yet (for ever, if that is none).
-    Cached(String, Option<Duration>),
+    Cached(Arc<str>, Option<Duration>),
     /// The database has it.
     Read(Arc<str>),
     /// The database has no such row.
@@ -102,7 +103,7 @@ struct Landed {
 
 /// What the cache says to a key.
 enum Looked {
-    Hit(String, Option<Duration>),
+    Hit(Arc<str>, Option<Duration>),
     Miss,
     Lacks(Lack),
 }
@@ -281,11 +282,9 @@ impl Cache {
 
     async fn ask(&self, wired: &Wired, key: &str) -> Looked {
         match wired.reads.get(self.name(key)).await {
-            Ok(Some((value, left))) => match String::from_utf8(value) {
-                Ok(value) => Looked::Hit(value, left),
-                // Another's: nothing that we have put there.
-                Err(_) => Looked::Lacks(Lack::Refused),
-            },
+            Ok(Some(Cached { text: Some(value), left })) => Looked::Hit(value, left),
+            // Another's: nothing that we have put there.
+            Ok(Some(Cached { text: None, .. })) => Looked::Lacks(Lack::Refused),
             Ok(None) => Looked::Miss,
             Err(error) => match self.nodes.blame(wired, &error) {
                 Blame::Away | Blame::Demoted => Looked::Lacks(Lack::Unavailable),
