@@ -36,7 +36,7 @@ pub fn impossible(wanted: &Wanted<'_>, facts: &Facts) -> Result<(), Fault> {
         let fresh = wanted.secrets.fresh.contains_key(&crate::secrets::upstream_file(&instance.name));
         master_elsewhere(facts, instance, fresh)?;
     }
-    super::app_refuse::impossible(wanted, facts)
+    Ok(())
 }
 
 fn engine(wanted: &Wanted<'_>, facts: &Facts) -> Result<(), Fault> {
