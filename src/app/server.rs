@@ -34,7 +34,7 @@ const CONNECTIONS: usize = 1024;
 /// How long a client may take to say what it wants, or nothing.
 const HEADERS: Duration = Duration::from_secs(10);
 /// How much of a request is read before it is too large.
-const BUFFER: usize = 64 * 1024;
+const BUFFER: usize = 16 * 1024;
 /// How long requests under way may take when the app stops, beside the simulated database.
 const FAREWELL: Duration = Duration::from_secs(5);
 /// How many threads serve at most: one answers tens of thousands of requests a second.
