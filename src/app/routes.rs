@@ -17,7 +17,7 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use serde_json::json;
 
-use super::answer::{data, error, json};
+use super::answer::{PATH, data, error, json};
 use super::metrics::Ended;
 use super::server::App;
 use super::view::State as Health;
@@ -31,8 +31,8 @@ const KEEP_ALIVE: Duration = Duration::from_secs(15);
 /// The paths that there are.
 pub fn router(app: Arc<App>) -> Router {
     Router::new()
-        .route("/data/", get(data))
-        .route("/data/{*key}", get(data))
+        .route(PATH, get(value))
+        .route("/data/{*key}", get(value))
         .route("/", get(page))
         .route("/events", get(events))
         .route("/healthz", get(healthz))
@@ -41,6 +41,10 @@ pub fn router(app: Arc<App>) -> Router {
         .method_not_allowed_fallback(not_allowed)
         .fallback(not_found)
         .with_state(app)
+}
+
+async fn value(State(app): State<Arc<App>>, request: Request) -> Response {
+    data(&app, &request.into_parts().0).await
 }
 
 async fn not_found() -> Response {

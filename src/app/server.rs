@@ -1,5 +1,6 @@
 //! The app as a server: it listens, takes connections, and stops without leaving a request unanswered.
 
+use std::convert::Infallible;
 use std::io::ErrorKind;
 use std::net::{SocketAddr, TcpListener};
 use std::sync::Arc;
@@ -8,14 +9,18 @@ use std::time::Duration;
 
 use anyhow::{Context, Result};
 use axum::Router;
+use axum::body::Body;
+use axum::http::{Method, Request, Response};
+use hyper::body::Incoming;
 use hyper::server::conn::http1;
+use hyper::service::{Service, service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::server::graceful::GracefulShutdown;
 use hyper_util::service::TowerToHyperService;
-use tokio::net::TcpStream;
 use tokio::sync::{Semaphore, oneshot};
 use tokio::time::timeout;
 
+use super::answer::{PATH, data};
 use super::cache::Cache;
 use super::events::Hub;
 use super::metrics::Metrics;
@@ -227,7 +232,8 @@ async fn ended(host: &Host, until: Until) {
 
 /// Takes connections for ever.
 async fn accept(app: &Arc<App>, listener: &tokio::net::TcpListener, connections: &GracefulShutdown) {
-    let router = routes::router(Arc::clone(app));
+    let router = TowerToHyperService::new(routes::router(Arc::clone(app)));
+    let site = Arc::new(Site { app: Arc::clone(app), router });
     let places = Arc::new(Semaphore::new(CONNECTIONS));
     let mut server = http1::Builder::new();
     server.timer(TokioTimer::new()).header_read_timeout(HEADERS).max_buf_size(BUFFER).writev(false);
@@ -243,7 +249,11 @@ async fn accept(app: &Arc<App>, listener: &tokio::net::TcpListener, connections:
                 continue;
             }
         };
-        let connection = connections.watch(connection(&server, stream, router.clone()));
+        // Only a delay would come of a failure.
+        let _ = stream.set_nodelay(true);
+        let site = Arc::clone(&site);
+        let service = service_fn(move |request| answer(Arc::clone(&site), request));
+        let connection = connections.watch(server.serve_connection(TokioIo::new(stream), service));
         tokio::spawn(async move {
             // A client that breaks off is its own affair.
             let _ = connection.await;
@@ -252,12 +262,16 @@ async fn accept(app: &Arc<App>, listener: &tokio::net::TcpListener, connections:
     }
 }
 
-fn connection(
-    server: &http1::Builder,
-    stream: TcpStream,
-    router: Router,
-) -> http1::Connection<TokioIo<TcpStream>, TowerToHyperService<Router>> {
-    // Only a delay would come of a failure.
-    let _ = stream.set_nodelay(true);
-    server.serve_connection(TokioIo::new(stream), TowerToHyperService::new(router))
+/// The app and its paths.
+struct Site {
+    app: Arc<App>,
+    router: TowerToHyperService<Router>,
+}
+
+/// A value is asked for most of all, and found without a detour by the router.
+async fn answer(site: Arc<Site>, request: Request<Incoming>) -> Result<Response<Body>, Infallible> {
+    if request.method() == Method::GET && request.uri().path().starts_with(PATH) {
+        return Ok(data(&site.app, &request.into_parts().0).await);
+    }
+    site.router.call(request).await
 }
