@@ -18,6 +18,7 @@ mod routes;
 mod server;
 pub mod service;
 pub mod settings;
+mod shared;
 mod source;
 pub mod supervise;
 mod view;

@@ -146,6 +146,19 @@ pub struct Listener {
     pub owner: Option<Process>,
 }
 
+impl Listener {
+    /// Who it is, in words.
+    pub fn holder(&self) -> String {
+        match &self.owner {
+            Some(owner) => match &owner.unit {
+                Some(unit) => format!("{} (pid {}, {unit})", owner.program, owner.pid),
+                None => format!("{} (pid {}, in no unit)", owner.program, owner.pid),
+            },
+            None => "a process that the kernel does not show".into(),
+        }
+    }
+}
+
 /// A process that listens.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Process {

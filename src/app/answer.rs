@@ -14,7 +14,7 @@ use axum::response::Response;
 use super::cache::{Answer, Found, Lack, Steps};
 use super::events::Trace;
 use super::metrics::Ended;
-use super::server::App;
+use super::shared::Shared;
 use crate::topology::Source;
 
 /// What stands before a key.
@@ -49,7 +49,7 @@ pub fn json(status: StatusCode, body: Bytes) -> Response {
 }
 
 /// Answers a request for a value.
-pub async fn data(app: &App, request: &Parts) -> Response {
+pub async fn data(app: &Shared, request: &Parts) -> Response {
     let began = app.host.now();
     let _under_way = app.metrics.begin();
     let raw = request.uri.path().strip_prefix(PATH).unwrap_or_default();
@@ -118,7 +118,7 @@ fn outcome(ended: Ended) -> &'static str {
     }
 }
 
-fn respond(app: &App, key: &str, answer: &Answer, ended: Ended) -> Response {
+fn respond(app: &Shared, key: &str, answer: &Answer, ended: Ended) -> Response {
     let mut response = match &answer.found {
         Found::Cached(value, _) => value_of(key, value, "cache"),
         Found::Read(value) => value_of(key, value, source(&app.settings.section.source, answer.lack)),

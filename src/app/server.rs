@@ -2,7 +2,7 @@
 
 use std::convert::Infallible;
 use std::io::ErrorKind;
-use std::net::{SocketAddr, TcpListener};
+use std::net::{IpAddr, SocketAddr, TcpListener};
 use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::Duration;
@@ -28,6 +28,7 @@ use super::nodes::Nodes;
 use super::page::Page;
 use super::routes;
 use super::settings::Settings;
+use super::shared::Shared;
 use super::source::Database;
 use crate::exit::Fault;
 use crate::facts;
@@ -44,25 +45,6 @@ const BUFFER: usize = 16 * 1024;
 const FAREWELL: Duration = Duration::from_secs(5);
 /// How many threads serve at most: one answers tens of thousands of requests a second.
 const THREADS: usize = 4;
-
-/// All that a request needs.
-#[derive(Debug)]
-pub struct App {
-    /// The machine.
-    pub host: Host,
-    /// What the app was told.
-    pub settings: Settings,
-    /// The Redis servers.
-    pub nodes: Arc<Nodes>,
-    /// The cache in front of the database.
-    pub cache: Arc<Cache>,
-    /// What it counts.
-    pub metrics: Arc<Metrics>,
-    /// Who listens.
-    pub hub: Arc<Hub>,
-    /// The page at `/`.
-    pub page: Page,
-}
 
 /// An app in this process; it stops when the value is dropped.
 #[derive(Debug)]
@@ -136,7 +118,7 @@ impl Drop for Running {
 }
 
 /// Opens what the app works with.
-fn prepare(host: &Host, settings: Settings, logs: bool) -> Result<(tokio::runtime::Runtime, Arc<App>)> {
+fn prepare(host: &Host, settings: Settings, logs: bool) -> Result<(tokio::runtime::Runtime, Arc<Shared>)> {
     let threads = std::thread::available_parallelism().map_or(1, |threads| threads.get().min(THREADS));
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(threads)
@@ -149,7 +131,7 @@ fn prepare(host: &Host, settings: Settings, logs: bool) -> Result<(tokio::runtim
     let nodes = Arc::new(Nodes::new(host, &settings, &hub, &metrics));
     let cache = Arc::new(Cache::new(host, &settings.section, &nodes, database, &metrics));
     let page = Page::new(&settings)?;
-    Ok((runtime, Arc::new(App { host: host.clone(), settings, nodes, cache, metrics, hub, page })))
+    Ok((runtime, Arc::new(Shared { host: host.clone(), settings, nodes, cache, metrics, hub, page })))
 }
 
 fn listen(host: &Host, settings: &Settings) -> Result<TcpListener> {
@@ -181,13 +163,9 @@ fn listen(host: &Host, settings: &Settings) -> Result<TcpListener> {
 /// Who listens where we want to.
 fn holder(host: &Host, at: SocketAddr) -> String {
     let listeners = facts::listening(host, &[], |port| port == at.port()).unwrap_or_default();
-    match listeners.into_iter().find_map(|listener| listener.owner) {
-        Some(owner) => match owner.unit {
-            Some(unit) => format!("{} (pid {}, {unit})", owner.program, owner.pid),
-            None => format!("{} (pid {}, in no unit)", owner.program, owner.pid),
-        },
-        None => "a process that the kernel does not show".into(),
-    }
+    let overlaps = |ip: IpAddr| ip == at.ip() || ip.is_unspecified() || at.ip().is_unspecified();
+    let listener = listeners.iter().find(|listener| overlaps(listener.address));
+    listener.map_or_else(|| "another process".into(), facts::Listener::holder)
 }
 
 /// A port that is free.
@@ -197,7 +175,7 @@ fn other(host: &Host, at: SocketAddr) -> u16 {
 }
 
 /// Serves until it is time to stop, and then what is under way.
-async fn run(app: Arc<App>, listener: TcpListener, until: Until) {
+async fn run(app: Arc<Shared>, listener: TcpListener, until: Until) {
     let listener = match tokio::net::TcpListener::from_std(listener) {
         Ok(listener) => listener,
         Err(error) => return console::err(format_args!("cannot listen: {error}")),
@@ -231,7 +209,7 @@ async fn ended(host: &Host, until: Until) {
 }
 
 /// Takes connections for ever.
-async fn accept(app: &Arc<App>, listener: &tokio::net::TcpListener, connections: &GracefulShutdown) {
+async fn accept(app: &Arc<Shared>, listener: &tokio::net::TcpListener, connections: &GracefulShutdown) {
     let router = TowerToHyperService::new(routes::router(Arc::clone(app)));
     let site = Arc::new(Site { app: Arc::clone(app), router });
     let places = Arc::new(Semaphore::new(CONNECTIONS));
@@ -264,7 +242,7 @@ async fn accept(app: &Arc<App>, listener: &tokio::net::TcpListener, connections:
 
 /// The app and its paths.
 struct Site {
-    app: Arc<App>,
+    app: Arc<Shared>,
     router: TowerToHyperService<Router>,
 }
 

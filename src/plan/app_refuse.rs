@@ -3,7 +3,7 @@
 use std::net::IpAddr;
 use std::path::Path;
 
-use super::refuse::{free_port, holder, kind};
+use super::refuse::{free_port, kind};
 use super::{Wanted, may_be_directory};
 use crate::app::App;
 use crate::app::service::{self, COMM, UNIT};
@@ -58,7 +58,7 @@ pub fn port(facts: &Facts, app: &App) -> Result<(), Fault> {
         listener.port == section.port && overlaps(section.bind, listener.address) && !is_ours(facts, listener)
     });
     let Some(listener) = taken else { return Ok(()) };
-    Err(Fault::refused(format!("port {} for the web app is taken by {}", section.port, holder(listener)))
+    Err(Fault::refused(format!("port {} for the web app is taken by {}", section.port, listener.holder()))
         .hint(format!(
             "choose another port, or stop that one first:\nredis-tp app install --port {}",
             free_port(facts, section.port)
