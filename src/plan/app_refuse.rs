@@ -5,8 +5,8 @@ use std::path::Path;
 
 use super::refuse::{free_port, holder, kind};
 use super::{Wanted, may_be_directory};
-use crate::app::App;
 use crate::app::service::{self, COMM, UNIT};
+use crate::app::{App, Settings};
 use crate::exit::Fault;
 use crate::facts::{Facts, Listener};
 use crate::host::Kind;
@@ -83,6 +83,20 @@ pub fn unit(facts: &Facts, app: &App) -> Result<(), Fault> {
             .hint(format!("somebody forbade it to start; to allow it:\nsystemctl unmask {UNIT}")));
     }
     Ok(())
+}
+
+/// A file that is gone, without which it does not start.
+///
+/// # Errors
+/// A [`Fault`] that names it.
+pub fn files(facts: &Facts, app: &App) -> Result<(), Fault> {
+    let unit = (app.runtime == Runtime::Systemd).then(service::unit_file);
+    let mut files = [Settings::file()].into_iter().chain(unit);
+    match files.find(|file| facts.path(file).is_none()) {
+        Some(file) => Err(Fault::refused(format!("{} of the web app is gone", file.display()))
+            .hint("write it again:\nredis-tp apply")),
+        None => Ok(()),
+    }
 }
 
 /// What is no directory where one has to be.
