@@ -21,6 +21,7 @@ pub fn impossible(wanted: &Wanted<'_>, facts: &Facts) -> Result<(), Fault> {
     let Some(app) = wanted.app else { return Ok(()) };
     instances(wanted)?;
     address(facts, app)?;
+    low_port(facts, app)?;
     port(facts, app)?;
     unit(facts, app)?;
     places(facts)?;
@@ -46,6 +47,16 @@ fn address(facts: &Facts, app: &App) -> Result<(), Fault> {
         .hint("give it one that it has:\nredis-tp app install --bind 127.0.0.1")),
         false => Ok(()),
     }
+}
+
+/// A port that is root's alone; under systemd the unit hands it over.
+fn low_port(facts: &Facts, app: &App) -> Result<(), Fault> {
+    let port = app.section().port;
+    if app.runtime == Runtime::Systemd || port >= facts.app.first_port {
+        return Ok(());
+    }
+    Err(Fault::refused(format!("the web app's user may not listen on port {port}"))
+        .hint(format!("choose one from {} on:\nredis-tp app install --port 5000", facts.app.first_port)))
 }
 
 /// A port that another program holds.
