@@ -90,6 +90,8 @@ pub struct App {
     pub pid: Option<u32>,
     /// The program of that process; with ` (deleted)` behind it once it was replaced.
     pub exe: Option<PathBuf>,
+    /// The first port that any user may listen on.
+    pub first_port: u16,
 }
 
 /// A package as dpkg's status file has it.

@@ -67,6 +67,7 @@ enum Until {
 /// # Errors
 /// The address cannot be listened on, or the database cannot be read.
 pub fn serve(host: &Host, settings: Settings) -> Result<()> {
+    host.many_files();
     let listener = listen(host, &settings)?;
     let address = listener.local_addr().context("cannot see where we listen")?;
     let (runtime, app) = prepare(host, settings, true)?;

@@ -5,8 +5,8 @@ use std::path::Path;
 
 use super::refuse::{free_port, kind};
 use super::{Wanted, may_be_directory};
-use crate::app::App;
 use crate::app::service::{self, COMM, UNIT};
+use crate::app::{App, Settings};
 use crate::exit::Fault;
 use crate::facts::{Facts, Listener};
 use crate::host::Kind;
@@ -21,6 +21,7 @@ pub fn impossible(wanted: &Wanted<'_>, facts: &Facts) -> Result<(), Fault> {
     let Some(app) = wanted.app else { return Ok(()) };
     instances(wanted)?;
     address(facts, app)?;
+    low_port(facts, app)?;
     port(facts, app)?;
     unit(facts, app)?;
     places(facts)?;
@@ -46,6 +47,16 @@ fn address(facts: &Facts, app: &App) -> Result<(), Fault> {
         .hint("give it one that it has:\nredis-tp app install --bind 127.0.0.1")),
         false => Ok(()),
     }
+}
+
+/// A port that is root's alone; under systemd the unit hands it over.
+fn low_port(facts: &Facts, app: &App) -> Result<(), Fault> {
+    let port = app.section().port;
+    if app.runtime == Runtime::Systemd || port >= facts.app.first_port {
+        return Ok(());
+    }
+    Err(Fault::refused(format!("the web app's user may not listen on port {port}"))
+        .hint(format!("choose one from {} on:\nredis-tp app install --port 5000", facts.app.first_port)))
 }
 
 /// A port that another program holds.
@@ -83,6 +94,20 @@ pub fn unit(facts: &Facts, app: &App) -> Result<(), Fault> {
             .hint(format!("somebody forbade it to start; to allow it:\nsystemctl unmask {UNIT}")));
     }
     Ok(())
+}
+
+/// A file that is gone, without which it does not start.
+///
+/// # Errors
+/// A [`Fault`] that names it.
+pub fn files(facts: &Facts, app: &App) -> Result<(), Fault> {
+    let unit = (app.runtime == Runtime::Systemd).then(service::unit_file);
+    let mut files = [Settings::file()].into_iter().chain(unit);
+    match files.find(|file| facts.path(file).is_none()) {
+        Some(file) => Err(Fault::refused(format!("{} of the web app is gone", file.display()))
+            .hint("write it again:\nredis-tp apply")),
+        None => Ok(()),
+    }
 }
 
 /// What is no directory where one has to be.
