@@ -27,6 +27,9 @@ impl Address {
     /// # Errors
     /// Anything else.
     pub fn parse(text: &str) -> Result<Self, String> {
+        if !text.contains(':') {
+            return Err(format!("'{text}' is not HOST:PORT, as 127.0.0.1:6379 is"));
+        }
         match ReplicaOf::parse(text)? {
             ReplicaOf::Remote { host, port } => Ok(Self { host, port }),
             ReplicaOf::Instance(_) => Err(format!("'{text}' is not HOST:PORT")),

@@ -26,13 +26,14 @@ pub enum Database {
     Sqlite(Sqlite),
 }
 
-/// A table of a SQLite database, and the connections that nobody uses just now.
+/// A table of a SQLite database, and the connections that nobody uses just now, each with the inode of the
+/// file that it was opened for.
 #[derive(Debug)]
 pub struct Sqlite {
     host: Host,
     file: PathBuf,
     query: String,
-    idle: Mutex<Vec<Connection>>,
+    idle: Mutex<Vec<(Option<u64>, Connection)>>,
     places: Semaphore,
 }
 
@@ -114,14 +115,16 @@ impl Sqlite {
 
     fn read(&self, key: &str) -> Result<Option<String>, Broken> {
         let idle = || self.idle.lock().unwrap_or_else(PoisonError::into_inner);
-        let kept = idle().pop();
+        // Another file may stand there by now: a database is often put in place as a whole.
+        let inode = self.host.stat(&self.file).ok().flatten().map(|stat| stat.inode);
+        let kept = idle().pop().filter(|(of, _)| *of == inode);
         let connection = match kept {
-            Some(connection) => connection,
+            Some((_, connection)) => connection,
             None => self.connect().map_err(Broken::Sqlite)?,
         };
         // One that failed is not kept: the next read opens the file anew, whatever it is by then.
         let value = self.ask(&connection, key).map_err(Broken::Sqlite)?;
-        idle().push(connection);
+        idle().push((inode, connection));
         value.map(String::from_utf8).transpose().map_err(|_| Broken::NoText)
     }
 
@@ -170,7 +173,7 @@ fn refusal(file: &Path, table: &Table, error: &rusqlite::Error) -> anyhow::Error
             Fault::refused(format!("{name} is locked by another program")).hint("wait until that has ended")
         }
         _ => Fault::refused(format!("{name} cannot be read by key: {said}")).hint(format!(
-            "the table needs the columns key and value; name another with --table, or make it:\n{}",
+            "the columns key and value are needed; give another --table, or make it:\n{}",
             make(file, table)
         )),
     };
@@ -206,6 +209,19 @@ mod tests {
         assert_eq!(sqlite.read("n").unwrap(), None);
         assert_eq!(sqlite.read("' OR 1=1 --").unwrap(), None);
         assert!(matches!(sqlite.read("b"), Err(Broken::NoText)));
+    }
+
+    #[test]
+    #[allow(clippy::disallowed_methods, reason = "somebody else's hand")]
+    fn a_file_that_was_put_in_place_of_another_is_the_one_that_is_read() {
+        let sql = |value| format!("CREATE TABLE data (key, value); INSERT INTO data VALUES ('k', '{value}')");
+        let ((dir, host), (next, _)) = (database(&sql("old")), database(&sql("new")));
+        let sqlite = open(&host).unwrap();
+        assert_eq!(sqlite.read("k").unwrap().as_deref(), Some("old"));
+        std::fs::rename(next.path().join("lab.db"), dir.path().join("lab.db")).unwrap();
+        assert_eq!(sqlite.read("k").unwrap().as_deref(), Some("new"));
+        std::fs::remove_file(dir.path().join("lab.db")).unwrap();
+        assert!(matches!(sqlite.read("k"), Err(Broken::Sqlite(_))));
     }
 
     #[test]

@@ -4,8 +4,8 @@ use anyhow::Result;
 
 use super::converge::{converge, whole};
 use super::scene::{Scene, Wish};
-use super::status;
 use super::up::word;
+use super::{shell_word, status};
 use crate::app::supervise::supervise;
 use crate::app::{self, Node, Settings};
 use crate::cli;
@@ -13,7 +13,7 @@ use crate::exit::{Code, Fault};
 use crate::host::Host;
 use crate::report::console;
 use crate::secrets;
-use crate::topology::{APP, AppSection, Document, EMPTY};
+use crate::topology::{APP, AppSection, Document, Source};
 
 /// Runs the verb.
 ///
@@ -66,7 +66,7 @@ fn serve(host: &Host, args: &cli::AppServe) -> Result<Code> {
 /// Installs the app as a service: edits `[app]` in the topology as the flags say, and converges.
 fn install(host: &Host, args: &cli::AppInstall) -> Result<Code> {
     let wish = |host: &Host| {
-        let mut wish = Wish::standing_or(host, EMPTY)?;
+        let mut wish = Wish::standing(host)?;
         edit(&mut wish.document, &args.keys);
         wish.refuse_nothing()?;
         Ok(wish)
@@ -76,14 +76,33 @@ fn install(host: &Host, args: &cli::AppInstall) -> Result<Code> {
     if outcome.changed && !args.change.json {
         let scene = Scene::standing(host)?;
         status::print_tree(host, &scene)?;
-        let url = outcome.scene.app.map(|app| app.url().to_string()).unwrap_or_default();
-        console::next(&[
-            (&format!("curl {url}/data/bonjour"), "slow, and the second time at once"),
-            ("redis-tp cli -- TTL bonjour", "how long it stays in the cache"),
-            ("redis-tp bench", "cold against warm, with a picture"),
-        ]);
+        if let Some(app) = &scene.app {
+            let tries = tries(app);
+            let rows: Vec<(&str, &str)> =
+                tries.iter().map(|(command, what)| (command.as_str(), *what)).collect();
+            console::next(&rows);
+        }
     }
     Ok(code)
+}
+
+/// What shows the app at work: commands, and the page's address, with what each is for.
+pub fn tries(app: &app::App) -> Vec<(String, &'static str)> {
+    let (url, section) = (app.url(), app.section());
+    let (key, answer) = match section.source {
+        Source::Simulated => ("bonjour", "slow, and the second time at once"),
+        // Which keys the table has, its owner knows.
+        Source::Sqlite(_) => ("KEY", "the second time from the cache"),
+    };
+    vec![
+        (format!("curl {url}/data/{key}"), answer),
+        (
+            format!("redis-tp cli -- TTL {}", shell_word(&format!("{}{key}", section.prefix.as_str()))),
+            "how long it stays in the cache",
+        ),
+        (format!("{url}/"), "the same to look at, in a browser"),
+        ("redis-tp bench".into(), "cold against warm, with a picture"),
+    ]
 }
 
 /// Takes the service away, and `[app]` out of the topology.
@@ -131,5 +150,27 @@ fn edit(document: &mut Document, keys: &cli::AppKeys) {
             true => document.unset(APP, key),
             false => document.set(APP, key, &value),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::runtime::Runtime;
+
+    #[test]
+    fn what_to_try_fits_a_terminal_and_the_section() {
+        let of = |pairs: &[(&str, &str)]| {
+            let mut section = AppSection::default();
+            pairs.iter().for_each(|(key, value)| section.set(key, value).unwrap());
+            tries(&app::App { settings: Settings { section, nodes: Vec::new() }, runtime: Runtime::Systemd })
+        };
+        let plain = of(&[]);
+        let widest = plain.iter().map(|(command, _)| command.len()).max().unwrap();
+        assert!(plain.iter().all(|(_, what)| "next: ".len() + widest + 2 + what.len() <= 80), "{plain:?}");
+        let other = of(&[("prefix", "lab:*"), ("source", "sqlite:/srv/lab.db"), ("port", "5001")]);
+        assert_eq!(other[0].0, "curl http://127.0.0.1:5001/data/KEY");
+        assert_eq!(other[1].0, "redis-tp cli -- TTL 'lab:*KEY'");
+        assert!(!other[0].1.contains("slow"), "a table is not slow");
     }
 }

@@ -10,7 +10,7 @@ use super::scene::Scene;
 use crate::app::{Running, Settings};
 use crate::bench::{Options, Pace, Report, Stage, measure};
 use crate::cli;
-use crate::exit::Code;
+use crate::exit::{Code, Fault};
 use crate::host::Host;
 use crate::http::{self, Trouble, Url};
 use crate::report::{bench, console, svg};
@@ -41,10 +41,14 @@ pub fn run(host: &Host, args: &cli::Bench) -> Result<Code> {
     let mut progress = Progress { spinner: None };
     let report = measure(host, &options, &mut |stage| progress.tell(stage, &options))?;
     drop(progress);
-    if let Some(file) = &args.svg {
-        host.report(&std::path::absolute(file)?, svg::bench(&report).as_bytes())?;
-    }
     show(args, &report)?;
+    if let Some(file) = &args.svg {
+        let path = std::path::absolute(file)?;
+        host.report(&path, svg::bench(&report).as_bytes()).map_err(|error| {
+            Fault::new(Code::Failed, format!("{error:#}"))
+                .hint("give a file that can be written:\nredis-tp bench --svg bench.svg")
+        })?;
+    }
     Ok(Code::Done)
 }
 
@@ -62,13 +66,15 @@ impl Target {
         let scene = Scene::standing(host)?;
         if let Some(section) = &scene.topology.app {
             let url = Url::local(section.bind, section.port);
-            if http::get(host, &url, "/healthz", PATIENCE) != Err(Trouble::Refused) {
-                return Ok(Self { url, _own: None });
-            }
-            console::err(format_args!(
-                "{} nobody listens at {url}: measuring an app of our own",
-                console::styled(console::NOTE, "note:")
-            ));
+            let why = match section.source {
+                Source::Simulated if http::get(host, &url, "/healthz", PATIENCE) != Err(Trouble::Refused) => {
+                    return Ok(Self { url, _own: None });
+                }
+                Source::Simulated => format!("nobody listens at {url}"),
+                Source::Sqlite(_) => format!("the table of {url} has no fresh keys"),
+            };
+            let note = console::styled(console::NOTE, "note:");
+            console::err(format_args!("{note} {why}: measuring an app of our own"));
         }
         let mut section = scene.topology.app.clone().unwrap_or_default();
         section.bind = IpAddr::V4(Ipv4Addr::LOCALHOST);

@@ -65,7 +65,10 @@ pub fn closing(findings: &Findings) -> String {
         format!("{} {}", styled(style, counts.join(", ")), styled(FAINT, format_args!("in {}", took(total))));
     // The first failure is mostly the root of the others.
     let first = findings.checks.iter().find_map(|check| match &check.finding {
-        Finding::Fail { cure, .. } | Finding::Unknown { cure, .. } => cure.lines().last(),
+        // What one may do instead is no command.
+        Finding::Fail { cure, .. } | Finding::Unknown { cure, .. } => {
+            cure.lines().rev().find(|line| !line.starts_with("or "))
+        }
         Finding::Pass { .. } | Finding::Skip { .. } => None,
     });
     if let Some(cure) = first {
@@ -148,5 +151,7 @@ mod tests {
             "1 passed, 1 failed, 1 could not be looked at in 43 ms\n\nnext: redis-tp up\n      redis-tp check"
         );
         assert_eq!(plain(&closing(&findings(vec![passed]))), "1 passed in 43 ms");
+        let choice = check(Finding::fail("a", "b", "redis-tp up\nor accept it: edit the topology"));
+        assert!(plain(&closing(&findings(vec![choice]))).contains("next: redis-tp up\n"));
     }
 }

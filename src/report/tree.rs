@@ -60,7 +60,8 @@ pub fn tree(status: &Status) -> String {
     text
 }
 
-/// The web app's line, below the tree; its address stands where theirs do, `width` is that before it.
+/// The web app's line, below the tree; its address stands where theirs do, `width` is that before it. What
+/// there is no room for is left out, the last first.
 fn app_line(app: &WebApp, width: usize) -> String {
     let mark = if app.problem.is_some() { styled(BAD, "✗") } else { styled(GOOD, "●") };
     let mut facts = Vec::new();
@@ -75,7 +76,11 @@ fn app_line(app: &WebApp, width: usize) -> String {
     }
     facts.extend(app.pid.map(|pid| format!("pid {pid}")));
     let name = pad("app", width.saturating_sub(2), false);
-    format!("{mark} {name}  {}  {}", app.url, styled(FAINT, facts.join(" · ")))
+    let head = format!("{name}  {}", app.url);
+    while facts.len() > 1 && 2 + columns(&head) + 2 + columns(&facts.join(" · ")) > WIDTH {
+        facts.pop();
+    }
+    format!("{mark} {head}  {}", styled(FAINT, facts.join(" · ")))
 }
 
 fn app_remarks(app: &WebApp, text: &mut String) {
@@ -399,6 +404,10 @@ Redis 7.0.15 · systemd
         let text = shown_with(nodes(), Some(app.clone()));
         let line = "\n● app      http://127.0.0.1:5000  → master · TTL 60 s · 75 % hits · pid 812\n";
         assert!(text.ends_with(line), "{text}");
+        let mut long = nodes();
+        long.push(node("a-replica-with-quite-a-long-name", 6381, Some("master")));
+        let text = shown_with(long, Some(app.clone()));
+        assert!(text.ends_with("http://127.0.0.1:5000  → master · TTL 60 s\n"), "{text}");
         app.problem = Some("it does not run".into());
         app.cure = Some("redis-tp service start app".into());
         let text = shown_with(nodes(), Some(app));

@@ -209,9 +209,12 @@ impl Source {
     pub fn parse(text: &str) -> Result<Self, String> {
         match text.split_once(':') {
             None if text == "simulated" => Ok(Self::Simulated),
-            Some(("sqlite", file)) => {
-                absolute(file).map(Self::Sqlite).map_err(|why| format!("'{file}' {why}"))
-            }
+            Some(("sqlite", file)) => absolute(file).map(Self::Sqlite).map_err(|_| {
+                format!(
+                    "'{file}' is no path of a database, as /srv/lab.db is: from the root, two levels or \
+                     more, of a-z A-Z 0-9 . _ + @ , -"
+                )
+            }),
             _ => Err(format!("'{text}' is no source: simulated, or sqlite:FILE")),
         }
     }

@@ -85,6 +85,17 @@ fn an_interruption_ends_the_load_and_not_the_report() {
 }
 
 #[test]
+fn a_picture_that_cannot_be_written_does_not_cost_the_figures() {
+    let Some(redis) = Redis::start(&[]) else { return };
+    let app = app(vec![redis.node("master")], |_| {});
+    let output = command(&app, &["-d", "1", "--svg", "/nope/bench.svg"]).output().unwrap();
+    assert_eq!(output.status.code(), Some(1), "{output:?}");
+    assert!(text(&output).contains("times faster from the cache"), "{output:?}");
+    let said = String::from_utf8(output.stderr).unwrap();
+    assert!(said.contains("cannot write /nope/bench.svg") && said.contains("\nhint: "), "{said}");
+}
+
+#[test]
 fn an_app_without_its_cache_is_no_measurement() {
     let Some(mut redis) = Redis::start(&[]) else { return };
     let app = app(vec![redis.node("master")], |section| section.slow = Duration::from_millis(50));

@@ -249,4 +249,6 @@ fn a_value_of_a_database_is_found_by_its_key() {
         absent.stdout.starts_with("HTTP/1.0 404") || absent.stdout.starts_with("HTTP/1.1 404"),
         "{absent}"
     );
+    let bench = machine.run("redis-tp bench -d 1").ok();
+    assert!(bench.stderr.contains("has no fresh keys: measuring an app of our own"), "{bench}");
 }

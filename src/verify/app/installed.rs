@@ -46,7 +46,11 @@ pub fn service(proof: &mut AppProof<'_>) -> Look {
             format!("curl -si {url}/healthz"),
         ));
     };
-    let user = proof.host.user_name(process.uid);
+    let user = match proof.host.user_name(process.uid) {
+        // A dynamic user, whose name only systemd knows.
+        number if number.parse::<u32>().is_ok() => format!("uid {number}"),
+        name => name,
+    };
     let as_whom = format!("redis-tp {}, process {} of {user}", text("version"), process.pid);
     let by_us = process.unit.as_deref() == Some(UNIT) || (process.unit.is_none() && user == USER);
     Ok(match process.uid {

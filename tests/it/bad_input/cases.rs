@@ -454,6 +454,7 @@ pub const FULL_DISK: &[Case] = &[
 /// Where there is nothing yet.
 pub const BARE: &[Case] = &[
     Case::new("nothing is set up", "redis-tp status", 5, &["nothing is set up here yet", "redis-tp up"]),
+    Case::new("an app where nothing is set up", "redis-tp app install", 5, &["nothing is set up here yet", "redis-tp up"]),
     Case::new(
         "a directive that no Redis knows",
         "redis-tp install --set maxmemroy=100mb",
