@@ -2,12 +2,13 @@
 //! they, and the conversations over HTTP, are asynchronous.
 //!
 //! ```text
-//! GET /data/KEY ─ answer → cache ─┬→ nodes ⇄ Redis     (view: who is the master, who is read)
+//! GET /data/KEY ─ answer → cache ─┬→ nodes ⇄ Redis     (view: who is the master, who is read; batch)
 //!                                 └→ source            (the database, once for all who wait)
 //! GET /events ←── events ← what nodes, cache and metrics have to tell
 //! ```
 
 mod answer;
+mod batch;
 mod cache;
 mod events;
 mod metrics;
@@ -17,6 +18,7 @@ mod routes;
 mod server;
 pub mod service;
 pub mod settings;
+mod shared;
 mod source;
 pub mod supervise;
 mod view;

@@ -167,6 +167,7 @@ impl Run<'_> {
             Step::User { name } => {
                 self.announce(Undo::User { name: name.clone() })?;
                 app::make_user(self.host, name)?;
+                self.state.users.retain(|made| made != name);
                 self.state.users.push(name.clone());
                 Ok(())
             }
@@ -177,6 +178,8 @@ impl Run<'_> {
                 app::start(self.host, app)
             }
             Step::RestartApp { app, .. } => {
+                // While it runs it does without them, and it would not come back.
+                app::settings(self.host)?;
                 self.stop_app(app)?;
                 app::start(self.host, app)
             }
@@ -218,12 +221,12 @@ impl Run<'_> {
     fn stop_app(&mut self, app: &AppTarget) -> Result<()> {
         // As it runs now, not as it is to be.
         let now = self.state.app.as_ref().map_or(app, |kept| &kept.target).clone();
-        if app::runs(self.host, &now)? {
+        // One that fails again and again cannot be brought back.
+        if app::is_up(self.host, &now)? {
             let pid = app::pid(self.host, &now)?;
             self.announce(Undo::StartApp { app: now.clone(), pid })?;
-            app::stop(self.host, &now)?;
         }
-        Ok(())
+        app::stop(self.host, &now)
     }
 
     /// Copies this program. No copy of what is ours is kept: it is compared with the program itself.

@@ -90,6 +90,8 @@ pub struct App {
     pub pid: Option<u32>,
     /// The program of that process; with ` (deleted)` behind it once it was replaced.
     pub exe: Option<PathBuf>,
+    /// The first port that any user may listen on.
+    pub first_port: u16,
 }
 
 /// A package as dpkg's status file has it.
@@ -144,6 +146,19 @@ pub struct Listener {
     pub port: u16,
     /// Whose it is; none when the kernel would not tell.
     pub owner: Option<Process>,
+}
+
+impl Listener {
+    /// Who it is, in words.
+    pub fn holder(&self) -> String {
+        match &self.owner {
+            Some(owner) => match &owner.unit {
+                Some(unit) => format!("{} (pid {}, {unit})", owner.program, owner.pid),
+                None => format!("{} (pid {}, in no unit)", owner.program, owner.pid),
+            },
+            None => "a process that the kernel does not show".into(),
+        }
+    }
 }
 
 /// A process that listens.

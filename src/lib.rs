@@ -8,10 +8,13 @@
 //!                                            └→ apply(&host) ─→ journal ─→ verify ─→ report ─→ exit code
 //! ```
 //!
+//! The web app that a plan may set up (`app`) is this same program: `redis-tp app serve`. It and the
+//! questions to it (`http`, `bench`) are the only asynchronous parts.
+//!
 //! The rules that hold it together:
 //!
 //! 1. [`plan::plan`] has no effects.
-//! 2. All effects are in one file, `host.rs`.
+//! 2. All effects are in one module, `host`.
 //! 3. The journal's line is on the disk before the effect.
 //! 4. Undo is idempotent, and a run that finds an open journal recovers first.
 //! 5. A data directory with something in it is never removed without `--purge`.

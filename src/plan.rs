@@ -213,6 +213,7 @@ impl std::fmt::Display for Note {
 /// A [`crate::exit::Fault`] with code 5 where the machine or the topology does not allow it.
 pub fn plan(wanted: &Wanted<'_>, facts: &Facts) -> Result<Plan> {
     refuse::impossible(wanted, facts)?;
+    app_refuse::impossible(wanted, facts)?;
     let version = facts.server.as_ref().map_or(ASSUMED, |server| server.version);
     let order = by_depth(wanted.instances);
     let mut changes = Vec::new();

@@ -3,21 +3,22 @@
 
 use std::borrow::Cow;
 use std::fmt::Write as _;
-use std::sync::Arc;
 use std::time::Duration;
 
 use axum::body::{Body, Bytes};
-use axum::extract::{Request, State};
 use axum::http::header::{AGE, CACHE_CONTROL, CONTENT_TYPE, HeaderName, HeaderValue};
+use axum::http::request::Parts;
 use axum::http::{HeaderMap, StatusCode};
 use axum::response::Response;
 
 use super::cache::{Answer, Found, Lack, Steps};
 use super::events::Trace;
 use super::metrics::Ended;
-use super::server::App;
+use super::shared::Shared;
 use crate::topology::Source;
 
+/// What stands before a key.
+pub const PATH: &str = "/data/";
 /// How long a key may be, in bytes.
 const KEY: usize = 512;
 
@@ -40,16 +41,18 @@ pub fn error(status: StatusCode, id: &str, message: &str) -> Response {
 pub fn json(status: StatusCode, body: Bytes) -> Response {
     let mut response = Response::new(Body::from(body));
     *response.status_mut() = status;
+    // With room for all that follow: growing would cost more than the rest.
+    response.headers_mut().reserve(10);
     response.headers_mut().insert(CONTENT_TYPE, JSON);
     response.headers_mut().insert(CACHE_CONTROL, NO_STORE);
     response
 }
 
 /// Answers a request for a value.
-pub async fn data(State(app): State<Arc<App>>, request: Request) -> Response {
+pub async fn data(app: &Shared, request: &Parts) -> Response {
     let began = app.host.now();
     let _under_way = app.metrics.begin();
-    let raw = request.uri().path().strip_prefix("/data/").unwrap_or_default();
+    let raw = request.uri.path().strip_prefix(PATH).unwrap_or_default();
     let key = match key(raw) {
         Ok(key) => key,
         Err((status, id, message)) => {
@@ -57,14 +60,14 @@ pub async fn data(State(app): State<Arc<App>>, request: Request) -> Response {
             return error(status, id, message);
         }
     };
-    let id = request.headers().get(X_REQUEST_ID).map(HeaderValue::as_bytes);
+    let id = request.headers.get(X_REQUEST_ID).map(HeaderValue::as_bytes);
     let trace = Trace::of(&app.hub, id, &key);
     let answer = app.cache.read(&key, &trace).await;
     let ended = ended(&answer);
     let took = app.host.now() - began;
     app.metrics.count(ended, took);
     trace.end("done", took, outcome(ended));
-    respond(&app, &key, &answer, ended)
+    respond(app, &key, &answer, ended)
 }
 
 /// Reads a key out of a path.
@@ -115,7 +118,7 @@ fn outcome(ended: Ended) -> &'static str {
     }
 }
 
-fn respond(app: &App, key: &str, answer: &Answer, ended: Ended) -> Response {
+fn respond(app: &Shared, key: &str, answer: &Answer, ended: Ended) -> Response {
     let mut response = match &answer.found {
         Found::Cached(value, _) => value_of(key, value, "cache"),
         Found::Read(value) => value_of(key, value, source(&app.settings.section.source, answer.lack)),

@@ -10,6 +10,7 @@ use redis::{Cmd, RedisResult, Value};
 use tokio::sync::watch;
 use tokio::time::timeout;
 
+use super::batch::Cached;
 use super::events::Trace;
 use super::metrics::Metrics;
 use super::nodes::{Blame, Nodes};
@@ -51,7 +52,7 @@ pub enum Lack {
 #[derive(Clone, Debug)]
 pub enum Found {
     /// The cache has it, for as long yet (for ever, if that is none).
-    Cached(String, Option<Duration>),
+    Cached(Arc<str>, Option<Duration>),
     /// The database has it.
     Read(Arc<str>),
     /// The database has no such row.
@@ -102,7 +103,7 @@ struct Landed {
 
 /// What the cache says to a key.
 enum Looked {
-    Hit(String, Option<Duration>),
+    Hit(Arc<str>, Option<Duration>),
     Miss,
     Lacks(Lack),
 }
@@ -249,7 +250,7 @@ impl Cache {
         }
         let began = self.host.now();
         trace.begin("store");
-        let stored = self.store(&self.name(key), value).await;
+        let stored = self.store(key, value).await;
         let took = self.host.now() - began;
         landed.store = Some(took);
         trace.end("store", took, if stored.is_ok() { "stored" } else { "failed" });
@@ -261,10 +262,9 @@ impl Cache {
 
     /// Asks a server that is read from; another one if it fails.
     async fn look(&self, key: &str) -> Looked {
-        let name = self.name(key);
         for _ in 0..2 {
-            let Some(mut wired) = self.nodes.reader() else { break };
-            match self.ask(&mut wired, &name).await {
+            let Some(wired) = self.nodes.reader() else { break };
+            match self.ask(&wired, key).await {
                 Looked::Lacks(Lack::Unavailable) => {}
                 looked => return looked,
             }
@@ -275,18 +275,16 @@ impl Cache {
     /// Asks the master.
     async fn look_again(&self, key: &str) -> Looked {
         match self.nodes.writer() {
-            Some(mut wired) => self.ask(&mut wired, &self.name(key)).await,
+            Some(wired) => self.ask(&wired, key).await,
             None => Looked::Lacks(Lack::Unavailable),
         }
     }
 
-    async fn ask(&self, wired: &mut Wired, name: &str) -> Looked {
-        match get(wired, name).await {
-            Ok(Some((value, left))) => match String::from_utf8(value) {
-                Ok(value) => Looked::Hit(value, left),
-                // Another's: nothing that we have put there.
-                Err(_) => Looked::Lacks(Lack::Refused),
-            },
+    async fn ask(&self, wired: &Wired, key: &str) -> Looked {
+        match wired.reads.get(self.name(key)).await {
+            Ok(Some(Cached { text: Some(value), left })) => Looked::Hit(value, left),
+            // Another's: nothing that we have put there.
+            Ok(Some(Cached { text: None, .. })) => Looked::Lacks(Lack::Refused),
             Ok(None) => Looked::Miss,
             Err(error) => match self.nodes.blame(wired, &error) {
                 Blame::Away | Blame::Demoted => Looked::Lacks(Lack::Unavailable),
@@ -296,14 +294,14 @@ impl Cache {
     }
 
     /// Writes a value where there is none, and says how long it stays.
-    async fn store(&self, name: &str, value: &str) -> Result<Duration, Lack> {
+    async fn store(&self, key: &str, value: &str) -> Result<Duration, Lack> {
         for attempt in 0..2 {
-            let Some(mut wired) = self.nodes.writer() else { break };
-            match set(&mut wired, name, value, self.ttl).await {
+            let Some(wired) = self.nodes.writer() else { break };
+            match set(&wired, &self.name(key), value, self.ttl).await {
                 Ok(true) => return Ok(self.ttl),
                 // Somebody else has put something there meanwhile; what it is matters.
                 Ok(false) => {
-                    return match self.ask(&mut wired, name).await {
+                    return match self.ask(&wired, key).await {
                         Looked::Hit(_, left) => Ok(left.unwrap_or(self.ttl)),
                         Looked::Miss => Ok(Duration::ZERO),
                         Looked::Lacks(lack) => Err(lack),
@@ -356,23 +354,10 @@ impl Drop for Entry<'_> {
     }
 }
 
-/// A value and how long it stays, in one turn; none where there is no such key.
-async fn get(wired: &mut Wired, name: &str) -> RedisResult<Option<(Vec<u8>, Option<Duration>)>> {
-    let mut both = redis::Pipeline::with_capacity(2);
-    both.cmd("GET").arg(name).cmd("PTTL").arg(name);
-    let (value, left): (Option<Vec<u8>>, i64) = both.query_async(&mut wired.connection).await?;
-    let left = match left {
-        // No lifetime: whoever has put it there means it to stay.
-        -1 => None,
-        left => Some(Duration::from_millis(u64::try_from(left).unwrap_or(0))),
-    };
-    Ok(value.map(|value| (value, left)))
-}
-
 /// Writes a value where there is none; says whether it was written.
-async fn set(wired: &mut Wired, name: &str, value: &str, ttl: Duration) -> RedisResult<bool> {
+async fn set(wired: &Wired, name: &str, value: &str, ttl: Duration) -> RedisResult<bool> {
     let mut set = Cmd::new();
     set.arg("SET").arg(name).arg(value).arg("PX").arg(ttl.as_millis() as u64).arg("NX");
-    let answer: Value = set.query_async(&mut wired.connection).await?;
+    let answer: Value = set.query_async(&mut wired.connection.clone()).await?;
     Ok(answer != Value::Nil)
 }

@@ -11,6 +11,7 @@ use redis::{RedisError, cmd};
 use tokio::sync::{Notify, watch};
 use tokio::time::{sleep, timeout};
 
+use super::batch::Reads;
 use super::events::Hub;
 use super::metrics::Metrics;
 use super::settings::{Node, Settings};
@@ -95,12 +96,12 @@ impl Nodes {
     }
 
     /// A connection to write to.
-    pub fn writer(&self) -> Option<Wired> {
+    pub fn writer(&self) -> Option<Arc<Wired>> {
         self.view.borrow().writer().cloned()
     }
 
     /// A connection to read from, the next in turn.
-    pub fn reader(&self) -> Option<Wired> {
+    pub fn reader(&self) -> Option<Arc<Wired>> {
         self.view.borrow().reader(self.turn.fetch_add(1, Relaxed)).cloned()
     }
 
@@ -169,7 +170,7 @@ impl Nodes {
     }
 
     /// Puts a server in service with what it told; says whether it is to be asked again.
-    fn present(self: &Arc<Self>, id: usize, wired: &Wired, peer: SocketAddr, told: Told) -> bool {
+    fn present(self: &Arc<Self>, id: usize, wired: &Arc<Wired>, peer: SocketAddr, told: Told) -> bool {
         let mut found = Vec::new();
         let mut stays = true;
         self.update(|nodes, next| {
@@ -183,7 +184,7 @@ impl Nodes {
             (seen.asked, seen.peer, seen.told) = (true, Some(peer), told.clone());
             (seen.state, seen.reason, seen.wired) = match told.loading {
                 true => (State::Loading, Some(Trouble::Loading.to_string()), None),
-                false => (State::Up, None, Some(wired.clone())),
+                false => (State::Up, None, Some(Arc::clone(wired))),
             };
             for address in others(nodes, &told, peer) {
                 let node = Node::at(address, password.clone());
@@ -253,7 +254,8 @@ async fn attend(nodes: Arc<Nodes>, id: usize, node: Node) {
         let error = match connect(&nodes, &node).await {
             Ok((connection, peer)) => {
                 let generation = nodes.generation.fetch_add(1, Relaxed);
-                let wired = Wired { id, generation, connection };
+                let reads = Reads::over(connection.clone());
+                let wired = Arc::new(Wired { id, generation, connection, reads });
                 match converse(&nodes, &wired, peer, &mut reached).await {
                     Some(error) => error,
                     None => return,
@@ -288,7 +290,7 @@ async fn connect(nodes: &Nodes, node: &Node) -> Result<(MultiplexedConnection, S
 /// Asks a server until it does not answer; none when there is no need to ask any more.
 async fn converse(
     nodes: &Arc<Nodes>,
-    wired: &Wired,
+    wired: &Arc<Wired>,
     peer: SocketAddr,
     reached: &mut Option<Instant>,
 ) -> Option<RedisError> {

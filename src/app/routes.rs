@@ -17,9 +17,9 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use serde_json::json;
 
-use super::answer::{data, error, json};
+use super::answer::{PATH, data, error, json};
 use super::metrics::Ended;
-use super::server::App;
+use super::shared::Shared;
 use super::view::State as Health;
 use crate::topology::Source;
 
@@ -29,10 +29,10 @@ const PERIOD: Duration = Duration::from_secs(1);
 const KEEP_ALIVE: Duration = Duration::from_secs(15);
 
 /// The paths that there are.
-pub fn router(app: Arc<App>) -> Router {
+pub fn router(app: Arc<Shared>) -> Router {
     Router::new()
-        .route("/data/", get(data))
-        .route("/data/{*key}", get(data))
+        .route(PATH, get(value))
+        .route("/data/{*key}", get(value))
         .route("/", get(page))
         .route("/events", get(events))
         .route("/healthz", get(healthz))
@@ -43,6 +43,10 @@ pub fn router(app: Arc<App>) -> Router {
         .with_state(app)
 }
 
+async fn value(State(app): State<Arc<Shared>>, request: Request) -> Response {
+    data(&app, &request.into_parts().0).await
+}
+
 async fn not_found() -> Response {
     error(StatusCode::NOT_FOUND, "not-found", "There is no such path: ask for /data/KEY.")
 }
@@ -51,7 +55,7 @@ async fn not_allowed() -> Response {
     error(StatusCode::METHOD_NOT_ALLOWED, "method", "Only GET and HEAD are answered here.")
 }
 
-async fn page(State(app): State<Arc<App>>, request: Request) -> Response {
+async fn page(State(app): State<Arc<Shared>>, request: Request) -> Response {
     let Ok(nonce) = app.host.random_hex(16) else {
         return error(StatusCode::SERVICE_UNAVAILABLE, "overloaded", "There is no file left to open.");
     };
@@ -78,7 +82,7 @@ async fn page(State(app): State<Arc<App>>, request: Request) -> Response {
     response
 }
 
-async fn events(State(app): State<Arc<App>>) -> Response {
+async fn events(State(app): State<Arc<Shared>>) -> Response {
     let Some(stream) = app.hub.listen(status(&app)) else {
         return error(StatusCode::SERVICE_UNAVAILABLE, "overloaded", "Too many listen already.");
     };
@@ -91,7 +95,7 @@ async fn events(State(app): State<Arc<App>>) -> Response {
 }
 
 /// Tells the page how things are: every second while somebody listens, and at once when they change.
-pub async fn tell_status(app: Arc<App>) {
+pub async fn tell_status(app: Arc<Shared>) {
     loop {
         let _ = tokio::time::timeout(PERIOD, app.nodes.changed.notified()).await;
         if app.hub.heard() {
@@ -101,7 +105,7 @@ pub async fn tell_status(app: Arc<App>) {
 }
 
 /// How things are.
-fn status(app: &App) -> String {
+fn status(app: &Shared) -> String {
     let (metrics, section, view) = (&app.metrics, &app.settings.section, app.nodes.view());
     let [hit, miss, shared, bypass, failed] =
         [Ended::Hit, Ended::Miss, Ended::Shared, Ended::Bypass, Ended::Error].map(|at| metrics.ended(at));
@@ -133,7 +137,7 @@ fn source(source: &Source) -> &'static str {
     }
 }
 
-async fn healthz(State(app): State<Arc<App>>) -> Response {
+async fn healthz(State(app): State<Arc<Shared>>) -> Response {
     let section = &app.settings.section;
     let slow = section.slow.as_secs_f64();
     // A whole number of seconds is one in JSON, too.
@@ -152,7 +156,7 @@ async fn healthz(State(app): State<Arc<App>>) -> Response {
     json(StatusCode::OK, health.to_string().into())
 }
 
-async fn readyz(State(app): State<Arc<App>>) -> Response {
+async fn readyz(State(app): State<Arc<Shared>>) -> Response {
     let view = app.nodes.view();
     match view.master.and_then(|id| view.node(id)) {
         Some(master) => {
@@ -166,7 +170,7 @@ async fn readyz(State(app): State<Arc<App>>) -> Response {
     }
 }
 
-async fn metrics(State(app): State<Arc<App>>) -> Response {
+async fn metrics(State(app): State<Arc<Shared>>) -> Response {
     let view = app.nodes.view();
     let up: Vec<_> =
         view.nodes.iter().map(|seen| (seen.node.name.clone(), seen.state == Health::Up)).collect();

@@ -1,21 +1,26 @@
 //! The app as a server: it listens, takes connections, and stops without leaving a request unanswered.
 
+use std::convert::Infallible;
 use std::io::ErrorKind;
-use std::net::{SocketAddr, TcpListener};
+use std::net::{IpAddr, SocketAddr, TcpListener};
 use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
 use axum::Router;
+use axum::body::Body;
+use axum::http::{Method, Request, Response};
+use hyper::body::Incoming;
 use hyper::server::conn::http1;
+use hyper::service::{Service, service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::server::graceful::GracefulShutdown;
 use hyper_util::service::TowerToHyperService;
-use tokio::net::TcpStream;
 use tokio::sync::{Semaphore, oneshot};
 use tokio::time::timeout;
 
+use super::answer::{PATH, data};
 use super::cache::Cache;
 use super::events::Hub;
 use super::metrics::Metrics;
@@ -23,6 +28,7 @@ use super::nodes::Nodes;
 use super::page::Page;
 use super::routes;
 use super::settings::Settings;
+use super::shared::Shared;
 use super::source::Database;
 use crate::exit::Fault;
 use crate::facts;
@@ -34,30 +40,11 @@ const CONNECTIONS: usize = 1024;
 /// How long a client may take to say what it wants, or nothing.
 const HEADERS: Duration = Duration::from_secs(10);
 /// How much of a request is read before it is too large.
-const BUFFER: usize = 64 * 1024;
+const BUFFER: usize = 16 * 1024;
 /// How long requests under way may take when the app stops, beside the simulated database.
 const FAREWELL: Duration = Duration::from_secs(5);
 /// How many threads serve at most: one answers tens of thousands of requests a second.
 const THREADS: usize = 4;
-
-/// All that a request needs.
-#[derive(Debug)]
-pub struct App {
-    /// The machine.
-    pub host: Host,
-    /// What the app was told.
-    pub settings: Settings,
-    /// The Redis servers.
-    pub nodes: Arc<Nodes>,
-    /// The cache in front of the database.
-    pub cache: Arc<Cache>,
-    /// What it counts.
-    pub metrics: Arc<Metrics>,
-    /// Who listens.
-    pub hub: Arc<Hub>,
-    /// The page at `/`.
-    pub page: Page,
-}
 
 /// An app in this process; it stops when the value is dropped.
 #[derive(Debug)]
@@ -80,6 +67,7 @@ enum Until {
 /// # Errors
 /// The address cannot be listened on, or the database cannot be read.
 pub fn serve(host: &Host, settings: Settings) -> Result<()> {
+    host.many_files();
     let listener = listen(host, &settings)?;
     let address = listener.local_addr().context("cannot see where we listen")?;
     let (runtime, app) = prepare(host, settings, true)?;
@@ -131,7 +119,7 @@ impl Drop for Running {
 }
 
 /// Opens what the app works with.
-fn prepare(host: &Host, settings: Settings, logs: bool) -> Result<(tokio::runtime::Runtime, Arc<App>)> {
+fn prepare(host: &Host, settings: Settings, logs: bool) -> Result<(tokio::runtime::Runtime, Arc<Shared>)> {
     let threads = std::thread::available_parallelism().map_or(1, |threads| threads.get().min(THREADS));
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(threads)
@@ -144,7 +132,7 @@ fn prepare(host: &Host, settings: Settings, logs: bool) -> Result<(tokio::runtim
     let nodes = Arc::new(Nodes::new(host, &settings, &hub, &metrics));
     let cache = Arc::new(Cache::new(host, &settings.section, &nodes, database, &metrics));
     let page = Page::new(&settings)?;
-    Ok((runtime, Arc::new(App { host: host.clone(), settings, nodes, cache, metrics, hub, page })))
+    Ok((runtime, Arc::new(Shared { host: host.clone(), settings, nodes, cache, metrics, hub, page })))
 }
 
 fn listen(host: &Host, settings: &Settings) -> Result<TcpListener> {
@@ -176,13 +164,9 @@ fn listen(host: &Host, settings: &Settings) -> Result<TcpListener> {
 /// Who listens where we want to.
 fn holder(host: &Host, at: SocketAddr) -> String {
     let listeners = facts::listening(host, &[], |port| port == at.port()).unwrap_or_default();
-    match listeners.into_iter().find_map(|listener| listener.owner) {
-        Some(owner) => match owner.unit {
-            Some(unit) => format!("{} (pid {}, {unit})", owner.program, owner.pid),
-            None => format!("{} (pid {}, in no unit)", owner.program, owner.pid),
-        },
-        None => "a process that the kernel does not show".into(),
-    }
+    let overlaps = |ip: IpAddr| ip == at.ip() || ip.is_unspecified() || at.ip().is_unspecified();
+    let listener = listeners.iter().find(|listener| overlaps(listener.address));
+    listener.map_or_else(|| "another process".into(), facts::Listener::holder)
 }
 
 /// A port that is free.
@@ -192,7 +176,7 @@ fn other(host: &Host, at: SocketAddr) -> u16 {
 }
 
 /// Serves until it is time to stop, and then what is under way.
-async fn run(app: Arc<App>, listener: TcpListener, until: Until) {
+async fn run(app: Arc<Shared>, listener: TcpListener, until: Until) {
     let listener = match tokio::net::TcpListener::from_std(listener) {
         Ok(listener) => listener,
         Err(error) => return console::err(format_args!("cannot listen: {error}")),
@@ -229,11 +213,12 @@ async fn ended(host: &Host, until: Until) {
 }
 
 /// Takes connections for ever.
-async fn accept(app: &Arc<App>, listener: &tokio::net::TcpListener, connections: &GracefulShutdown) {
-    let router = routes::router(Arc::clone(app));
+async fn accept(app: &Arc<Shared>, listener: &tokio::net::TcpListener, connections: &GracefulShutdown) {
+    let router = TowerToHyperService::new(routes::router(Arc::clone(app)));
+    let site = Arc::new(Site { app: Arc::clone(app), router });
     let places = Arc::new(Semaphore::new(CONNECTIONS));
     let mut server = http1::Builder::new();
-    server.timer(TokioTimer::new()).header_read_timeout(HEADERS).max_buf_size(BUFFER);
+    server.timer(TokioTimer::new()).header_read_timeout(HEADERS).max_buf_size(BUFFER).writev(false);
     loop {
         let Ok(place) = Arc::clone(&places).acquire_owned().await else { return };
         let stream = match listener.accept().await {
@@ -246,7 +231,11 @@ async fn accept(app: &Arc<App>, listener: &tokio::net::TcpListener, connections:
                 continue;
             }
         };
-        let connection = connections.watch(connection(&server, stream, router.clone()));
+        // Only a delay would come of a failure.
+        let _ = stream.set_nodelay(true);
+        let site = Arc::clone(&site);
+        let service = service_fn(move |request| answer(Arc::clone(&site), request));
+        let connection = connections.watch(server.serve_connection(TokioIo::new(stream), service));
         tokio::spawn(async move {
             // A client that breaks off is its own affair.
             let _ = connection.await;
@@ -255,12 +244,16 @@ async fn accept(app: &Arc<App>, listener: &tokio::net::TcpListener, connections:
     }
 }
 
-fn connection(
-    server: &http1::Builder,
-    stream: TcpStream,
-    router: Router,
-) -> http1::Connection<TokioIo<TcpStream>, TowerToHyperService<Router>> {
-    // Only a delay would come of a failure.
-    let _ = stream.set_nodelay(true);
-    server.serve_connection(TokioIo::new(stream), TowerToHyperService::new(router))
+/// The app and its paths.
+struct Site {
+    app: Arc<Shared>,
+    router: TowerToHyperService<Router>,
+}
+
+/// A value is asked for most of all, and found without a detour by the router.
+async fn answer(site: Arc<Site>, request: Request<Incoming>) -> Result<Response<Body>, Infallible> {
+    if request.method() == Method::GET && request.uri().path().starts_with(PATH) {
+        return Ok(data(&site.app, &request.into_parts().0).await);
+    }
+    site.router.call(request).await
 }

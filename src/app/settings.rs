@@ -59,14 +59,23 @@ struct FileNode {
 }
 
 impl Settings {
-    /// The settings that fit instances as they are wanted.
+    /// The settings that fit instances as they are wanted: these, and masters elsewhere that they follow,
+    /// each with its own password.
     pub fn of(section: &AppSection, instances: &[Instance]) -> Self {
         let node = |instance: &Instance| Node {
             name: instance.name.to_string(),
             address: instance.address(),
             password: instance.requirepass.clone(),
         };
-        Self { section: section.clone(), nodes: instances.iter().map(node).collect() }
+        let mut nodes: Vec<Node> = instances.iter().map(node).collect();
+        for instance in instances {
+            let elsewhere = instance.upstream.as_ref().filter(|of| of.instance.is_none());
+            let Some(address) = elsewhere.map(|of| &of.address) else { continue };
+            if nodes.iter().all(|node| node.address != *address) {
+                nodes.push(Node::at(address.clone(), instance.masterauth.clone()));
+            }
+        }
+        Self { section: section.clone(), nodes }
     }
 
     /// The same with a mask for each password, for eyes.
@@ -129,7 +138,12 @@ impl Settings {
 
 #[cfg(test)]
 mod tests {
+    use std::path::Path;
+
     use super::*;
+    use crate::runtime::Runtime;
+    use crate::secrets::Secrets;
+    use crate::topology::{Name, Topology};
 
     fn settings() -> Settings {
         let node = |name: &str, port, password: Option<&str>| Node {
@@ -146,6 +160,25 @@ mod tests {
     #[test]
     fn any_password_survives_the_file() {
         assert_eq!(Settings::parse(settings().text().expose()), Ok(settings()));
+    }
+
+    #[test]
+    fn a_master_elsewhere_hears_its_own_password_and_no_other() {
+        let text =
+            "[a]\nport = 6379\nreplicaof = 192.0.2.1 7000\n[b]\nport = 6380\nreplicaof = 192.0.2.1 7000";
+        let topology = Topology::parse(text, Path::new("t.ini")).unwrap();
+        let upstream = ["a", "b"].map(|name| (Name::parse(name).unwrap(), Secret::new("theirs")));
+        let password = Some(Secret::new("ours"));
+        let secrets = Secrets { password, upstream: upstream.into(), ..Secrets::default() };
+        let instances = Instance::resolve(&topology, &secrets, Runtime::Systemd);
+        let settings = Settings::of(&AppSection::default(), &instances);
+        let nodes: Vec<(String, &str)> = settings
+            .nodes
+            .iter()
+            .map(|node| (node.address.to_string(), node.password.as_ref().map_or("", Secret::expose)))
+            .collect();
+        let expected = [("127.0.0.1:6379", "ours"), ("127.0.0.1:6380", "ours"), ("192.0.2.1:7000", "theirs")];
+        assert_eq!(nodes, expected.map(|(address, password)| (address.to_owned(), password)));
     }
 
     #[test]

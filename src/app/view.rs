@@ -2,10 +2,12 @@
 //! ones are read, and what has to be told when it changes. Pure.
 
 use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
 
 use redis::aio::MultiplexedConnection;
 use serde::Serialize;
 
+use super::batch::Reads;
 use super::events::Notice;
 use super::settings::Node;
 use crate::topology::ReadFrom;
@@ -128,7 +130,7 @@ fn follower(text: &str) -> Option<Follower> {
 }
 
 /// A connection to a server that is in service.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub struct Wired {
     /// The server.
     pub id: usize,
@@ -136,6 +138,8 @@ pub struct Wired {
     pub generation: u64,
     /// The connection, which all share.
     pub connection: MultiplexedConnection,
+    /// The reads over it.
+    pub reads: Reads,
 }
 
 /// A server as it was last seen.
@@ -160,7 +164,7 @@ pub struct Seen {
     /// What it told last.
     pub told: Told,
     /// The connection to it, while it is in service.
-    pub wired: Option<Wired>,
+    pub wired: Option<Arc<Wired>>,
 }
 
 impl Seen {
@@ -257,12 +261,12 @@ impl View {
     }
 
     /// The connection to write to.
-    pub fn writer(&self) -> Option<&Wired> {
+    pub fn writer(&self) -> Option<&Arc<Wired>> {
         self.node(self.master?)?.wired.as_ref()
     }
 
     /// The connection to read from, this being the so-maniest read.
-    pub fn reader(&self, turn: usize) -> Option<&Wired> {
+    pub fn reader(&self, turn: usize) -> Option<&Arc<Wired>> {
         let id = *self.readers.get(turn.checked_rem(self.readers.len())?)?;
         self.node(id)?.wired.as_ref()
     }

@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, anyhow, bail};
 use nix::sys::signal::Signal;
 
 use super::{service, systemctl};
@@ -31,21 +31,38 @@ const TAIL: u64 = 4096;
 /// # Errors
 /// It does not, with what it said.
 pub fn start(host: &Host, app: &AppTarget) -> Result<()> {
+    let settings = settings(host)?;
     match app.runtime {
         Runtime::Systemd => {
             service::forget_failures(host, &[UNIT.into()])?;
-            systemctl(host, &["start", UNIT])?;
+            if let Err(error) = systemctl(host, &["start", UNIT]) {
+                let said = said(host, app);
+                // What systemctl says is where to look.
+                return Err(if said.is_empty() { error } else { anyhow!("the web app ended at once{said}") });
+            }
         }
-        Runtime::Process if pid(host, app)?.is_none() => supervise(host, app)?,
+        Runtime::Process if pid(host, app)?.is_none() => supervise(host, app, settings)?,
         Runtime::Process => {}
     }
     await_answer(host, app)
 }
 
+/// Its settings, as they were written.
+///
+/// # Errors
+/// Somebody took them away.
+pub fn settings(host: &Host) -> Result<String> {
+    let file = Settings::file();
+    let gone = || {
+        let what = format!("the web app's settings, {}, are gone", file.display());
+        Fault::new(Code::Failed, what).hint("write them again:\nredis-tp apply")
+    };
+    Ok(host.text(&file)?.ok_or_else(gone)?)
+}
+
 /// Starts the supervisor as the app's user. The settings go by standard input: their file is root's.
-fn supervise(host: &Host, app: &AppTarget) -> Result<()> {
+fn supervise(host: &Host, app: &AppTarget, settings: String) -> Result<()> {
     let user = host.user(USER)?.with_context(|| format!("there is no user '{USER}'"))?;
-    let settings = host.text(&Settings::file())?.context("the web app has no settings")?;
     let run = process::run_dir(&names::pidfile());
     if host.stat(&run)?.is_none() {
         // /run is empty after a restart of the machine.
@@ -62,8 +79,8 @@ fn supervise(host: &Host, app: &AppTarget) -> Result<()> {
 /// Waits until the app answers: the one that was started, for another may hold its port.
 fn await_answer(host: &Host, app: &AppTarget) -> Result<()> {
     let began = host.now();
-    let answer = || match http::get(host, &app.url(), "/healthz", LOOK) {
-        Ok(answer) if answer.status == 200 => Ok(Some(())),
+    let answer = || match health(host, app) {
+        Ok(health) if is_its_own(host, app, &health)? => Ok(Some(())),
         _ if began.elapsed() > Duration::from_millis(300) && !is_up(host, app)? => {
             bail!("the web app ended at once{}", said(host, app))
         }
@@ -75,9 +92,20 @@ fn await_answer(host: &Host, app: &AppTarget) -> Result<()> {
     }
 }
 
+/// Whether an answer is of the process that was started, or of its supervisor's child.
+fn is_its_own(host: &Host, app: &AppTarget, health: &serde_json::Value) -> Result<bool> {
+    let answers = health.get("pid").and_then(serde_json::Value::as_u64);
+    let Some(answers) = answers.and_then(|pid| u32::try_from(pid).ok()) else { return Ok(false) };
+    let started = pid(host, app)?;
+    Ok(started.is_some() && (started == Some(answers) || started == host.parent_of(answers)))
+}
+
 /// Whether it runs and has not failed. Under systemd one that fails is started again, and is
 /// `activating` in between.
-fn is_up(host: &Host, app: &AppTarget) -> Result<bool> {
+///
+/// # Errors
+/// systemd or /proc does not tell.
+pub fn is_up(host: &Host, app: &AppTarget) -> Result<bool> {
     match app.runtime {
         Runtime::Process => Ok(pid(host, app)?.is_some()),
         Runtime::Systemd => Ok(service::unit_state(host, UNIT)?.active == "active"),

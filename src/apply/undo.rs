@@ -175,7 +175,11 @@ fn apps_back(host: &Host, record: &Record) -> Result<()> {
     match first {
         Some((now, pid)) if pid.is_none() || app::pid(host, now)? != *pid => {
             app::stop(host, now)?;
-            app::start(host, now)
+            match app::settings(host) {
+                Ok(_) => app::start(host, now),
+                // Somebody took them away before the run; no way back would ever be complete.
+                Err(_) => Ok(()),
+            }
         }
         _ => Ok(()),
     }

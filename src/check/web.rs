@@ -29,6 +29,9 @@ pub(super) fn app(host: &Host, subject: &Subject<'_>) -> Result<Finding> {
         let cause = "the topology has [app], and nobody applied it yet";
         return Ok(Finding::fail("it is not set up", cause, "redis-tp up"));
     };
+    if let Err(fault) = app_refuse::files(facts, app) {
+        return Ok(refused(&fault, "it would not start again"));
+    }
     let systemd = app.runtime == Runtime::Systemd;
     if systemd && !facts.unit(UNIT).is_some_and(|unit| unit.enabled) {
         let cause = "it would be gone after a reboot";

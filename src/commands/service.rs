@@ -118,12 +118,12 @@ fn with_app(host: &Host, args: &cli::Service, scene: &Scene, steps: &mut Vec<Ste
         };
     };
     let app = kept.target.clone();
-    let runs = apply_app::runs(host, &app)?;
+    let (runs, up) = (apply_app::runs(host, &app)?, apply_app::is_up(host, &app)?);
     let enabled = scene.facts.unit(UNIT).is_some_and(|unit| unit.enabled);
     let unit = UNIT.to_owned();
     let (systemd, front) = (app.runtime == Runtime::Systemd, steps.len());
     match args.action {
-        Action::Start | Action::Restart if !runs => steps.push(Step::StartApp { app }),
+        Action::Start | Action::Restart if !up => steps.push(Step::StartApp { app }),
         Action::Restart if by_name => steps.push(Step::RestartApp { app, why: "as asked".into() }),
         Action::Stop if runs => steps.insert(0, Step::StopApp { app }),
         Action::Enable if systemd && !enabled => steps.insert(0, Step::Enable { unit }),

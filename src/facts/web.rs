@@ -41,6 +41,8 @@ pub fn gather(host: &Host, app: Option<&App>, facts: &mut Facts) -> Result<()> {
     }
     facts.program = program(host)?;
     facts.app.user = host.user(USER)?;
+    let first = host.text(Path::new("/proc/sys/net/ipv4/ip_unprivileged_port_start"))?;
+    facts.app.first_port = first.and_then(|port| port.trim().parse().ok()).unwrap_or_default();
     let by_systemd = facts.unit(UNIT).map(|unit| unit.pid).filter(|pid| *pid > 0);
     facts.app.pid = match kept.map(|kept| kept.target.runtime) {
         Some(Runtime::Process) => supervisor(host, facts.app.user)?,

@@ -17,15 +17,21 @@ use crate::wire::Address;
 
 /// How many connections may wait to be accepted.
 const BACKLOG: i32 = 1024;
+/// How long a client may leave what it is sent unread, in milliseconds, until it is taken for gone.
+const UNREAD: u32 = 30_000;
 /// How many sockets one process ever needs.
 const MOST_FILES: u64 = 65_536;
 /// How many commands may wait for a place in the stream to a server.
 const COMMANDS: usize = 1024;
 
 impl Host {
-    /// Listens on an address; the socket does not block.
+    /// Listens on an address; the socket does not block. A client that does not read what it is sent is
+    /// dropped after a while: it would keep its place for ever.
     pub fn listen(&self, at: SocketAddr) -> io::Result<TcpListener> {
+        use nix::sys::socket::{setsockopt, sockopt::TcpUserTimeout};
         let listener = TcpListener::bind(at)?;
+        // Every connection inherits it.
+        setsockopt(&listener, TcpUserTimeout, &UNREAD)?;
         // The library's own number is 128: connections over it would be refused at once.
         nix::sys::socket::listen(&listener, nix::sys::socket::Backlog::new(BACKLOG)?)?;
         listener.set_nonblocking(true)?;
@@ -129,4 +135,21 @@ async fn connect(
         redis::cmd("AUTH").arg(password.expose()).exec_async(&mut connection).await?;
     }
     Ok(connection)
+}
+
+#[cfg(test)]
+mod tests {
+    use nix::sys::socket::{getsockopt, sockopt::TcpUserTimeout};
+
+    use super::*;
+
+    #[test]
+    fn a_connection_of_a_client_that_does_not_read_has_an_end() {
+        let listener = Host::at("/").listen(([127, 0, 0, 1], 0).into()).unwrap();
+        #[allow(clippy::disallowed_methods, reason = "somebody else's client")]
+        let _client = std::net::TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        listener.set_nonblocking(false).unwrap();
+        let (connection, _) = listener.accept().unwrap();
+        assert_eq!(getsockopt(&connection, TcpUserTimeout).unwrap(), UNREAD);
+    }
 }

@@ -13,7 +13,8 @@ use std::process::{Command, Stdio};
 use anyhow::{Context, Result, bail};
 use nix::unistd::{Gid, Uid, fchown, getegid, geteuid, setsid};
 
-use super::{Child, Host, Ids, environment, mortal, with_umask};
+use super::child::{environment, mortal};
+use super::{Child, Host, Ids, with_umask};
 
 /// The kernel's own name for the program of a process, also when its file was replaced.
 const EXE: &str = "/proc/self/exe";
@@ -36,7 +37,7 @@ impl Host {
     pub fn same_file(&self, a: &Path, b: &Path) -> Result<bool> {
         let look = |path: &Path| match fs::metadata(self.path(path)) {
             Ok(meta) => Ok(Some((meta.len(), meta.mtime(), meta.mtime_nsec()))),
-            Err(error) if super::absent(&error) => Ok(None),
+            Err(error) if super::files::absent(&error) => Ok(None),
             Err(error) => Err(error).with_context(|| format!("cannot look at {}", path.display())),
         };
         Ok(look(a)?.is_some_and(|a| matches!(look(b), Ok(Some(b)) if a == b)))

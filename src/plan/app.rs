@@ -96,11 +96,8 @@ fn is_alive(facts: &Facts, app: &App) -> bool {
     runtime
         && match app.runtime {
             Runtime::Process => facts.app.pid.is_some(),
-            Runtime::Systemd => {
-                let active =
-                    |unit: &crate::facts::Unit| matches!(unit.active.as_str(), "active" | "activating");
-                facts.unit(UNIT).is_some_and(active)
-            }
+            // One that fails again and again is `activating` in between.
+            Runtime::Systemd => facts.unit(UNIT).is_some_and(|unit| unit.active == "active"),
         }
 }
 

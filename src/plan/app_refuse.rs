@@ -3,10 +3,10 @@
 use std::net::IpAddr;
 use std::path::Path;
 
-use super::refuse::{free_port, holder, kind};
+use super::refuse::{free_port, kind};
 use super::{Wanted, may_be_directory};
-use crate::app::App;
 use crate::app::service::{self, COMM, UNIT};
+use crate::app::{App, Settings};
 use crate::exit::Fault;
 use crate::facts::{Facts, Listener};
 use crate::host::Kind;
@@ -21,6 +21,7 @@ pub fn impossible(wanted: &Wanted<'_>, facts: &Facts) -> Result<(), Fault> {
     let Some(app) = wanted.app else { return Ok(()) };
     instances(wanted)?;
     address(facts, app)?;
+    low_port(facts, app)?;
     port(facts, app)?;
     unit(facts, app)?;
     places(facts)?;
@@ -48,6 +49,16 @@ fn address(facts: &Facts, app: &App) -> Result<(), Fault> {
     }
 }
 
+/// A port that is root's alone; under systemd the unit hands it over.
+fn low_port(facts: &Facts, app: &App) -> Result<(), Fault> {
+    let port = app.section().port;
+    if app.runtime == Runtime::Systemd || port >= facts.app.first_port {
+        return Ok(());
+    }
+    Err(Fault::refused(format!("the web app's user may not listen on port {port}"))
+        .hint(format!("choose one from {} on:\nredis-tp app install --port 5000", facts.app.first_port)))
+}
+
 /// A port that another program holds.
 ///
 /// # Errors
@@ -58,7 +69,7 @@ pub fn port(facts: &Facts, app: &App) -> Result<(), Fault> {
         listener.port == section.port && overlaps(section.bind, listener.address) && !is_ours(facts, listener)
     });
     let Some(listener) = taken else { return Ok(()) };
-    Err(Fault::refused(format!("port {} for the web app is taken by {}", section.port, holder(listener)))
+    Err(Fault::refused(format!("port {} for the web app is taken by {}", section.port, listener.holder()))
         .hint(format!(
             "choose another port, or stop that one first:\nredis-tp app install --port {}",
             free_port(facts, section.port)
@@ -83,6 +94,20 @@ pub fn unit(facts: &Facts, app: &App) -> Result<(), Fault> {
             .hint(format!("somebody forbade it to start; to allow it:\nsystemctl unmask {UNIT}")));
     }
     Ok(())
+}
+
+/// A file that is gone, without which it does not start.
+///
+/// # Errors
+/// A [`Fault`] that names it.
+pub fn files(facts: &Facts, app: &App) -> Result<(), Fault> {
+    let unit = (app.runtime == Runtime::Systemd).then(service::unit_file);
+    let mut files = [Settings::file()].into_iter().chain(unit);
+    match files.find(|file| facts.path(file).is_none()) {
+        Some(file) => Err(Fault::refused(format!("{} of the web app is gone", file.display()))
+            .hint("write it again:\nredis-tp apply")),
+        None => Ok(()),
+    }
 }
 
 /// What is no directory where one has to be.

@@ -119,12 +119,14 @@ fn problem(
     shown: &WebApp,
 ) -> Option<(String, String, bool)> {
     if let Err(trouble) = health {
-        if let Err(fault) = app_refuse::port(facts, app) {
+        let active = facts.state.app.as_ref().is_some_and(|kept| kept.active);
+        let files = if active { app_refuse::files(facts, app) } else { Ok(()) };
+        if let Err(fault) = app_refuse::port(facts, app).and(files) {
             let cure = fault.cure().and_then(|cure| cure.lines().last()).unwrap_or("redis-tp check");
             return Some((fault.to_string(), cure.to_owned(), false));
         }
         let state = shown.unit_state.as_deref();
-        return Some(match (trouble, state, facts.state.app.as_ref().is_some_and(|kept| kept.active)) {
+        return Some(match (trouble, state, active) {
             (_, _, false) => ("it is not set up yet".into(), "redis-tp apply".into(), false),
             (Trouble::Refused, Some("failed"), _) => {
                 (format!("{UNIT} has failed"), "redis-tp service start app".into(), true)

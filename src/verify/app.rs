@@ -118,6 +118,8 @@ struct Seen {
     kept: Option<Kept>,
     /// The key ran out.
     gone: bool,
+    /// What the installed app says that it puts before a key.
+    prefix: Option<String>,
 }
 
 impl<'a> AppProof<'a> {
@@ -232,12 +234,18 @@ impl<'a> AppProof<'a> {
         format!("{}-{purpose}", self.keys)
     }
 
-    /// The names that it may have in Redis: with the prefix that our apps have, or as it is.
+    /// The names that it may have in Redis: with the prefix that our apps are to have, as it is, or with
+    /// the one that the installed app says it has.
     fn stored_as(&self, purpose: &str) -> Vec<String> {
         let key = self.key(purpose);
         let prefix = self.subject.app.map_or("", |app| app.prefix.as_str());
-        let mut names = vec![format!("{prefix}{key}"), key];
-        names.dedup();
+        let mut names = vec![format!("{prefix}{key}")];
+        for prefix in ["", self.seen.prefix.as_deref().unwrap_or_default()] {
+            let name = format!("{prefix}{key}");
+            if !names.contains(&name) {
+                names.push(name);
+            }
+        }
         names
     }
 

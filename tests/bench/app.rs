@@ -33,6 +33,8 @@ const ROUNDS: usize = 7;
 const LENGTH: &str = "3";
 /// How many connections ask at once.
 const CONNECTIONS: [&str; 2] = ["16", "64"];
+/// How many keys are asked for: one that all want, and more than travel together.
+const KEYS: [usize; 2] = [1, 1000];
 /// How many ask for one cold key.
 const HERD: usize = 100;
 
@@ -66,8 +68,11 @@ fn main() {
         command
     });
     let flask = flask(redis.0.port);
-    for connections in CONNECTIONS {
-        compare(connections, &ours, &[Some(&minimal), flask.as_ref()]);
+    for keys in KEYS {
+        (0..keys).for_each(|key| drop(get(ours.port, &format!("/data/key-{key}"))));
+        for connections in CONNECTIONS {
+            compare(connections, keys, &ours, &[Some(&minimal), flask.as_ref()]);
+        }
     }
     println!("\nmemory: {:.1} MiB (goal: under 30), beside {:.1} MiB", ours.memory(), minimal.memory());
     herd(&ours);
@@ -76,6 +81,18 @@ fn main() {
     }
 }
 
+/// Asks for the keys in turn; the requests are made beforehand, for making them would be what is measured.
+const SCRIPT: &str = r#"
+local requests, at = {}, 0
+function init(args)
+    for key = 0, args[1] - 1 do requests[key] = wrk.format("GET", "/data/key-" .. key) end
+end
+function request()
+    at = (at + 1) % (#requests + 1)
+    return requests[at]
+end
+"#;
+
 /// What wrk says of one program.
 #[derive(Clone, Copy)]
 struct Load {
@@ -83,13 +100,13 @@ struct Load {
     p99: f64,
 }
 
-fn compare(connections: &str, ours: &Program, others: &[Option<&Program>]) {
-    println!("\n{connections} connections, {ROUNDS} rounds of {LENGTH} s");
+fn compare(connections: &str, keys: usize, ours: &Program, others: &[Option<&Program>]) {
+    println!("\n{connections} connections, {keys} keys, {ROUNDS} rounds of {LENGTH} s");
     let all: Vec<&Program> = [Some(ours)].iter().chain(others).filter_map(|at| *at).collect();
     let mut loads: Vec<Vec<Load>> = vec![Vec::new(); all.len()];
     for _ in 0..ROUNDS {
         for (program, loads) in all.iter().zip(&mut loads) {
-            loads.push(program.load(connections));
+            loads.push(program.load(connections, keys));
         }
     }
     for (program, theirs) in all.iter().zip(&loads) {
@@ -147,11 +164,14 @@ impl Program {
         program
     }
 
-    fn load(&self, connections: &str) -> Load {
-        get(self.port, "/data/bonjour").expect("an answer");
-        let url = format!("http://127.0.0.1:{}/data/bonjour", self.port);
-        let out =
-            Command::new("wrk").args(["-t1", "-c", connections, "-d", LENGTH, "--latency", &url]).output();
+    fn load(&self, connections: &str, keys: usize) -> Load {
+        let mut script = tempfile::NamedTempFile::new().expect("a file");
+        write!(script, "{SCRIPT}").expect("a script");
+        let url = format!("http://127.0.0.1:{}/", self.port);
+        let (script, keys) = (script.path().to_string_lossy(), keys.to_string());
+        let out = Command::new("wrk")
+            .args(["-t1", "-c", connections, "-d", LENGTH, "--latency", "-s", &script, &url, &keys])
+            .output();
         let text = String::from_utf8(out.expect("wrk runs").stdout).expect("text");
         let field = |name: &str| text.lines().find_map(|line| line.trim().strip_prefix(name)).map(str::trim);
         assert!(!text.contains("Non-2xx"), "{text}");

@@ -139,6 +139,42 @@ fn an_app_that_is_killed_is_started_again() {
 }
 
 #[test]
+fn a_start_is_done_when_the_app_itself_answers_and_not_another_on_its_port() {
+    for init in [Init::Systemd, Init::None] {
+        let Some(machine) = bare(Release::Bookworm, init) else { return };
+        with_app(&machine);
+        machine.run("redis-tp service stop app").ok();
+        let other = machine.spawn("redis-tp app serve & echo $! > /run/other; wait");
+        wait_until("the other answers", || ask(&machine, "/healthz").stdout.contains("200"));
+        machine.run("redis-tp service start app").exits(8);
+        machine.run("kill $(cat /run/other)").ok();
+        other.wait();
+        machine.run("redis-tp service start app").ok();
+        machine.run("redis-tp status").ok();
+    }
+}
+
+#[test]
+fn settings_that_somebody_took_away_are_named_and_apply_brings_them_back() {
+    for init in [Init::Systemd, Init::None] {
+        let Some(machine) = bare(Release::Bookworm, init) else { return };
+        with_app(&machine);
+        let app = pid(&machine);
+        machine.run("rm /etc/redis-tp/app.json && redis-tp check").exits(4);
+        let restart = machine.run("redis-tp service restart app").exits(1);
+        assert!(restart.stderr.contains("redis-tp apply"), "{restart}");
+        assert_eq!(pid(&machine), app, "it was stopped, and could not come back");
+
+        machine.run("redis-tp service stop app").ok();
+        machine.run("redis-tp service start app").exits(8);
+        let status = machine.run("redis-tp status").exits(4);
+        assert!(status.stdout.contains("next: redis-tp apply"), "{status}");
+        machine.run("redis-tp apply").ok();
+        machine.run("redis-tp status").ok();
+    }
+}
+
+#[test]
 fn the_app_comes_back_after_a_reboot() {
     let Some(mut machine) = bare(Release::Bookworm, Init::Systemd) else { return };
     with_app(&machine);

@@ -5,6 +5,7 @@ use serde_json::Value;
 use super::super::{Look, ms};
 use super::reply::{Reply, word};
 use super::{AppProof, PATIENCE, see};
+use crate::app::service::{UNIT, USER};
 use crate::facts;
 use crate::finding::Finding;
 use crate::http::{self, Url};
@@ -36,6 +37,7 @@ pub fn service(proof: &mut AppProof<'_>) -> Look {
             format!("ss -Hltnp 'sport = :{}'", url.port),
         ));
     }
+    proof.seen.prefix = Some(text("prefix"));
     let pid = health.get("pid").and_then(Value::as_u64).and_then(|pid| u32::try_from(pid).ok());
     let Some(process) = pid.and_then(|pid| facts::about(proof.host, pid)) else {
         return Ok(Finding::fail(
@@ -50,14 +52,19 @@ pub fn service(proof: &mut AppProof<'_>) -> Look {
         name => name,
     };
     let as_whom = format!("redis-tp {}, process {} of {user}", text("version"), process.pid);
-    Ok(match &process.unit {
-        Some(unit) if process.uid == 0 => Finding::fail(
-            format!("{as_whom}, in {unit}"),
+    let by_us = process.unit.as_deref() == Some(UNIT) || (process.unit.is_none() && user == USER);
+    Ok(match process.uid {
+        0 if by_us => Finding::fail(
+            as_whom,
             "its unit was changed: the web app needs no right of root's",
             "redis-tp apply --overwrite && redis-tp service restart app",
         ),
-        Some(unit) => Finding::pass(format!("{unit}: {as_whom}")),
-        None => Finding::pass(as_whom),
+        _ if by_us => Finding::pass(as_whom),
+        _ => Finding::fail(
+            as_whom,
+            "it is not the service: somebody started it by hand",
+            format!("kill {} && redis-tp service start app", process.pid),
+        ),
     })
 }
 

@@ -1,0 +1,409 @@
+//! Files and directories: looked at, written whole or not at all, taken and put back. A part of the one
+//! module with effects.
+
+#![allow(clippy::disallowed_methods)]
+
+use std::ffi::OsString;
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, Read, Write};
+use std::os::fd::AsFd;
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result, bail};
+use nix::unistd::{Gid, Uid, fchown};
+
+use super::{Host, Ids, Kind, SCRATCH, Stat, Taken, with_umask};
+
+impl Host {
+    /// What the path is; none when nothing is there.
+    pub fn stat(&self, path: &Path) -> Result<Option<Stat>> {
+        match fs::symlink_metadata(self.path(path)) {
+            Ok(meta) => Ok(Some(Stat {
+                kind: match meta.file_type() {
+                    kind if kind.is_file() => Kind::File,
+                    kind if kind.is_dir() => Kind::Dir,
+                    kind if kind.is_symlink() => Kind::Link,
+                    _ => Kind::Other,
+                },
+                mode: meta.mode() & 0o7777,
+                uid: meta.uid(),
+                gid: meta.gid(),
+                inode: meta.ino(),
+            })),
+            Err(error) if absent(&error) => Ok(None),
+            Err(error) => Err(error).with_context(|| format!("cannot look at {}", path.display())),
+        }
+    }
+
+    /// The process that holds a record lock (fcntl(2)) on a file, as apt and dpkg take them.
+    pub fn lock_holder(&self, path: &Path) -> Option<u32> {
+        use nix::fcntl::{FcntlArg, fcntl};
+        let file = File::open(self.path(path)).ok()?;
+        let mut query = nix::libc::flock {
+            l_type: nix::libc::F_WRLCK as nix::libc::c_short,
+            l_whence: nix::libc::SEEK_SET as nix::libc::c_short,
+            l_start: 0,
+            l_len: 0,
+            l_pid: 0,
+        };
+        fcntl(&file, FcntlArg::F_GETLK(&mut query)).ok()?;
+        let held = query.l_type != nix::libc::F_UNLCK as nix::libc::c_short;
+        held.then(|| u32::try_from(query.l_pid).ok()).flatten()
+    }
+
+    /// The bytes of a file; none when it is not there.
+    pub fn read(&self, path: &Path) -> Result<Option<Vec<u8>>> {
+        match fs::read(self.path(path)) {
+            Ok(bytes) => Ok(Some(bytes)),
+            Err(error) if absent(&error) => Ok(None),
+            Err(error) => Err(error).with_context(|| format!("cannot read {}", path.display())),
+        }
+    }
+
+    /// The text of a file; none when it is not there.
+    ///
+    /// # Errors
+    /// Unreadable, or not UTF-8.
+    pub fn text(&self, path: &Path) -> Result<Option<String>> {
+        self.read(path)?
+            .map(String::from_utf8)
+            .transpose()
+            .map_err(|_| anyhow::anyhow!("{} is not UTF-8 text", path.display()))
+    }
+
+    /// How long a file is; 0 when it is not there.
+    pub fn length(&self, path: &Path) -> u64 {
+        fs::metadata(self.path(path)).map_or(0, |meta| meta.len())
+    }
+
+    /// At most the last `bytes` of a file, as text; empty when it is not there. For files where others
+    /// than root may put a link to a secret, or a fifo that nobody writes: it has to be a regular file,
+    /// and `owner`'s where that is known, for a hard link or a linked directory leads elsewhere, too.
+    pub fn tail(&self, path: &Path, bytes: u64, owner: Option<u32>) -> Result<String> {
+        use std::io::{Seek, SeekFrom};
+        let flags = nix::libc::O_NOFOLLOW | nix::libc::O_NONBLOCK;
+        let mut file = match OpenOptions::new().read(true).custom_flags(flags).open(self.path(path)) {
+            Ok(file) => file,
+            Err(error) if absent(&error) => return Ok(String::new()),
+            Err(error) if error.raw_os_error() == Some(nix::libc::ELOOP) => {
+                bail!("{} is a link, and not followed", path.display())
+            }
+            Err(error) => return Err(error).with_context(|| format!("cannot read {}", path.display())),
+        };
+        let meta = file.metadata()?;
+        if !meta.is_file() {
+            bail!("{} is no regular file", path.display());
+        }
+        if let Some(owner) = owner.filter(|owner| *owner != meta.uid()) {
+            bail!("{} is not {}'s, and not read", path.display(), self.user_name(owner));
+        }
+        let length = meta.len();
+        file.seek(SeekFrom::Start(length.saturating_sub(bytes)))?;
+        let mut last = Vec::new();
+        file.take(bytes).read_to_end(&mut last)?;
+        Ok(String::from_utf8_lossy(&last).into_owned())
+    }
+
+    /// How many bytes users other than root can write to the file system of a path, or of the nearest
+    /// directory above it; none where the file system does not tell.
+    pub fn room(&self, path: &Path) -> Option<u64> {
+        let told = path.ancestors().find_map(|dir| nix::sys::statvfs::statvfs(&self.path(dir)).ok())?;
+        (told.blocks() > 0).then(|| told.blocks_available() * told.fragment_size())
+    }
+
+    /// Where a symbolic link points; none when the path is none.
+    pub fn link(&self, path: &Path) -> Option<PathBuf> {
+        fs::read_link(self.path(path)).ok()
+    }
+
+    /// A path with every link in it resolved; as it is where that leads nowhere.
+    pub fn real_path(&self, path: &Path) -> PathBuf {
+        fs::canonicalize(self.path(path)).unwrap_or_else(|_| path.to_path_buf())
+    }
+
+    /// Whether a user could make files in a directory, by its mode and the mount it lies on (ACLs and
+    /// quotas apart).
+    pub fn could_write(&self, path: &Path, user: Ids) -> Result<bool> {
+        use nix::sys::statvfs::{FsFlags, statvfs};
+        let meta =
+            fs::metadata(self.path(path)).with_context(|| format!("cannot look at {}", path.display()))?;
+        let bits = match (meta.uid() == user.uid, meta.gid() == user.gid) {
+            (true, _) => meta.mode() >> 6,
+            (false, true) => meta.mode() >> 3,
+            (false, false) => meta.mode(),
+        };
+        let mount =
+            statvfs(&self.path(path)).with_context(|| format!("cannot look at {}", path.display()))?;
+        Ok(bits & 0o3 == 0o3 && !mount.flags().contains(FsFlags::ST_RDONLY))
+    }
+
+    /// The names in a directory, sorted; empty when it is not there.
+    pub fn list(&self, path: &Path) -> Result<Vec<String>> {
+        let entries = match fs::read_dir(self.path(path)) {
+            Ok(entries) => entries,
+            Err(error) if absent(&error) => return Ok(Vec::new()),
+            Err(error) => return Err(error).with_context(|| format!("cannot list {}", path.display())),
+        };
+        let mut names = Vec::new();
+        for entry in entries {
+            names.push(entry?.file_name().to_string_lossy().into_owned());
+        }
+        names.sort();
+        Ok(names)
+    }
+
+    /// Where [`Host::write`] builds a file before it takes its place.
+    pub fn staging(path: &Path) -> PathBuf {
+        let mut name = OsString::from(".");
+        name.push(path.file_name().unwrap_or_default());
+        name.push(".redis-tp-new");
+        path.with_file_name(name)
+    }
+
+    /// Puts a file in place, whole or not at all, with its owner and mode from the first moment.
+    pub fn write(&self, path: &Path, bytes: &[u8], owner: Ids, mode: u32) -> Result<()> {
+        let staged = self.path(&Self::staging(path));
+        let write = || -> io::Result<()> {
+            match fs::remove_file(&staged) {
+                Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+                _ => {}
+            }
+            let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&staged)?;
+            file.write_all(bytes)?;
+            fchown(&file, Some(Uid::from_raw(owner.uid)), Some(Gid::from_raw(owner.gid)))?;
+            file.set_permissions(fs::Permissions::from_mode(mode))?;
+            file.sync_all()?;
+            fs::rename(&staged, self.path(path))?;
+            sync_parent(&self.path(path))
+        };
+        write()
+            .inspect_err(|_| {
+                // A full disk must not keep half a file; what stands in the way of the removal
+                // is the error already reported.
+                let _ = fs::remove_file(&staged);
+            })
+            .with_context(|| format!("cannot write {}", path.display()))
+    }
+
+    /// Appends to a file of mode 0600 and waits until it is on the disk.
+    pub fn append(&self, path: &Path, bytes: &[u8]) -> Result<()> {
+        OpenOptions::new()
+            .append(true)
+            .create(true)
+            .mode(0o600)
+            .open(self.path(path))
+            .and_then(|mut file| file.write_all(bytes).and_then(|()| file.sync_data()))
+            .with_context(|| format!("cannot write {}", path.display()))
+    }
+
+    /// Makes a directory (its parents must exist), or gives one that exists this owner and mode.
+    pub fn directory(&self, path: &Path, owner: Ids, mode: u32) -> Result<()> {
+        let real = self.path(path);
+        let make = || -> io::Result<()> {
+            match fs::DirBuilder::new().mode(0o700).create(&real) {
+                Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(error),
+                _ => {}
+            }
+            let flags = nix::libc::O_DIRECTORY | nix::libc::O_NOFOLLOW;
+            let dir = OpenOptions::new().read(true).custom_flags(flags).open(&real)?;
+            fchown(dir.as_fd(), Some(Uid::from_raw(owner.uid)), Some(Gid::from_raw(owner.gid)))?;
+            dir.set_permissions(fs::Permissions::from_mode(mode))?;
+            sync_parent(&real)
+        };
+        make().with_context(|| format!("cannot make the directory {}", path.display()))
+    }
+
+    /// What stands at a path, content and mode from one and the same file: a link is taken as a link, for
+    /// behind it, in a directory that a server's user owns, may be anything.
+    ///
+    /// # Errors
+    /// It is neither file nor link.
+    pub fn take(&self, path: &Path) -> Result<Option<Taken>> {
+        let Some(stat) = self.stat(path)? else { return Ok(None) };
+        let ids = Ids { uid: stat.uid, gid: stat.gid };
+        if let (Kind::Link, Some(target)) = (stat.kind, self.link(path)) {
+            return Ok(Some(Taken::Link { target, ids }));
+        }
+        let open = || -> io::Result<Taken> {
+            let flags = nix::libc::O_NOFOLLOW | nix::libc::O_NONBLOCK;
+            let mut file = OpenOptions::new().read(true).custom_flags(flags).open(self.path(path))?;
+            let meta = file.metadata()?;
+            if !meta.is_file() {
+                return Err(io::Error::new(io::ErrorKind::InvalidInput, "it is no file"));
+            }
+            let mut bytes = Vec::new();
+            file.read_to_end(&mut bytes)?;
+            Ok(Taken::File {
+                bytes,
+                mode: meta.mode() & 0o7777,
+                ids: Ids { uid: meta.uid(), gid: meta.gid() },
+            })
+        };
+        open().map(Some).with_context(|| format!("cannot read {}", path.display()))
+    }
+
+    /// Puts back what was taken.
+    pub fn put(&self, path: &Path, taken: &Taken) -> Result<()> {
+        let (target, ids) = match taken {
+            Taken::File { bytes, mode, ids } => return self.write(path, bytes, *ids, *mode),
+            Taken::Link { target, ids } => (target, ids),
+        };
+        let staged = self.path(&Self::staging(path));
+        let link = || -> io::Result<()> {
+            match fs::remove_file(&staged) {
+                Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+                _ => {}
+            }
+            std::os::unix::fs::symlink(target, &staged)?;
+            std::os::unix::fs::lchown(&staged, Some(ids.uid), Some(ids.gid))?;
+            fs::rename(&staged, self.path(path))
+        };
+        link().with_context(|| format!("cannot write {}", path.display()))
+    }
+
+    /// Writes a report where the caller asked for it: through a link, into a pipe or a device, as `>` does.
+    pub fn report(&self, path: &Path, bytes: &[u8]) -> Result<()> {
+        OpenOptions::new()
+            .write(true)
+            .create(true)
+            .truncate(true)
+            .mode(0o644)
+            .open(path)
+            .and_then(|mut file| file.write_all(bytes))
+            .with_context(|| format!("cannot write {}", path.display()))
+    }
+
+    /// Removes a file; nothing happens when it is not there.
+    pub fn remove(&self, path: &Path) -> Result<()> {
+        match fs::remove_file(self.path(path)) {
+            Err(error) if !absent(&error) => {
+                Err(error).with_context(|| format!("cannot remove {}", path.display()))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Removes a directory if it is empty; says whether it is gone.
+    pub fn remove_empty(&self, path: &Path) -> Result<bool> {
+        match fs::remove_dir(self.path(path)) {
+            Ok(()) => Ok(true),
+            Err(error) if absent(&error) => Ok(true),
+            Err(error) if error.kind() == io::ErrorKind::DirectoryNotEmpty => Ok(false),
+            Err(error) => Err(error).with_context(|| format!("cannot remove {}", path.display())),
+        }
+    }
+
+    /// Removes a directory with all that is in it; a link is not followed.
+    pub fn remove_tree(&self, path: &Path) -> Result<()> {
+        match fs::remove_dir_all(self.path(path)) {
+            Err(error) if !absent(&error) => {
+                Err(error).with_context(|| format!("cannot remove {}", path.display()))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Renames within one file system.
+    pub fn rename(&self, from: &Path, to: &Path) -> Result<()> {
+        fs::rename(self.path(from), self.path(to))
+            .and_then(|()| sync_parent(&self.path(to)))
+            .with_context(|| format!("cannot rename {} to {}", from.display(), to.display()))
+    }
+
+    /// A directory for scratch files, root's own: others may enter it and not list it, and nothing in it
+    /// can be swapped. Gone when the value is dropped; what a killed run left goes by [`Host::sweep`].
+    pub fn scratch(&self) -> Result<tempfile::TempDir> {
+        // Not TMPDIR: it may be the caller's own, closed to the server's user.
+        let run = self.path(Path::new("/run")).is_dir();
+        let below = Path::new(if run { SCRATCH } else { "/tmp" });
+        let prefix = format!("redis-tp-{}-", self.birth()?.replace(' ', "-"));
+        let make = || {
+            if run {
+                self.directory(below, Ids { uid: self.euid(), ..Ids::ROOT }, 0o711)?;
+            }
+            // Not under the umask of another proof's socket: its server could not enter.
+            let mut scratch = tempfile::Builder::new();
+            scratch.prefix(&prefix).permissions(fs::Permissions::from_mode(0o711));
+            with_umask(0o022, || scratch.tempdir_in(below)).context("cannot make a scratch directory")
+        };
+        // Another run's end may have taken the directory above away in between.
+        make().or_else(|_| make())
+    }
+
+    /// Takes away the scratch directories that killed runs left. A dry run takes no lock, so what a
+    /// process that still lives made stays.
+    pub fn sweep(&self) -> Result<()> {
+        for base in [SCRATCH, "/tmp"].map(Path::new) {
+            for name in self.list(base)? {
+                let Some((pid, rest)) =
+                    name.strip_prefix("redis-tp-").and_then(|maker| maker.split_once('-'))
+                else {
+                    continue;
+                };
+                let Some((start, _)) = rest.split_once('-') else { continue };
+                let dir = base.join(&name);
+                // Anybody may put a directory into /tmp; only root's own is one of ours.
+                let ours = self.stat(&dir)?.is_some_and(|stat| stat.uid == 0 && stat.kind == Kind::Dir);
+                if ours && self.birth_of(pid) != Some(format!("{pid} {start}")) {
+                    self.remove_tree(&dir)?;
+                }
+            }
+        }
+        self.scratch_done()
+    }
+
+    /// Takes the directory of scratch directories away when none is in it.
+    pub fn scratch_done(&self) -> Result<()> {
+        self.remove_empty(Path::new(SCRATCH)).map(drop)
+    }
+
+    /// This process: its number and its start time, which no other process ever has together.
+    pub fn birth(&self) -> Result<String> {
+        self.birth_of(&std::process::id().to_string()).context("/proc does not tell when we began")
+    }
+
+    /// `PID START` of the process whose number stands first in `pid`; none when it is gone.
+    fn birth_of(&self, pid: &str) -> Option<String> {
+        let pid: u32 = pid.split_whitespace().next()?.parse().ok()?;
+        let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+        // Behind the program's name, which may have blanks, comes field 3; the start is field 22.
+        let start = stat.rsplit_once(") ")?.1.split_whitespace().nth(19)?;
+        Some(format!("{pid} {start}"))
+    }
+
+    /// Opens a file for an advisory lock, making it with mode 0600.
+    pub fn lock_file(&self, path: &Path) -> Result<File> {
+        OpenOptions::new()
+            .read(true)
+            .write(true)
+            .create(true)
+            .truncate(false)
+            .mode(0o600)
+            .open(self.path(path))
+            .with_context(|| format!("cannot open the lock {}", path.display()))
+    }
+
+    /// The inode of an open file.
+    pub fn inode(&self, file: &File) -> Result<Option<u64>> {
+        Ok(Some(file.metadata()?.ino()))
+    }
+
+    /// Standard input to its end, for a password or a topology given by `-`.
+    pub fn stdin(&self) -> Result<String> {
+        let mut text = String::new();
+        io::stdin().take(1 << 20).read_to_string(&mut text).context("cannot read standard input")?;
+        Ok(text)
+    }
+}
+
+pub(super) fn absent(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory)
+}
+
+fn sync_parent(path: &Path) -> io::Result<()> {
+    match path.parent() {
+        Some(parent) => File::open(parent)?.sync_all(),
+        None => Ok(()),
+    }
+}
