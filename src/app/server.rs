@@ -39,7 +39,7 @@ use crate::report::console;
 const CONNECTIONS: usize = 1024;
 /// How long a client may take to say what it wants, or nothing.
 const HEADERS: Duration = Duration::from_secs(10);
-/// How much of a request is read before it is too large.
+/// How much of a request is read before it is too large (431, with no body).
 const BUFFER: usize = 16 * 1024;
 /// How long requests under way may take when the app stops, beside the simulated database.
 const FAREWELL: Duration = Duration::from_secs(5);

@@ -291,7 +291,7 @@ fn every_odd_key_gets_its_value_or_an_error_that_names_what_is_wrong() {
         assert_eq!(redis.ask::<String>(&["GET", &name]), key.to_uppercase());
         redis.ask::<()>(&["DEL", &name]);
     }
-    let very_long = "y".repeat(60_000);
+    let very_long = "y".repeat(16_000);
     for (path, status, id) in [
         ("/data/", 400, "empty-key"),
         ("/data/%FF", 400, "bad-key"),
@@ -306,6 +306,9 @@ fn every_odd_key_gets_its_value_or_an_error_that_names_what_is_wrong() {
         assert_eq!((answer.status, answer.member("error").as_str()), (status, id));
         assert!(answer.member("message").ends_with('.'), "{answer:?}");
     }
+    // More than a request may be at all: not read, and so nothing of ours to answer.
+    let endless = send(app.address(), "GET", &format!("/data/{}", "y".repeat(60_000)), "");
+    assert_eq!((endless.status, endless.body.as_str()), (431, ""));
     for method in ["POST", "PUT", "DELETE", "OPTIONS", "PURGE"] {
         for path in ["/data/a", "/", "/healthz"] {
             let answer = send(app.address(), method, path, "Content-Length: 0\r\n");
@@ -333,6 +336,23 @@ fn what_is_no_http_ends_the_connection_and_nothing_else() {
     large.read_exact(&mut answer).unwrap();
     assert_eq!(&answer, b"HTTP/1.1 405");
     assert_eq!(get(app.address(), "/healthz").json()["app"], "redis-tp");
+}
+
+#[test]
+fn who_does_not_say_what_it_wants_is_not_waited_for_long() {
+    let Some(redis) = Redis::start(&[]) else { return };
+    let app = app(vec![redis.node("master")], |_| {});
+    let began = std::time::Instant::now();
+    let clients = [&b""[..], b"GET /data/slowly HTTP/1.1\r\nHost: "].map(|bytes| {
+        let mut client = connect(app.address());
+        client.write_all(bytes).unwrap();
+        client.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
+        client
+    });
+    for mut client in clients {
+        client.read_to_end(&mut Vec::new()).expect("the connection is closed");
+    }
+    assert!(began.elapsed() < Duration::from_secs(15), "{:?}", began.elapsed());
 }
 
 #[test]
