@@ -32,6 +32,14 @@ pub(super) fn app(host: &Host, subject: &Subject<'_>) -> Result<Finding> {
     if let Err(fault) = app_refuse::files(facts, app) {
         return Ok(refused(&fault, "it would not start again"));
     }
+    if kept.target.url() != app.url() {
+        let found = format!("it is on {}, and [app] says {}", kept.target.url(), app.url());
+        return Ok(Finding::fail(
+            found,
+            "the topology was changed, and nobody applied it yet",
+            "redis-tp apply",
+        ));
+    }
     let systemd = app.runtime == Runtime::Systemd;
     if systemd && !facts.unit(UNIT).is_some_and(|unit| unit.enabled) {
         let cause = "it would be gone after a reboot";
@@ -42,7 +50,11 @@ pub(super) fn app(host: &Host, subject: &Subject<'_>) -> Result<Finding> {
         Err(trouble) => Finding::fail(
             format!("it does not answer on {}: {trouble}", app.url()),
             "it was stopped, or it failed",
-            "redis-tp service restart app",
+            if facts.app.pid.is_some() {
+                "redis-tp service restart app"
+            } else {
+                "redis-tp service start app"
+            },
         ),
     })
 }

@@ -126,8 +126,12 @@ fn problem(
             return Some((fault.to_string(), cure.to_owned(), false));
         }
         let state = shown.unit_state.as_deref();
+        let moved = facts.state.app.as_ref().is_some_and(|kept| kept.target.url() != app.url());
         return Some(match (trouble, state, active) {
             (_, _, false) => ("it is not set up yet".into(), "redis-tp apply".into(), false),
+            _ if moved => {
+                (format!("it is not on {} yet: [app] was changed", shown.url), "redis-tp apply".into(), false)
+            }
             (Trouble::Refused, Some("failed"), _) => {
                 (format!("{UNIT} has failed"), "redis-tp service start app".into(), true)
             }

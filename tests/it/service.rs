@@ -111,6 +111,16 @@ fn what_changes_for_the_app_restarts_no_server_and_a_new_replica_restarts_no_app
         source(&machine, "b");
         assert_eq!(source(&machine, "b"), "cache");
 
+        // A port that is in the topology alone is none that it answers on.
+        machine
+            .run("cp /etc/redis-tp/topology.ini /root && sed -i 's/^\\[app\\]/&\\nport = 5005/' /etc/redis-tp/topology.ini")
+            .ok();
+        for command in ["check", "status"] {
+            let out = machine.run(&format!("redis-tp {command}")).exits(4);
+            assert!(out.stdout.contains("5005") && out.stdout.contains("next: redis-tp apply"), "{out}");
+        }
+        machine.run("cp /root/topology.ini /etc/redis-tp/").ok();
+
         machine.run("redis-tp app remove").ok();
         ask(&machine, "/healthz").exits(1);
         machine.run("redis-tp status").ok();
