@@ -24,12 +24,12 @@ const STYLE: &str = "\
 .rtp{font-family:system-ui,-apple-system,'Segoe UI',Roboto,'Liberation Sans',sans-serif;font-variant-numeric:tabular-nums}\
 .rtp .p{fill:#fff}.rtp text{fill:#1c2430;font-size:14px}.rtp .b{font-weight:600}.rtp .h{font-size:20px;font-weight:600}\
 .rtp .f{fill:#566270;font-size:12px}.rtp .v{font-size:17px;font-weight:600}\
-.rtp .track{fill:#eef1f4}.rtp .cold{fill:#c2410c}.rtp .warm{fill:#0f766e}.rtp .count{fill:#2f6fdb}\
+.rtp .track{fill:#eef1f4}.rtp .cold{fill:#1d53aa}.rtp .warm{fill:#b5380f}.rtp .count{fill:#64748b}\
 .rtp .axis{stroke:#9aa5b1;stroke-width:1}.rtp .mark{stroke:#566270;stroke-width:1;stroke-dasharray:3 3}\
-.rtp .line{fill:none;stroke:#0f766e;stroke-width:2}\
+.rtp .line{fill:none;stroke:#b5380f;stroke-width:2}\
 @media (prefers-color-scheme:dark){.rtp .p{fill:#14181d}.rtp text{fill:#e6e9ed}.rtp .f{fill:#a3aeb9}\
-.rtp .track{fill:#232a32}.rtp .cold{fill:#fb923c}.rtp .warm{fill:#2dd4bf}.rtp .count{fill:#7aa2ff}\
-.rtp .axis{stroke:#5b6672}.rtp .mark{stroke:#a3aeb9}.rtp .line{stroke:#2dd4bf}}";
+.rtp .track{fill:#232a32}.rtp .cold{fill:#8ab4ff}.rtp .warm{fill:#ff925f}.rtp .count{fill:#94a3b8}\
+.rtp .axis{stroke:#5b6672}.rtp .mark{stroke:#a3aeb9}.rtp .line{stroke:#ff925f}}";
 
 /// What a bar stands for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
