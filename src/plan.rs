@@ -123,6 +123,13 @@ pub enum Note {
         /// The file.
         file: PathBuf,
     },
+    /// The web app can be reached by other machines, and reads for whoever asks.
+    AppReachable {
+        /// Where it listens.
+        bind: std::net::IpAddr,
+        /// What the keys begin with that it reads; nothing for all of them.
+        prefix: String,
+    },
     /// A replica without a link, for a reason that no step of ours cures.
     LinkDown {
         /// The instance.
@@ -189,6 +196,14 @@ impl std::fmt::Display for Note {
                 f,
                 "{instance}: 'user default' in {} had another password than requirepass; taken out",
                 file.display()
+            ),
+            Self::AppReachable { bind, prefix } => write!(
+                f,
+                "the web app listens on {bind}: whoever reaches it can read every string key{}",
+                match prefix.as_str() {
+                    "" => " of this Redis".to_owned(),
+                    prefix => format!(" that begins with {prefix}"),
+                }
             ),
             Self::LinkDown { instance } => write!(f, "{instance}: the link to its master is down"),
             Self::DirectoryStays { instance, dir } => {

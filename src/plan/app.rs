@@ -14,6 +14,7 @@ use crate::runtime::Runtime;
 use crate::secret::Secret;
 use crate::state::KeptApp;
 use crate::step::{Body, Owner, Step};
+use crate::topology::AppSection;
 use crate::unit;
 
 /// The change of the app.
@@ -67,6 +68,10 @@ pub fn of<'a>(wanted: &Wanted<'a>, facts: &Facts) -> Result<Option<AppChange<'a>
     let unit =
         systemd && write(service::unit_file(), compare(facts, &service::unit_file(), &unit_text, unit::same));
     let alive = is_alive(facts, app);
+    let AppSection { bind, prefix, .. } = app.section();
+    if !bind.is_loopback() {
+        notes.push(Note::AppReachable { bind: *bind, prefix: prefix.as_str().to_owned() });
+    }
     let change = AppChange {
         app,
         restart: alive.then(|| why(facts, app, &program, settings, unit)).flatten(),
