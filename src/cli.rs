@@ -30,7 +30,7 @@ pub struct Cli {
 /// The verbs.
 #[derive(Debug, Subcommand)]
 pub enum Command {
-    /// Everything: engine, master :6379, replica :6380, web app :5000, and the proof that they work
+    /// Everything: engine, master, replica, web app, and the proof that they work
     Up(Up),
     /// The engine and a master
     Install(Install),
