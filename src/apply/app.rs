@@ -136,14 +136,22 @@ pub fn pid(host: &Host, app: &AppTarget) -> Result<Option<u32>> {
     }
 }
 
-/// Stops the app; what is under way is finished first.
+/// Stops the app; what is under way is finished first. systemd forgets that it failed, if it did: its
+/// unit may be about to go.
 ///
 /// # Errors
 /// It cannot be ended.
 pub fn stop(host: &Host, app: &AppTarget) -> Result<()> {
-    if !runs(host, app)? {
-        return Ok(());
+    if runs(host, app)? {
+        end(host, app)?;
     }
+    match app.runtime {
+        Runtime::Systemd => service::forget_failures(host, &[UNIT.into()]),
+        Runtime::Process => Ok(()),
+    }
+}
+
+fn end(host: &Host, app: &AppTarget) -> Result<()> {
     match (app.runtime, pid(host, app)?) {
         (Runtime::Systemd, _) => systemctl(host, &["stop", "--no-block", UNIT])?,
         (Runtime::Process, Some(pid)) => host.signal(pid, Signal::SIGTERM)?,
