@@ -131,7 +131,7 @@ pub fn runs(host: &Host, app: &AppTarget) -> Result<bool> {
 /// systemd or /proc does not tell.
 pub fn pid(host: &Host, app: &AppTarget) -> Result<Option<u32>> {
     match app.runtime {
-        Runtime::Process => facts::supervisor(host, host.user(USER)?),
+        Runtime::Process => facts::supervisor(host),
         Runtime::Systemd => Ok(Some(service::unit_state(host, UNIT)?.pid).filter(|pid| *pid > 0)),
     }
 }
