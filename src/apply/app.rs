@@ -131,19 +131,27 @@ pub fn runs(host: &Host, app: &AppTarget) -> Result<bool> {
 /// systemd or /proc does not tell.
 pub fn pid(host: &Host, app: &AppTarget) -> Result<Option<u32>> {
     match app.runtime {
-        Runtime::Process => facts::supervisor(host, host.user(USER)?),
+        Runtime::Process => facts::supervisor(host),
         Runtime::Systemd => Ok(Some(service::unit_state(host, UNIT)?.pid).filter(|pid| *pid > 0)),
     }
 }
 
-/// Stops the app; what is under way is finished first.
+/// Stops the app; what is under way is finished first. systemd forgets that it failed, if it did: its
+/// unit may be about to go.
 ///
 /// # Errors
 /// It cannot be ended.
 pub fn stop(host: &Host, app: &AppTarget) -> Result<()> {
-    if !runs(host, app)? {
-        return Ok(());
+    if runs(host, app)? {
+        end(host, app)?;
     }
+    match app.runtime {
+        Runtime::Systemd => service::forget_failures(host, &[UNIT.into()]),
+        Runtime::Process => Ok(()),
+    }
+}
+
+fn end(host: &Host, app: &AppTarget) -> Result<()> {
     match (app.runtime, pid(host, app)?) {
         (Runtime::Systemd, _) => systemctl(host, &["stop", "--no-block", UNIT])?,
         (Runtime::Process, Some(pid)) => host.signal(pid, Signal::SIGTERM)?,

@@ -8,8 +8,8 @@ use anyhow::Result;
 use super::{Facts, Program, about};
 use crate::app::service::{self, COMM, UNIT, USER};
 use crate::app::{App, Settings};
-use crate::host::{Host, Ids, Kind};
-use crate::runtime::Runtime;
+use crate::host::{Host, Kind};
+use crate::runtime::{Runtime, process};
 use crate::topology::Source;
 
 /// The unit in question, if there is one.
@@ -45,7 +45,7 @@ pub fn gather(host: &Host, app: Option<&App>, facts: &mut Facts) -> Result<()> {
     facts.app.first_port = first.and_then(|port| port.trim().parse().ok()).unwrap_or_default();
     let by_systemd = facts.unit(UNIT).map(|unit| unit.pid).filter(|pid| *pid > 0);
     facts.app.pid = match kept.map(|kept| kept.target.runtime) {
-        Some(Runtime::Process) => supervisor(host, facts.app.user)?,
+        Some(Runtime::Process) => supervisor(host)?,
         Some(Runtime::Systemd) | None => by_systemd,
     };
     facts.app.exe = facts.app.pid.and_then(|pid| host.link(Path::new(&format!("/proc/{pid}/exe"))));
@@ -80,15 +80,15 @@ fn is_fit(host: &Host, path: &Path) -> Result<bool> {
 ///
 /// # Errors
 /// /proc cannot be read.
-pub fn supervisor(host: &Host, user: Option<Ids>) -> Result<Option<u32>> {
-    let Some(user) = user else { return Ok(None) };
+pub fn supervisor(host: &Host) -> Result<Option<u32>> {
+    let Some(uid) = uid(host)? else { return Ok(None) };
     let ours = |pid: &u32| {
         let process = about(host, *pid);
         // One that has ended and that nobody asked for has no program any more.
-        process.is_some_and(|process| process.program == COMM && process.uid == user.uid)
+        process.is_some_and(|process| process.program == COMM && process.uid == uid)
             && host.link(Path::new(&format!("/proc/{pid}/exe"))).is_some()
     };
-    let named = host.tail(&service::pidfile(), 32, Some(user.uid)).unwrap_or_default();
+    let named = host.tail(&service::pidfile(), 32, Some(uid)).unwrap_or_default();
     if let Some(pid) = named.trim().parse::<u32>().ok().filter(|pid| *pid > 1).filter(ours) {
         return Ok(Some(pid));
     }
@@ -96,6 +96,15 @@ pub fn supervisor(host: &Host, user: Option<Ids>) -> Result<Option<u32>> {
     let all: Vec<u32> = host.list(Path::new("/proc"))?.iter().filter_map(|name| name.parse().ok()).collect();
     let all: Vec<u32> = all.into_iter().filter(ours).collect();
     Ok(all.iter().copied().find(|pid| host.parent_of(*pid).is_none_or(|parent| !all.contains(&parent))))
+}
+
+/// The app's user by its number, which outlives an account that somebody deleted.
+fn uid(host: &Host) -> Result<Option<u32>> {
+    if let Some(user) = host.user(USER)? {
+        return Ok(Some(user.uid));
+    }
+    let run = host.stat(&process::run_dir(&service::pidfile()))?;
+    Ok(run.map(|stat| stat.uid).filter(|uid| *uid != 0))
 }
 
 /// The processes that may listen for the app.

@@ -185,6 +185,27 @@ fn settings_that_somebody_took_away_are_named_and_apply_brings_them_back() {
 }
 
 #[test]
+fn an_app_that_has_failed_leaves_no_trace_in_systemd_when_it_goes() {
+    let Some(machine) = bare(Release::Bookworm, Init::Systemd) else { return };
+    with_app(&machine);
+    machine.run("rm /etc/redis-tp/app.json && systemctl restart redis-tp-app").exits(1);
+    wait_until("systemd gives up", || machine.run("systemctl is-failed redis-tp-app").stdout == "failed\n");
+    machine.run("redis-tp app remove").ok();
+    let units = machine.run("systemctl list-units --all --plain --no-legend 'redis-tp*'").ok();
+    assert_eq!(units.stdout, "");
+}
+
+#[test]
+fn an_app_whose_account_somebody_deleted_is_ended_all_the_same() {
+    let Some(machine) = bare(Release::Bookworm, Init::None) else { return };
+    with_app(&machine);
+    let process = pid(&machine);
+    machine.run("userdel -f redis-tp-app; ! id redis-tp-app").ok();
+    machine.run("redis-tp uninstall --purge").ok();
+    assert!(!machine.exists(&format!("/proc/{process}")), "it still runs, with the password");
+}
+
+#[test]
 fn the_app_comes_back_after_a_reboot() {
     let Some(mut machine) = bare(Release::Bookworm, Init::Systemd) else { return };
     with_app(&machine);
