@@ -202,7 +202,7 @@ fn an_app_whose_account_somebody_deleted_is_ended_all_the_same() {
     let process = pid(&machine);
     machine.run("userdel -f redis-tp-app; ! id redis-tp-app").ok();
     machine.run("redis-tp uninstall --purge").ok();
-    assert!(!machine.exists(&format!("/proc/{process}")), "it still runs, with the password");
+    assert!(!machine.exists(format!("/proc/{process}")), "it still runs, with the password");
 }
 
 #[test]
