@@ -24,8 +24,10 @@ use crate::wire::{Address, Trouble};
 pub const DEADLINE: Duration = Duration::from_millis(250);
 /// How often a server is asked how it is.
 const PERIOD: Duration = Duration::from_secs(1);
-/// How soon it is tried again when it is away, at first and later.
-const RETRY: [Duration; 2] = [Duration::from_millis(50), Duration::from_secs(1)];
+/// How soon it is tried again when it is away, at first and later: soon, for the cache is missed.
+const RETRY: [Duration; 2] = [Duration::from_millis(50), Duration::from_millis(250)];
+/// How soon when it does not take the password, which nobody changes by the second.
+const REFUSED: Duration = Duration::from_secs(1);
 /// How often at most a server is asked when it is said to have trouble.
 const PAUSE: Duration = Duration::from_millis(20);
 /// How long a server that was found, and not given, is remembered when it is away.
@@ -273,7 +275,7 @@ async fn attend(nodes: Arc<Nodes>, id: usize, node: Node) {
         if !given && nodes.host.now() - reached.unwrap_or(began) > FORGET {
             return nodes.forget(id);
         }
-        sleep(if state == State::Refused { RETRY[1] } else { pause }).await;
+        sleep(if state == State::Refused { REFUSED } else { pause }).await;
         pause = (pause * 2).min(RETRY[1]);
     }
 }
