@@ -35,8 +35,8 @@ use crate::facts;
 use crate::host::Host;
 use crate::report::console;
 
-/// How many connections there are at once; more wait to be accepted.
-const CONNECTIONS: usize = 1024;
+/// How many connections there are at once, each of which may take 30 KiB; more wait to be accepted.
+const CONNECTIONS: usize = 512;
 /// How long a client may take to say what it wants, or nothing.
 const HEADERS: Duration = Duration::from_secs(10);
 /// How much of a request is read before it is too large (431, with no body).

@@ -9,7 +9,7 @@ use super::Log;
 use crate::app::App;
 use crate::app::service::{UNIT, logfile};
 use crate::apply::app as service;
-use crate::facts::Facts;
+use crate::facts::{Facts, Role};
 use crate::host::Host;
 use crate::http::{self, Trouble};
 use crate::plan::app_refuse;
@@ -17,6 +17,8 @@ use crate::runtime::Runtime;
 
 /// How long it may take to answer.
 const PATIENCE: Duration = Duration::from_secs(2);
+/// How long it may take to find a server again that was just started.
+const MOMENT: Duration = Duration::from_millis(1500);
 /// How many lines of what it said are shown.
 const SHOWN: usize = 4;
 
@@ -61,7 +63,7 @@ pub fn look(host: &Host, app: &App, facts: &Facts) -> WebApp {
     let mut shown = WebApp {
         url: app.url().to_string(),
         up: health.is_ok(),
-        master: health.is_ok().then(|| master(host, app)).flatten(),
+        master: health.is_ok().then(|| master(host, app, facts)).flatten(),
         ttl_seconds: app.section().ttl.as_secs(),
         read_from: app.section().read_from.to_string(),
         source: app.section().source.to_string(),
@@ -91,8 +93,15 @@ pub fn look(host: &Host, app: &App, facts: &Facts) -> WebApp {
     shown
 }
 
-/// The master that the app has, as it says itself.
-fn master(host: &Host, app: &App) -> Option<String> {
+/// The master that the app has, as it says itself. Where a server has just been started, the app needs a
+/// moment to find it again.
+fn master(host: &Host, app: &App, facts: &Facts) -> Option<String> {
+    let there = facts.running.values().any(|running| running.role == Role::Master);
+    let patience = if there { MOMENT } else { Duration::ZERO };
+    host.poll(patience, || Ok(ready(host, app))).ok().flatten()
+}
+
+fn ready(host: &Host, app: &App) -> Option<String> {
     let answer =
         http::get(host, &app.url(), "/readyz", PATIENCE).ok().filter(|answer| answer.status == 200)?;
     let ready: serde_json::Value = serde_json::from_str(&answer.text()).ok()?;
