@@ -23,6 +23,8 @@ use crate::topology::AppSection;
 const FLIGHTS: usize = 4096;
 /// How much longer than the simulated database a request may take.
 const PATIENCE: Duration = Duration::from_secs(10);
+/// How long a read waits for a server whose connection has just broken.
+const BACK: Duration = Duration::from_millis(200);
 /// How long a write waits for another master when the one it went to takes none any more.
 const MOVE: Duration = Duration::from_millis(100);
 
@@ -260,11 +262,13 @@ impl Cache {
         }
     }
 
-    /// Asks a server that is read from; another one if it fails.
+    /// Asks a server that is read from; if it fails, another one, or itself once more: it may only have been
+    /// restarted, which nobody had seen yet.
     async fn look(&self, key: &str) -> Looked {
-        for _ in 0..2 {
+        for attempt in 0..2 {
             let Some(wired) = self.nodes.reader() else { break };
             match self.ask(&wired, key).await {
+                Looked::Lacks(Lack::Unavailable) if attempt == 0 => self.nodes.await_reader(BACK).await,
                 Looked::Lacks(Lack::Unavailable) => {}
                 looked => return looked,
             }

@@ -114,6 +114,12 @@ impl Nodes {
         let _ = timeout(deadline, self.view.subscribe().wait_for(moved)).await;
     }
 
+    /// Waits a moment for a server to read from.
+    pub async fn await_reader(&self, deadline: Duration) {
+        let there = |view: &Arc<View>| view.reader(0).is_some();
+        let _ = timeout(deadline, self.view.subscribe().wait_for(there)).await;
+    }
+
     /// Says what a request's error means, and takes the server out of service if it is its fault.
     pub fn blame(&self, wired: &Wired, error: &RedisError) -> Blame {
         self.metrics.cache_errors.fetch_add(1, Relaxed);

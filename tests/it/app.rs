@@ -69,6 +69,21 @@ fn a_hundred_at_once_make_one_read_of_the_database_with_a_cache_and_without() {
 }
 
 #[test]
+fn a_server_that_was_restarted_unseen_is_found_by_the_next_request() {
+    let Some(mut redis) = Redis::start(&["--appendonly", "no", "--save", ""]) else { return };
+    let app = app(vec![redis.node("master")], |_| {});
+    for round in 0..3 {
+        let path = format!("/data/{round}");
+        get(app.address(), &path);
+        assert_eq!(get(app.address(), &path).source(), WARM);
+        redis.kill();
+        redis.start_again();
+        redis.ask::<()>(&["SET", &round.to_string(), "there"]);
+        assert_eq!(get(app.address(), &path).source(), WARM, "in round {round}");
+    }
+}
+
+#[test]
 fn a_database_without_delay_is_read_once_by_a_herd() {
     let Some(redis) = Redis::start(&[]) else { return };
     let app = app(vec![redis.node("master")], |section| section.slow = Duration::ZERO);
