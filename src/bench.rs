@@ -9,7 +9,7 @@ use serde::Serialize;
 use crate::exit::{Code, Fault};
 use crate::finding::milliseconds;
 use crate::host::Host;
-use crate::http::{self, Answer, Connection, Trouble, Url, segment, within};
+use crate::http::{self, Answer, Connection, Trouble, Url, percent, within};
 
 mod contract;
 mod load;
@@ -111,7 +111,7 @@ pub fn measure(host: &Host, options: &Options, tell: &mut dyn FnMut(Stage)) -> R
     let url = &options.url;
     let stem = format!("redis-tp-bench-{}", host.random_hex(4)?);
     let paths: Vec<String> =
-        (0..options.keys).map(|number| format!("/data/{}", segment(&format!("{stem}-{number}")))).collect();
+        (0..options.keys).map(|number| format!("/data/{}", percent(&format!("{stem}-{number}")))).collect();
     let key = format!("{stem}-0");
     let path = format!("/data/{key}");
     tell(Stage::Cold);

@@ -21,7 +21,7 @@ use crate::host::Host;
 mod tests;
 mod url;
 
-pub use url::{Url, segment};
+pub use url::{Url, percent};
 
 /// The longest body that is taken, in bytes.
 pub const LIMIT: usize = 1 << 20;

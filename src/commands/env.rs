@@ -8,6 +8,7 @@ use super::shell_word;
 use crate::cli;
 use crate::exit::Code;
 use crate::host::Host;
+use crate::http::percent;
 use crate::instance::Instance;
 use crate::report::console;
 
@@ -58,15 +59,6 @@ pub fn run(host: &Host, args: &cli::Env) -> Result<Code> {
 fn url(instance: &Instance) -> String {
     let password = instance.requirepass.as_ref().map(|password| format!(":{}@", percent(password.expose())));
     format!("redis://{}{}", password.unwrap_or_default(), instance.address())
-}
-
-/// Escapes all but what RFC 3986 calls unreserved.
-fn percent(text: &str) -> String {
-    let escape = |byte: u8| match byte {
-        b'A'..=b'Z' | b'a'..=b'z' | b'0'..=b'9' | b'-' | b'.' | b'_' | b'~' => char::from(byte).to_string(),
-        byte => format!("%{byte:02X}"),
-    };
-    text.bytes().map(escape).collect()
 }
 
 #[cfg(test)]

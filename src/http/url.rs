@@ -71,18 +71,18 @@ impl fmt::Display for Url {
     }
 }
 
-/// A key as one segment of a path.
-pub fn segment(key: &str) -> String {
-    let mut path = String::with_capacity(key.len());
-    for byte in key.bytes() {
+/// Escapes all but what RFC 3986 calls unreserved: a key as one segment of a path, a password in a URL.
+pub fn percent(text: &str) -> String {
+    let mut escaped = String::with_capacity(text.len());
+    for byte in text.bytes() {
         match byte {
-            b'A'..=b'Z' | b'a'..=b'z' | b'0'..=b'9' | b'-' | b'.' | b'_' | b'~' => path.push(byte.into()),
+            b'A'..=b'Z' | b'a'..=b'z' | b'0'..=b'9' | b'-' | b'.' | b'_' | b'~' => escaped.push(byte.into()),
             _ => {
-                let _ = write!(path, "%{byte:02X}");
+                let _ = write!(escaped, "%{byte:02X}");
             }
         }
     }
-    path
+    escaped
 }
 
 #[cfg(test)]
@@ -99,6 +99,6 @@ mod tests {
 
     #[test]
     fn a_key_of_any_bytes_is_one_segment() {
-        assert_eq!(segment("a/b c?é%"), "a%2Fb%20c%3F%C3%A9%25");
+        assert_eq!(percent("a/b c?é%"), "a%2Fb%20c%3F%C3%A9%25");
     }
 }

@@ -9,7 +9,7 @@ use anyhow::Result;
 use super::{App, Look, Options, Place, Servers, Subject};
 use crate::finding::{Check, Finding};
 use crate::host::Host;
-use crate::http::{self, Url, segment};
+use crate::http::{self, Url, percent};
 use crate::instance::Instance;
 use crate::topology::{AppSection, ReadFrom};
 use crate::wire::Wire;
@@ -250,7 +250,7 @@ impl<'a> AppProof<'a> {
     }
 
     fn path(&self, purpose: &str) -> String {
-        format!("/data/{}", segment(&self.key(purpose)))
+        format!("/data/{}", percent(&self.key(purpose)))
     }
 
     /// The question as `did` shows it.
