@@ -15,7 +15,7 @@ mod values;
 
 pub use app::{APP, AppSection, Prefix, ReadFrom, Source, Table, delay, lifetime};
 pub use edit::Document;
-pub use values::{Bind, BindAddress, Binds, Name, ReplicaOf, port_number, yes_or_no};
+pub use values::{Bind, BindAddress, Binds, Name, ReplicaOf, port_number, reach, yes_or_no};
 
 /// Where the topology is, in the system layout.
 pub const SYSTEM_FILE: &str = "/etc/redis-tp/topology.ini";

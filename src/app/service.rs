@@ -13,7 +13,7 @@ use crate::http::Url;
 use crate::instance::Instance;
 use crate::runtime::Runtime;
 use crate::templates::{self, AppUnitContext};
-use crate::topology::{AppSection, Topology};
+use crate::topology::{AppSection, Topology, reach};
 
 /// The unit.
 pub const UNIT: &str = "redis-tp-app.service";
@@ -107,25 +107,16 @@ impl App {
         &self.settings.section
     }
 
-    /// An address that this machine reaches it under.
-    pub fn host(&self) -> String {
-        match self.section().bind {
-            IpAddr::V4(ip) if ip.is_unspecified() => "127.0.0.1".into(),
-            IpAddr::V6(ip) if ip.is_unspecified() => "::1".into(),
-            ip => ip.to_string(),
-        }
-    }
-
     /// Where it answers.
     pub fn url(&self) -> Url {
-        Url { host: self.host(), port: self.section().port, path: String::new() }
+        Url::local(self.section().bind, self.section().port)
     }
 
     /// What steps need of it.
     pub fn target(&self, program: &Path) -> AppTarget {
         AppTarget {
             runtime: self.runtime,
-            host: self.host(),
+            host: reach(self.section().bind),
             port: self.section().port,
             program: program.to_path_buf(),
             slow: self.section().slow,

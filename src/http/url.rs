@@ -1,7 +1,9 @@
 //! Where a web app is. Pure.
 
 use std::fmt::{self, Write as _};
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::net::IpAddr;
+
+use crate::topology::{port_number, reach};
 
 /// Where a web app is: `http://HOST:PORT`, and the path before its own.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -40,19 +42,14 @@ impl Url {
         }
         Ok(Self {
             host: host.to_owned(),
-            port: crate::topology::port_number(port)?,
+            port: port_number(port)?,
             path: path.trim_end_matches('/').to_owned(),
         })
     }
 
     /// The app of this machine that listens on an address; on all of them, it is asked by loopback.
     pub fn local(bind: IpAddr, port: u16) -> Self {
-        let host = match bind {
-            IpAddr::V4(address) if address.is_unspecified() => Ipv4Addr::LOCALHOST.to_string(),
-            IpAddr::V6(address) if address.is_unspecified() => Ipv6Addr::LOCALHOST.to_string(),
-            address => address.to_string(),
-        };
-        Self { host, port, path: String::new() }
+        Self { host: reach(bind), port, path: String::new() }
     }
 
     /// What the header `Host` says: without the zone of a link-local address, which is ours alone, and

@@ -1,7 +1,7 @@
 //! The values of a topology: types that cannot hold a wrong one.
 
 use std::fmt;
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
@@ -118,12 +118,19 @@ impl Bind {
     /// An address under which this machine reaches what listens here.
     pub fn reach(&self) -> String {
         match self.address {
-            BindAddress::AnyV4 => "127.0.0.1".into(),
-            BindAddress::AnyV6 => "::1".into(),
-            BindAddress::Ip(ip) if ip.is_unspecified() && ip.is_ipv4() => "127.0.0.1".into(),
-            BindAddress::Ip(ip) if ip.is_unspecified() => "::1".into(),
-            BindAddress::Ip(ip) => ip.to_string(),
+            BindAddress::AnyV4 => reach(Ipv4Addr::UNSPECIFIED.into()),
+            BindAddress::AnyV6 => reach(Ipv6Addr::UNSPECIFIED.into()),
+            BindAddress::Ip(ip) => reach(ip),
         }
+    }
+}
+
+/// The address under which this machine reaches what listens on one: on all of them, by loopback.
+pub fn reach(listens: IpAddr) -> String {
+    match listens {
+        IpAddr::V4(ip) if ip.is_unspecified() => Ipv4Addr::LOCALHOST.to_string(),
+        IpAddr::V6(ip) if ip.is_unspecified() => Ipv6Addr::LOCALHOST.to_string(),
+        ip => ip.to_string(),
     }
 }
 
