@@ -13,7 +13,7 @@ use crate::conf;
 use crate::exit::{Code, Fault};
 use crate::facts;
 use crate::host::{Child, Host};
-use crate::http::{self, Trouble};
+use crate::http::{self, Trouble, Url};
 use crate::log;
 use crate::runtime::{Runtime, process, systemd};
 
@@ -21,6 +21,8 @@ use crate::runtime::{Runtime, process, systemd};
 const READY: Duration = Duration::from_secs(10);
 /// How long one look may take.
 const LOOK: Duration = Duration::from_secs(2);
+/// How long it may take to find a server again that was just started.
+pub const MOMENT: Duration = Duration::from_millis(1500);
 /// How long an end by force may take.
 const KILLED: Duration = Duration::from_secs(5);
 /// How much of its log an error looks at, in bytes.
@@ -79,7 +81,7 @@ fn supervise(host: &Host, app: &AppTarget, settings: String) -> Result<()> {
 /// Waits until the app answers: the one that was started, for another may hold its port.
 fn await_answer(host: &Host, app: &AppTarget) -> Result<()> {
     let began = host.now();
-    let answer = || match health(host, app) {
+    let answer = || match health(host, &app.url()) {
         Ok(health) if is_its_own(host, app, &health)? => Ok(Some(())),
         _ if began.elapsed() > Duration::from_millis(300) && !is_up(host, app)? => {
             bail!("the web app ended at once{}", said(host, app))
@@ -175,14 +177,25 @@ fn end(host: &Host, app: &AppTarget) -> Result<()> {
 ///
 /// # Errors
 /// See [`Trouble`].
-pub fn health(host: &Host, app: &AppTarget) -> Result<serde_json::Value, Trouble> {
-    let answer = http::get(host, &app.url(), "/healthz", LOOK)?;
+pub fn health(host: &Host, url: &Url) -> Result<serde_json::Value, Trouble> {
+    let answer = http::get(host, url, "/healthz", LOOK)?;
     let strange = || Trouble::Other("what answers is another program".into());
     let health: serde_json::Value = serde_json::from_str(&answer.text()).map_err(|_| strange())?;
     match health.get("app").and_then(serde_json::Value::as_str) {
         Some("redis-tp") => Ok(health),
         _ => Err(strange()),
     }
+}
+
+/// The master that it has, as it says itself, by this time at the latest.
+pub fn master(host: &Host, url: &Url, patience: Duration) -> Option<String> {
+    host.poll(patience, || Ok(ready(host, url))).ok().flatten()
+}
+
+fn ready(host: &Host, url: &Url) -> Option<String> {
+    let answer = http::get(host, url, "/readyz", LOOK).ok().filter(|answer| answer.status == 200)?;
+    let ready: serde_json::Value = serde_json::from_slice(&answer.body).ok()?;
+    Some(ready.get("master")?.as_str()?.to_owned())
 }
 
 /// The last lines of what it said, for an error.

@@ -45,7 +45,7 @@ pub(super) fn app(host: &Host, subject: &Subject<'_>) -> Result<Finding> {
         let cause = "it would be gone after a reboot";
         return Ok(Finding::fail(format!("{UNIT} is not enabled"), cause, "redis-tp service enable app"));
     }
-    Ok(match service::health(host, &kept.target) {
+    Ok(match service::health(host, &kept.target.url()) {
         Ok(_) => Finding::pass(format!("it answers on {}", app.url())),
         Err(trouble) => Finding::fail(
             format!("it does not answer on {}: {trouble}", app.url()),

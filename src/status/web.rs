@@ -11,14 +11,12 @@ use crate::app::service::{UNIT, logfile};
 use crate::apply::app as service;
 use crate::facts::{Facts, Role};
 use crate::host::Host;
-use crate::http::{self, Trouble};
+use crate::http::{self, Trouble, Url};
 use crate::plan::app_refuse;
 use crate::runtime::Runtime;
 
 /// How long it may take to answer.
 const PATIENCE: Duration = Duration::from_secs(2);
-/// How long it may take to find a server again that was just started.
-const MOMENT: Duration = Duration::from_millis(1500);
 /// How many lines of what it said are shown.
 const SHOWN: usize = 4;
 
@@ -58,12 +56,15 @@ pub struct WebApp {
 /// Asks the app.
 pub fn look(host: &Host, app: &App, facts: &Facts) -> WebApp {
     let systemd = app.runtime == Runtime::Systemd;
-    let target = app.target(&facts.program.path);
-    let health = service::health(host, &target);
+    let url = app.url();
+    let health = service::health(host, &url);
+    // Where a server has just been started, the app needs a moment to find it again.
+    let there = facts.running.values().any(|running| running.role == Role::Master);
+    let patience = if there { service::MOMENT } else { Duration::ZERO };
     let mut shown = WebApp {
-        url: app.url().to_string(),
+        url: url.to_string(),
         up: health.is_ok(),
-        master: health.is_ok().then(|| master(host, app, facts)).flatten(),
+        master: health.is_ok().then(|| service::master(host, &url, patience)).flatten(),
         ttl_seconds: app.section().ttl.as_secs(),
         read_from: app.section().read_from.to_string(),
         source: app.section().source.to_string(),
@@ -76,7 +77,7 @@ pub fn look(host: &Host, app: &App, facts: &Facts) -> WebApp {
         cure: None,
         log: None,
     };
-    if let Some(counts) = health.is_ok().then(|| requests(host, app)).flatten() {
+    if let Some(counts) = health.is_ok().then(|| requests(host, &url)).flatten() {
         shown.hits = counts.get("hit").copied();
         shown.misses =
             Some(counts.iter().filter(|(result, _)| *result != "hit").map(|(_, count)| count).sum());
@@ -93,24 +94,9 @@ pub fn look(host: &Host, app: &App, facts: &Facts) -> WebApp {
     shown
 }
 
-/// The master that the app has, as it says itself. Where a server has just been started, the app needs a
-/// moment to find it again.
-fn master(host: &Host, app: &App, facts: &Facts) -> Option<String> {
-    let there = facts.running.values().any(|running| running.role == Role::Master);
-    let patience = if there { MOMENT } else { Duration::ZERO };
-    host.poll(patience, || Ok(ready(host, app))).ok().flatten()
-}
-
-fn ready(host: &Host, app: &App) -> Option<String> {
-    let answer =
-        http::get(host, &app.url(), "/readyz", PATIENCE).ok().filter(|answer| answer.status == 200)?;
-    let ready: serde_json::Value = serde_json::from_str(&answer.text()).ok()?;
-    Some(ready.get("master")?.as_str()?.to_owned())
-}
-
 /// How many requests came to what, as /metrics tells.
-fn requests(host: &Host, app: &App) -> Option<BTreeMap<String, u64>> {
-    let answer = http::get(host, &app.url(), "/metrics", PATIENCE).ok()?;
+fn requests(host: &Host, url: &Url) -> Option<BTreeMap<String, u64>> {
+    let answer = http::get(host, url, "/metrics", PATIENCE).ok()?;
     let text = answer.text();
     let counts = text.lines().filter_map(|line| {
         let rest = line.strip_prefix("redis_tp_app_requests_total{result=\"")?;

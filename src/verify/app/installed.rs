@@ -1,20 +1,16 @@
 //! The app that is installed: whether it runs, as whom, and that it reads our Redis.
 
-use std::time::Duration;
-
 use serde_json::Value;
 
 use super::super::{Look, ms};
 use super::reply::{Reply, word};
 use super::{AppProof, PATIENCE, see};
 use crate::app::service::{UNIT, USER};
+use crate::apply;
 use crate::facts;
 use crate::finding::Finding;
 use crate::http::{self, Url};
 use crate::topology::AppSection;
-
-/// How long an app may take to find a master again that was just started.
-const MOMENT: Duration = Duration::from_millis(1500);
 
 fn at<'a>(proof: &AppProof<'a>) -> Result<(Url, &'a AppSection), Finding> {
     proof.installed.clone().ok_or_else(|| Finding::skip("no web app is installed"))
@@ -83,8 +79,7 @@ pub fn reads(proof: &mut AppProof<'_>) -> Look {
     let (url, section) = at(proof)?;
     let root = proof.root()?;
     // A master that was just started is found again within a moment; an app that never has one fails below.
-    let ready = || http::get(proof.host, &url, "/readyz", PATIENCE).is_ok_and(|answer| answer.status == 200);
-    let _ = proof.host.poll(MOMENT, || Ok(ready().then_some(())));
+    let _ = apply::app::master(proof.host, &url, apply::app::MOMENT);
     let (key, value) = (proof.key("reads"), proof.keys.clone());
     let name = format!("{}{key}", section.prefix.as_str());
     proof.servers.ask::<()>(&root, &["SET", &name, &value, "EX", "30"])?;
