@@ -226,6 +226,41 @@ pub enum Role {
     Unknown,
 }
 
+impl Role {
+    /// A replica's link; `syncing`: it says that a sync is in progress.
+    pub fn link(&self, syncing: bool) -> Option<Link> {
+        match self {
+            Self::Replica { up: true, .. } => Some(Link::Up),
+            Self::Replica { .. } if syncing => Some(Link::Syncing),
+            Self::Replica { .. } => Some(Link::Down),
+            Self::Master | Self::Unknown => None,
+        }
+    }
+}
+
+/// A replica's link to its master.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Link {
+    /// It hears every write.
+    Up,
+    /// It copies its master's data.
+    Syncing,
+    /// It hears nothing.
+    Down,
+}
+
+/// A replica as its master tells of it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Follower {
+    /// Where it is, as the master sees it.
+    pub at: (String, u16),
+    /// How much of the replication stream it has acknowledged, in bytes.
+    pub offset: u64,
+    /// Seconds since it last did.
+    pub lag: Option<u64>,
+}
+
 /// A master elsewhere.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]

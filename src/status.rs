@@ -21,6 +21,7 @@ use crate::wire::{Address, Trouble, Wire};
 mod diagnose;
 mod web;
 
+pub use crate::facts::Link;
 pub use web::WebApp;
 
 /// The format of [`Status`] as JSON.
@@ -122,18 +123,6 @@ pub enum Role {
     Replica,
     /// It would not tell.
     Unknown,
-}
-
-/// A replica's link to its master.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Link {
-    /// It hears every write.
-    Up,
-    /// It copies its master's data.
-    Syncing,
-    /// It hears nothing.
-    Down,
 }
 
 /// The last lines of a log, secrets masked.
@@ -266,17 +255,7 @@ fn lag(
     port: u16,
 ) -> (Option<u64>, Option<u64>) {
     let Some(master) = master else { return (number(replica, "master_last_io_seconds_ago"), None) };
-    // slave0:ip=127.0.0.1,port=6380,state=online,offset=1400,lag=0
-    let is_row = |name: &str| {
-        name.strip_prefix("slave").is_some_and(|rest| rest.starts_with(|c: char| c.is_ascii_digit()))
-    };
-    let rows = master.iter().filter(|(name, _)| is_row(name)).map(|(_, row)| row.split(','));
-    let own = format!("port={port}");
-    let seconds = rows.into_iter().find_map(|mut row| {
-        row.clone()
-            .any(|cell| cell == own)
-            .then(|| row.find_map(|cell| cell.strip_prefix("lag=")?.parse().ok()))?
-    });
+    let seconds = parse::followers(master).find(|follower| follower.at.1 == port).and_then(|at| at.lag);
     let bytes = number(master, "master_repl_offset").zip(number(replica, "slave_repl_offset"));
     // The two were asked a moment apart: the replica may be ahead of what its master said.
     let bytes = bytes.map(|(written, read)| written.saturating_sub(read));
@@ -308,7 +287,7 @@ fn node(instance: &Instance, facts: &Facts, heard: &Heard) -> Node {
             Some(name) => name.to_string(),
             None => of.address.to_string(),
         }),
-        link: link(&role, get("master_sync_in_progress")),
+        link: role.link(get("master_sync_in_progress") == Some(1)),
         lag_seconds: None,
         lag_bytes: None,
         memory_bytes: get("used_memory"),
@@ -344,15 +323,6 @@ fn state(instance: &Instance, facts: &Facts, heard: &Heard) -> State {
 /// Whether a server reads another file than the instance's.
 fn started_from_elsewhere(instance: &Instance, info: &BTreeMap<String, String>) -> bool {
     info.get("config_file").is_some_and(|file| *file != instance.conf.display().to_string())
-}
-
-fn link(role: &facts::Role, syncing: Option<u64>) -> Option<Link> {
-    match role {
-        facts::Role::Replica { up: true, .. } => Some(Link::Up),
-        facts::Role::Replica { .. } if syncing == Some(1) => Some(Link::Syncing),
-        facts::Role::Replica { .. } => Some(Link::Down),
-        facts::Role::Master | facts::Role::Unknown => None,
-    }
 }
 
 /// The keys of all databases: `db0:keys=42,expires=0,avg_ttl=0`.

@@ -10,6 +10,7 @@ use serde::Serialize;
 use super::batch::Reads;
 use super::events::Notice;
 use super::settings::Node;
+use crate::facts::{self, Follower, Link, parse};
 use crate::topology::ReadFrom;
 use crate::wire::parse_info;
 
@@ -39,27 +40,6 @@ pub enum Role {
     Replica,
 }
 
-/// A replica's link to its master.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Link {
-    /// What the master writes arrives.
-    Up,
-    /// It is being given all of the data.
-    Syncing,
-    /// There is none.
-    Down,
-}
-
-/// A replica as its master tells of it.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Follower {
-    /// Where it is, as the master sees it.
-    pub at: (String, u16),
-    offset: u64,
-    lag: Option<u64>,
-}
-
 /// What a server tells of itself in INFO.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Told {
@@ -85,48 +65,26 @@ impl Told {
         let info = parse_info(text);
         let field = |name: &str| info.get(name).map_or("", String::as_str);
         let number = |name: &str| field(name).parse().unwrap_or(0);
-        let role = match field("role") {
-            "master" => Some(Role::Master),
-            "slave" => Some(Role::Replica),
-            _ => None,
-        };
-        let replica = role == Some(Role::Replica);
-        let link = match (field("master_link_status"), field("master_sync_in_progress")) {
-            ("up", _) => Link::Up,
-            (_, "1") => Link::Syncing,
-            _ => Link::Down,
+        let role = parse::role(&info);
+        let link = role.link(field("master_sync_in_progress") == "1");
+        let (role, master) = match role {
+            facts::Role::Master => (Some(Role::Master), None),
+            facts::Role::Replica { host, port, .. } => (Some(Role::Replica), Some((host, port))),
+            facts::Role::Unknown => (None, None),
         };
         let keys = field("db0").strip_prefix("keys=").and_then(|rest| rest.split(',').next());
-        let numbered =
-            |name: &str| name.strip_prefix("slave").is_some_and(|rest| rest.parse::<u32>().is_ok());
         Self {
             run_id: field("run_id").to_owned(),
             role,
-            master: replica
-                .then(|| Some((field("master_host").to_owned(), field("master_port").parse().ok()?)))
-                .flatten(),
-            link: replica.then_some(link),
+            master,
+            link,
             offset: number("master_repl_offset"),
-            followers: info
-                .iter()
-                .filter(|(name, _)| numbered(name))
-                .filter_map(|(_, value)| follower(value))
-                .collect(),
+            followers: parse::followers(&info).collect(),
             keys: keys.and_then(|keys| keys.parse().ok()).unwrap_or(0),
             memory: number("used_memory"),
             loading: field("loading") == "1",
         }
     }
-}
-
-/// Reads `ip=127.0.0.1,port=6380,state=online,offset=14,lag=0`.
-fn follower(text: &str) -> Option<Follower> {
-    let field = |name: &str| text.split(',').find_map(|part| part.strip_prefix(name)?.strip_prefix('='));
-    Some(Follower {
-        at: (field("ip")?.to_owned(), field("port")?.parse().ok()?),
-        offset: field("offset")?.parse().ok()?,
-        lag: field("lag").and_then(|lag| lag.parse().ok()),
-    })
 }
 
 /// A connection to a server that is in service.

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-use super::{Package, Role, Unit};
+use super::{Follower, Package, Role, Unit};
 
 /// A package's paragraph in dpkg's status file.
 pub fn package(status: &str, name: &str) -> Option<Package> {
@@ -93,6 +93,22 @@ pub fn role(info: &BTreeMap<String, String>) -> Role {
         }
         _ => Role::Unknown,
     }
+}
+
+/// The replicas that a master's INFO replication tells of, one a line:
+/// `slave0:ip=127.0.0.1,port=6380,state=online,offset=14,lag=0`.
+pub fn followers(info: &BTreeMap<String, String>) -> impl Iterator<Item = Follower> {
+    let numbered = |name: &str| name.strip_prefix("slave").is_some_and(|rest| rest.parse::<u32>().is_ok());
+    info.iter().filter(move |(name, _)| numbered(name)).filter_map(|(_, row)| follower(row))
+}
+
+fn follower(row: &str) -> Option<Follower> {
+    let field = |name: &str| row.split(',').find_map(|part| part.strip_prefix(name)?.strip_prefix('='));
+    Some(Follower {
+        at: (field("ip")?.to_owned(), field("port")?.parse().ok()?),
+        offset: field("offset")?.parse().ok()?,
+        lag: field("lag").and_then(|lag| lag.parse().ok()),
+    })
 }
 
 #[cfg(test)]
