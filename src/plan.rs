@@ -25,6 +25,7 @@ mod change;
 mod leave;
 mod record;
 pub mod refuse;
+mod whole;
 
 pub use leave::leave;
 

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::Result;
 
-use super::{Note, Plan, Wanted};
+use super::{Note, Plan, Wanted, whole};
 use crate::app::service::{self, UNIT};
 use crate::app::{App, Settings};
 use crate::facts::Facts;
@@ -37,13 +37,6 @@ pub struct AppChange<'a> {
     pub notes: Vec<Note>,
 }
 
-/// What stands in a file of ours, in the light of what we last wrote and what is wanted.
-enum Ours {
-    Fine,
-    Write,
-    Edited,
-}
-
 /// Works out the change of the app; none where none is wanted.
 ///
 /// # Errors
@@ -52,21 +45,13 @@ pub fn of<'a>(wanted: &Wanted<'a>, facts: &Facts) -> Result<Option<AppChange<'a>
     let Some(app) = wanted.app else { return Ok(None) };
     let program = service::program(&facts.program);
     let mut notes = Vec::new();
-    let mut write = |path: PathBuf, ours: Ours| match ours {
-        Ours::Write => true,
-        Ours::Edited if wanted.overwrite => true,
-        Ours::Edited => {
-            notes.push(Note::FileEdited { file: path });
-            false
-        }
-        Ours::Fine => false,
-    };
     let text = app.settings.text();
-    let settings = write(Settings::file(), compare(facts, &Settings::file(), text.expose(), |a, b| a == b));
+    let same = |a: &str, b: &str| a == b;
+    let settings = whole::is_due(wanted, facts, &Settings::file(), text.expose(), same, &mut notes);
     let unit_text = app.unit(&program)?;
     let systemd = app.runtime == Runtime::Systemd;
     let unit =
-        systemd && write(service::unit_file(), compare(facts, &service::unit_file(), &unit_text, unit::same));
+        systemd && whole::is_due(wanted, facts, &service::unit_file(), &unit_text, unit::same, &mut notes);
     let alive = is_alive(facts, app);
     let AppSection { bind, prefix, .. } = app.section();
     if !bind.is_loopback() {
@@ -83,15 +68,6 @@ pub fn of<'a>(wanted: &Wanted<'a>, facts: &Facts) -> Result<Option<AppChange<'a>
         notes,
     };
     Ok(Some(change))
-}
-
-fn compare(facts: &Facts, path: &Path, want: &str, same: fn(&str, &str) -> bool) -> Ours {
-    match (facts.text(path), facts.written.get(path).map(Secret::expose)) {
-        (None, _) => Ours::Write,
-        (Some(there), _) if same(there, want) => Ours::Fine,
-        (Some(there), Some(last)) if same(there, last) => Ours::Write,
-        (Some(_), _) => Ours::Edited,
-    }
 }
 
 /// Whether it runs as it is wanted to.
@@ -181,19 +157,23 @@ fn missing(facts: &Facts, file: &Path, owner: Owner, mode: u32) -> Option<Step> 
 /// The steps that stop an app which is no longer wanted, or not like this, and take its files away.
 pub fn retire(facts: &Facts, plan: &mut Plan) {
     let Some(kept) = facts.state.app.as_ref().filter(|kept| kept.active) else { return };
-    let systemd = kept.target.runtime == Runtime::Systemd;
-    plan.steps.push(Step::StopApp { app: kept.target.clone() });
-    if systemd {
-        plan.steps.push(Step::Disable { unit: UNIT.into() });
-    }
+    halt(kept, plan);
     let files = [service::unit_file(), Settings::file(), service::program_copy()];
     let ours = files.into_iter().filter(|path| facts.state.files.contains_key(path));
     plan.steps.extend(ours.map(|path| Step::Remove { path }));
     let program = service::program_copy().parent().map(Path::to_path_buf);
     let made = program.filter(|path| facts.state.directories.contains(path));
     plan.steps.extend(made.map(|path| Step::RemoveEmpty { path }));
-    if systemd {
+    if kept.target.runtime == Runtime::Systemd {
         plan.steps.push(Step::Reload);
+    }
+}
+
+/// Stops it, and lets it start at boot no longer.
+fn halt(kept: &KeptApp, plan: &mut Plan) {
+    plan.steps.push(Step::StopApp { app: kept.target.clone() });
+    if kept.target.runtime == Runtime::Systemd {
+        plan.steps.push(Step::Disable { unit: UNIT.into() });
     }
 }
 
@@ -201,13 +181,11 @@ pub fn retire(facts: &Facts, plan: &mut Plan) {
 pub fn change_runtime(wanted: &Wanted<'_>, facts: &Facts, plan: &mut Plan) {
     let Some(kept) = facts.state.app.as_ref().filter(|kept| kept.active) else { return };
     if wanted.app.is_some_and(|app| app.runtime != kept.target.runtime) {
-        plan.steps.push(Step::StopApp { app: kept.target.clone() });
-        if kept.target.runtime == Runtime::Systemd {
-            plan.steps.push(Step::Disable { unit: UNIT.into() });
-            if facts.state.files.contains_key(&service::unit_file()) {
-                plan.steps.push(Step::Remove { path: service::unit_file() });
-                plan.steps.push(Step::Reload);
-            }
+        halt(kept, plan);
+        let systemd = kept.target.runtime == Runtime::Systemd;
+        if systemd && facts.state.files.contains_key(&service::unit_file()) {
+            plan.steps.push(Step::Remove { path: service::unit_file() });
+            plan.steps.push(Step::Reload);
         }
     }
 }

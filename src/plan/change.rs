@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::Result;
 
-use super::{Note, Wanted, linked, master_is_away, under_another_runtime};
+use super::{Note, Wanted, linked, master_is_away, under_another_runtime, whole};
 use crate::conf::{self, By, Conf, Difference};
 use crate::engine::Version;
 use crate::exit::Fault;
@@ -59,14 +59,12 @@ pub fn of<'a>(
     let running = facts.running.get(&instance.name);
     let file = File::look(wanted, facts, instance, version)?;
     let mut notes = file.notes;
-    let unit_file = match unit_file(wanted, facts, instance)? {
-        UnitFile::Write(path, text) => Some((path, text)),
-        UnitFile::Edited(file) => {
-            notes.push(Note::FileEdited { file });
-            None
-        }
-        UnitFile::Fine => None,
+    let needed = match instance.runtime {
+        Runtime::Systemd => systemd::needed(instance, facts)?,
+        Runtime::Process => None,
     };
+    let unit_file =
+        needed.filter(|(path, want)| whole::is_due(wanted, facts, path, want, unit::same, &mut notes));
     let alive = is_alive(facts, instance, running);
     let restart = alive
         .then(|| match (&file.directives[..], &unit_file) {
@@ -318,26 +316,4 @@ fn conflict(instance: &Instance, both: &Difference) -> Fault {
     };
     Fault::refused(format!("{what}, and the topology now wants {wanted}"))
         .hint("put the value you want into the topology, or take the topology's:\nredis-tp apply --overwrite")
-}
-
-/// What becomes of the file that a unit has from us.
-enum UnitFile {
-    Fine,
-    Write(PathBuf, String),
-    Edited(PathBuf),
-}
-
-fn unit_file(wanted: &Wanted<'_>, facts: &Facts, instance: &Instance) -> Result<UnitFile> {
-    if instance.runtime != Runtime::Systemd {
-        return Ok(UnitFile::Fine);
-    }
-    let Some((path, want)) = systemd::needed(instance, facts)? else { return Ok(UnitFile::Fine) };
-    let last = facts.written.get(&path).map(Secret::expose);
-    Ok(match (facts.text(&path), last) {
-        (None, _) => UnitFile::Write(path, want),
-        (Some(there), _) if unit::same(there, &want) => UnitFile::Fine,
-        (Some(_), _) if wanted.overwrite => UnitFile::Write(path, want),
-        (Some(there), Some(last)) if unit::same(there, last) => UnitFile::Write(path, want),
-        (Some(_), _) => UnitFile::Edited(path),
-    })
 }
