@@ -4,7 +4,6 @@ use std::net::{IpAddr, Ipv4Addr};
 use std::time::Duration;
 
 use anyhow::Result;
-use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
 use super::scene::Scene;
 use crate::app::{Running, Settings};
@@ -13,6 +12,7 @@ use crate::cli;
 use crate::exit::{Code, Fault};
 use crate::host::Host;
 use crate::http::{self, Trouble, Url};
+use crate::report::progress::Spinner;
 use crate::report::{bench, console, svg};
 use crate::topology::Source;
 
@@ -38,9 +38,9 @@ pub fn run(host: &Host, args: &cli::Bench) -> Result<Code> {
         duration: Duration::from_secs(args.duration),
         keys: args.keys,
     };
-    let mut progress = Progress { spinner: None };
-    let report = measure(host, &options, &mut |stage| progress.tell(stage, &options))?;
-    drop(progress);
+    let mut spinner = Spinner::default();
+    let report = measure(host, &options, &mut |stage| tell(&mut spinner, stage, &options))?;
+    drop(spinner);
     show(args, &report)?;
     if let Some(file) = &args.svg {
         let path = std::path::absolute(file)?;
@@ -110,44 +110,17 @@ fn half(report: &Report) -> u64 {
     half / unit * unit
 }
 
-/// What goes on, for eyes only.
-struct Progress {
-    spinner: Option<ProgressBar>,
-}
-
-impl Progress {
-    fn tell(&mut self, stage: Stage, options: &Options) {
-        let message = match stage {
-            Stage::Cold => format!("asking {} for a fresh key", options.url),
-            Stage::Warming(keys) => format!("bringing {keys} keys into the cache"),
-            Stage::Load(seconds) => format!("asking for {seconds} s"),
-            Stage::Cool(count) => {
-                self.stop();
-                let text = format!("{count} of {} keys did not get into the cache", options.keys);
-                return console::err(format_args!("{} {text}", console::styled(console::NOTE, "note:")));
-            }
-        };
-        self.stop();
-        if console::is_watched() {
-            let style = ProgressStyle::with_template("{spinner} {msg} {elapsed}")
-                .unwrap_or_else(|_| ProgressStyle::default_spinner());
-            let spinner = ProgressBar::with_draw_target(None, ProgressDrawTarget::stderr());
-            spinner.set_style(style);
-            let spinner = spinner.with_message(message);
-            spinner.enable_steady_tick(Duration::from_millis(100));
-            self.spinner = Some(spinner);
+/// Says what goes on, for eyes only.
+fn tell(spinner: &mut Spinner, stage: Stage, options: &Options) {
+    let message = match stage {
+        Stage::Cold => format!("asking {} for a fresh key", options.url),
+        Stage::Warming(keys) => format!("bringing {keys} keys into the cache"),
+        Stage::Load(seconds) => format!("asking for {seconds} s"),
+        Stage::Cool(count) => {
+            spinner.stop();
+            let text = format!("{count} of {} keys did not get into the cache", options.keys);
+            return console::err(format_args!("{} {text}", console::styled(console::NOTE, "note:")));
         }
-    }
-
-    fn stop(&mut self) {
-        if let Some(spinner) = self.spinner.take() {
-            spinner.finish_and_clear();
-        }
-    }
-}
-
-impl Drop for Progress {
-    fn drop(&mut self) {
-        self.stop();
-    }
+    };
+    spinner.spin(message, "{spinner} {msg} {elapsed}");
 }

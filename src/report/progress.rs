@@ -7,61 +7,42 @@ use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use super::console::{self, FAINT, GOOD, NOTE, styled};
 use crate::apply::Event;
 
+/// How a step is shown while it goes on.
+const SPINNER: &str = "{spinner} {msg}";
+
 /// Shows a run's events on stderr.
 #[derive(Debug)]
 pub struct Progress {
-    spinner: Option<ProgressBar>,
+    spinner: Spinner,
 }
 
 impl Progress {
     /// Shows events, to eyes or to a log.
     pub fn new() -> Self {
-        Self { spinner: None }
+        Self { spinner: Spinner::default() }
     }
 
     /// Takes an event.
     pub fn tell(&mut self, event: &Event<'_>) {
         match event {
-            Event::Begin(step) => self.spin(step.describe()),
+            Event::Begin(step) => self.spinner.spin(step.describe(), SPINNER),
             Event::Done(step, time) => {
-                self.stop();
+                self.spinner.stop();
                 let time = styled(FAINT, format_args!("{:>8}", human(*time)));
                 console::err(format_args!("{} {time}  {}", styled(GOOD, "✓"), step.describe()));
             }
             Event::Waiting(what) => {
-                if let Some(spinner) = &self.spinner {
-                    spinner.set_message((*what).to_owned());
-                }
+                self.spinner.say(what);
                 if !console::is_watched() {
                     console::err(format_args!("  {what}"));
                 }
             }
             Event::Undoing(_) => {
-                self.stop();
+                self.spinner.stop();
                 // What went wrong is said at the end, where it is looked for.
                 console::err(format_args!("{} that failed; undoing what was done", styled(NOTE, "✗")));
-                self.spin("undoing what was done".into());
+                self.spinner.spin("undoing what was done".into(), SPINNER);
             }
-        }
-    }
-
-    fn spin(&mut self, message: String) {
-        self.stop();
-        if console::is_watched() {
-            let spinner = ProgressBar::with_draw_target(None, ProgressDrawTarget::stderr());
-            let style = ProgressStyle::with_template("{spinner} {msg}")
-                .unwrap_or_else(|_| ProgressStyle::default_spinner());
-            // The first picture comes with the first tick: what takes less than that shows none.
-            spinner.set_style(style);
-            let spinner = spinner.with_message(message);
-            spinner.enable_steady_tick(Duration::from_millis(100));
-            self.spinner = Some(spinner);
-        }
-    }
-
-    fn stop(&mut self) {
-        if let Some(spinner) = self.spinner.take() {
-            spinner.finish_and_clear();
         }
     }
 }
@@ -72,7 +53,42 @@ impl Default for Progress {
     }
 }
 
-impl Drop for Progress {
+/// Says on a terminal what goes on; gone when it is dropped.
+#[derive(Debug, Default)]
+pub struct Spinner(Option<ProgressBar>);
+
+impl Spinner {
+    /// Shows a message, as a template of indicatif's has it.
+    pub fn spin(&mut self, message: String, template: &str) {
+        self.stop();
+        if console::is_watched() {
+            let spinner = ProgressBar::with_draw_target(None, ProgressDrawTarget::stderr());
+            let style =
+                ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_spinner());
+            // The first picture comes with the first tick: what takes less than that shows none.
+            spinner.set_style(style);
+            let spinner = spinner.with_message(message);
+            spinner.enable_steady_tick(Duration::from_millis(100));
+            self.0 = Some(spinner);
+        }
+    }
+
+    /// Shows another message, if one is shown.
+    pub fn say(&self, message: &str) {
+        if let Some(spinner) = &self.0 {
+            spinner.set_message(message.to_owned());
+        }
+    }
+
+    /// Takes it off the screen.
+    pub fn stop(&mut self) {
+        if let Some(spinner) = self.0.take() {
+            spinner.finish_and_clear();
+        }
+    }
+}
+
+impl Drop for Spinner {
     fn drop(&mut self) {
         self.stop();
     }
