@@ -12,7 +12,6 @@ use crate::host::Host;
 use crate::http::{self, Url, percent};
 use crate::instance::Instance;
 use crate::topology::{AppSection, ReadFrom};
-use crate::wire::Wire;
 
 mod hand;
 mod herd;
@@ -216,15 +215,8 @@ impl<'a> AppProof<'a> {
     fn remove_keys(&mut self) {
         let Some(top) = self.top() else { return };
         let place = self.servers.root(&Place::of(top)).unwrap_or(Place::of(top));
-        let mut names = vec!["DEL".to_owned()];
-        names.extend(PURPOSES.iter().flat_map(|purpose| self.stored_as(purpose)));
-        let words: Vec<&str> = names.iter().map(String::as_str).collect();
-        let removed = |wire: &mut Wire| wire.ask::<u64>(&words);
-        if self.servers.wire(&place).and_then(removed).is_err() {
-            // A connection that broke is none to give up on: the server may have restarted.
-            self.servers.forget(&place);
-            let _ = self.servers.wire(&place).and_then(removed);
-        }
+        let names: Vec<String> = PURPOSES.iter().flat_map(|purpose| self.stored_as(purpose)).collect();
+        self.servers.remove(&place, &names.iter().map(String::as_str).collect::<Vec<_>>());
     }
 
     // ---- what the checks ask for ----------------------------------------------------------------

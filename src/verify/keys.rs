@@ -10,7 +10,7 @@ use crate::finding::Finding;
 use crate::host::Host;
 use crate::instance::Instance;
 use crate::topology::Name;
-use crate::wire::{Trouble, Wire};
+use crate::wire::Trouble;
 
 /// How long a key lives if even its removal is prevented.
 pub const EXPIRY: Duration = Duration::from_secs(30);
@@ -93,13 +93,7 @@ impl Proof<'_> {
     /// Removes every key. A server that does not answer any more lets them expire.
     pub fn remove_keys(&mut self) {
         for (place, key) in std::mem::take(&mut self.keys.written) {
-            let removed = |wire: &mut Wire| wire.ask::<u64>(&["DEL", &key]);
-            let Ok(wire) = self.servers.wire(&place) else { continue };
-            if removed(wire).is_err() {
-                // A connection that broke is none to give up on: the server may have restarted.
-                self.servers.forget(&place);
-                let _ = self.servers.wire(&place).and_then(removed);
-            }
+            self.servers.remove(&place, &[&key]);
         }
     }
 

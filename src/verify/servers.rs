@@ -105,6 +105,18 @@ impl<'a> Servers<'a> {
         self.wires.retain(|(at, _)| at != place);
     }
 
+    /// Removes keys. A server that does not answer any more lets them expire.
+    pub fn remove(&mut self, place: &Place, keys: &[&str]) {
+        let words: Vec<&str> = ["DEL"].iter().chain(keys).copied().collect();
+        let removed = |wire: &mut Wire| wire.ask::<u64>(&words);
+        let Ok(wire) = self.wire(place) else { return };
+        if removed(wire).is_err() {
+            // A connection that broke is none to give up on: the server may have restarted.
+            self.forget(place);
+            let _ = self.wire(place).and_then(removed);
+        }
+    }
+
     /// One command, and what it means for a check that there is no answer.
     pub fn ask<T: FromRedisValue>(&mut self, place: &Place, words: &[&str]) -> Result<T, Finding> {
         let answer = self.wire(place).and_then(|wire| wire.ask(words));
