@@ -5,7 +5,6 @@ use serde_json::{Value, json};
 use tera::{Context, Tera};
 
 use super::Settings;
-use crate::topology::{ReadFrom, Source};
 
 const TEMPLATE: &str = include_str!("../../templates/page.html");
 const ENGLISH: &str = include_str!("../../templates/page.en.json");
@@ -55,16 +54,9 @@ fn config(settings: &Settings) -> Value {
     json!({
         "ttl": section.ttl.as_secs_f64(),
         "slow": section.slow.as_secs_f64(),
-        "source": match &section.source {
-            Source::Simulated => "simulated",
-            Source::Sqlite(_) => "sqlite",
-        },
-        "prefix": section.prefix.as_str(),
-        "read_from": match section.read_from {
-            ReadFrom::Master => "master",
-            ReadFrom::Replica => "replica",
-            ReadFrom::Any => "any",
-        },
+        "source": section.source.kind(),
+        "prefix": section.prefix,
+        "read_from": section.read_from,
     })
 }
 

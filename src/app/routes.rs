@@ -21,7 +21,6 @@ use super::answer::{PATH, data, error, json};
 use super::metrics::Ended;
 use super::shared::Shared;
 use super::view::State as Health;
-use crate::topology::Source;
 
 /// How often the page is told how things are.
 const PERIOD: Duration = Duration::from_secs(1);
@@ -115,7 +114,7 @@ fn status(app: &Shared) -> String {
         "schema": 1,
         "ttl": section.ttl.as_secs_f64(),
         "slow": section.slow.as_secs_f64(),
-        "source": source(&section.source),
+        "source": section.source.kind(),
         "prefix": section.prefix,
         "read_from": section.read_from,
         "ready": view.master.is_some(),
@@ -127,14 +126,6 @@ fn status(app: &Shared) -> String {
         "nodes": view.status(),
     });
     status.to_string()
-}
-
-/// A source by its kind: where the file lies is nobody's business.
-fn source(source: &Source) -> &'static str {
-    match source {
-        Source::Simulated => "simulated",
-        Source::Sqlite(_) => "sqlite",
-    }
 }
 
 async fn healthz(State(app): State<Arc<Shared>>) -> Response {
@@ -149,7 +140,7 @@ async fn healthz(State(app): State<Arc<Shared>>) -> Response {
         "pid": std::process::id(),
         "ttl": section.ttl.as_secs(),
         "slow": slow,
-        "source": source(&section.source),
+        "source": section.source.kind(),
         "prefix": section.prefix,
         "read_from": section.read_from,
     });

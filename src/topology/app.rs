@@ -218,6 +218,14 @@ impl Source {
             _ => Err(format!("'{text}' is no source: simulated, or sqlite:FILE")),
         }
     }
+
+    /// Its kind alone: where the file lies is nobody's business who asks over the network.
+    pub fn kind(&self) -> &'static str {
+        match self {
+            Self::Simulated => "simulated",
+            Self::Sqlite(_) => "sqlite",
+        }
+    }
 }
 
 impl fmt::Display for Source {
