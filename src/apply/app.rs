@@ -154,10 +154,13 @@ pub fn stop(host: &Host, app: &AppTarget) -> Result<()> {
 }
 
 fn end(host: &Host, app: &AppTarget) -> Result<()> {
-    match (app.runtime, pid(host, app)?) {
-        (Runtime::Systemd, _) => systemctl(host, &["stop", "--no-block", UNIT])?,
-        (Runtime::Process, Some(pid)) => host.signal(pid, Signal::SIGTERM)?,
-        (Runtime::Process, None) => {}
+    match app.runtime {
+        Runtime::Systemd => systemctl(host, &["stop", "--no-block", UNIT])?,
+        Runtime::Process => {
+            if let Some(pid) = pid(host, app)? {
+                host.signal(pid, Signal::SIGTERM)?;
+            }
+        }
     }
     let gone = || Ok((!runs(host, app)?).then_some(()));
     // systemd's own deadline is the same.
