@@ -16,7 +16,7 @@ use redis_tp::wire::Address;
 
 pub mod lab;
 
-use lab::{Ear, Process, Redis, app, connect, eventually, free_port, get, herd, metric, send};
+use lab::{Ear, Process, Redis, app, connect, eventually, free_port, get, herd, metric, send, send_too_much};
 
 const COLD: &str = "database (slow)";
 const WARM: &str = "cache";
@@ -322,7 +322,7 @@ fn every_odd_key_gets_its_value_or_an_error_that_names_what_is_wrong() {
         assert!(answer.member("message").ends_with('.'), "{answer:?}");
     }
     // More than a request may be at all: not read, and so nothing of ours to answer.
-    let endless = send(app.address(), "GET", &format!("/data/{}", "y".repeat(60_000)), "");
+    let endless = send_too_much(app.address(), &format!("/data/{}", "y".repeat(60_000)));
     assert_eq!((endless.status, endless.body.as_str()), (431, ""));
     for method in ["POST", "PUT", "DELETE", "OPTIONS", "PURGE"] {
         for path in ["/data/a", "/", "/healthz"] {

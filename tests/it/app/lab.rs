@@ -185,6 +185,21 @@ pub fn send(at: SocketAddr, method: &str, path: &str, more: &str) -> Answer {
     write!(stream, "{method} {path} HTTP/1.1\r\nHost: lab\r\nConnection: close\r\n{more}\r\n").unwrap();
     let mut text = String::new();
     stream.read_to_string(&mut text).unwrap_or_else(|error| panic!("{path}: {error}, after {text:?}"));
+    parse(path, &text, began)
+}
+
+/// Sends a request that is answered before it was read to its end: the rest of it meets nobody, which
+/// breaks the connection behind the answer.
+pub fn send_too_much(at: SocketAddr, path: &str) -> Answer {
+    let began = Instant::now();
+    let mut stream = connect(at);
+    let _ = write!(stream, "GET {path} HTTP/1.1\r\nHost: lab\r\nConnection: close\r\n\r\n");
+    let mut bytes = Vec::new();
+    let _ = stream.read_to_end(&mut bytes);
+    parse("too much", &String::from_utf8_lossy(&bytes), began)
+}
+
+fn parse(path: &str, text: &str, began: Instant) -> Answer {
     let (head, body) = text.split_once("\r\n\r\n").unwrap_or_else(|| panic!("{path}: {text:?}"));
     let status = head.split(' ').nth(1).and_then(|status| status.parse().ok()).unwrap();
     Answer { status, head: head.to_owned(), body: body.to_owned(), took: began.elapsed() }
