@@ -132,6 +132,11 @@ impl Host {
         Uid::effective().as_raw()
     }
 
+    /// The effective user and group of this process.
+    pub fn own_ids(&self) -> Ids {
+        Ids { uid: self.euid(), gid: nix::unistd::getegid().as_raw() }
+    }
+
     /// The numbers of a user and its primary group.
     pub fn user(&self, name: &str) -> Result<Option<Ids>> {
         let user = User::from_name(name).with_context(|| format!("cannot look up the user {name}"))?;
@@ -152,6 +157,12 @@ impl Host {
     /// A variable of our environment, if it is set and not empty.
     pub fn env(&self, name: &str) -> Option<String> {
         std::env::var(name).ok().filter(|value| !value.is_empty())
+    }
+
+    /// Whether a person types to us: standard input and output are a terminal.
+    pub fn is_terminal(&self) -> bool {
+        use std::io::IsTerminal;
+        std::io::stdin().is_terminal() && std::io::stdout().is_terminal()
     }
 
     /// Seconds since 1970.

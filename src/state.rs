@@ -8,15 +8,17 @@ use anyhow::{Context, Result, bail};
 use serde::{Deserialize, Serialize};
 
 use crate::app::AppTarget;
-use crate::engine::Engine;
+use crate::engine::{Engine, Version};
 use crate::host::{Host, Ids};
 use crate::runtime::Runtime;
+use crate::runtime::container::Container;
+use crate::store::Store;
 use crate::topology::Name;
 
 /// The directory of our own state, mode 0700.
 pub const DIR: &str = "/var/lib/redis-tp";
 /// The format of the state and of the journal that this program writes.
-pub const SCHEMA: u32 = 2;
+pub const SCHEMA: u32 = 3;
 
 /// The record.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -38,6 +40,21 @@ pub struct State {
     pub directories: Vec<PathBuf>,
     /// How units were when we first touched them.
     pub units: BTreeMap<String, UnitBefore>,
+    /// The containers that we made, as we made them.
+    pub containers: BTreeMap<String, Container>,
+    /// What we found in images, by their identifiers: it costs a start of each.
+    pub images: BTreeMap<String, Contents>,
+}
+
+/// What is in an image.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Contents {
+    /// The server's program.
+    pub server: PathBuf,
+    /// Its version.
+    pub version: Version,
+    /// The user and group that it is to run as there.
+    pub ids: Ids,
 }
 
 impl Default for State {
@@ -51,6 +68,8 @@ impl Default for State {
             files: BTreeMap::new(),
             directories: Vec::new(),
             units: BTreeMap::new(),
+            containers: BTreeMap::new(),
+            images: BTreeMap::new(),
         }
     }
 }
@@ -68,18 +87,18 @@ pub struct Kept {
     pub address: String,
     /// Whether it followed another.
     pub replica: bool,
-    /// Its data directory.
-    pub dir: PathBuf,
+    /// Its data.
+    pub dir: Store,
     /// Its log.
-    pub logfile: PathBuf,
+    pub logfile: Option<PathBuf>,
     /// Whether it runs; false once it was removed and only its data is kept.
     pub active: bool,
-    /// Data directories, now its own or once, that had something in them before us: never ours to purge.
+    /// Data, now its own or once, that was there before us: never ours to purge.
     #[serde(default)]
-    pub foreign: Vec<PathBuf>,
-    /// Directories and logs that it had before these, and left where they were.
+    pub foreign: Vec<Store>,
+    /// Data and logs that it had before these, and left where they were.
     #[serde(default)]
-    pub former: Vec<PathBuf>,
+    pub former: Vec<Store>,
 }
 
 /// What is left to know of the web app when the topology no longer names it.
@@ -109,7 +128,7 @@ impl State {
     pub fn load(host: &Host) -> Result<Self> {
         let path = Self::path();
         let Some(text) = host.text(&path)? else { return Ok(Self::default()) };
-        let state: Self = serde_json::from_str(&text)
+        let mut state: Self = serde_json::from_str(&text)
             .with_context(|| format!("{} is not what redis-tp wrote", path.display()))?;
         if state.schema > SCHEMA {
             bail!(
@@ -118,6 +137,8 @@ impl State {
                 state.schema
             );
         }
+        // What is written from now on has the words of this format.
+        state.schema = SCHEMA;
         Ok(state)
     }
 

@@ -7,7 +7,7 @@ use anyhow::Result;
 use super::{Subject, refused};
 use crate::apply::package;
 use crate::engine::Version;
-use crate::facts::Facts;
+use crate::facts::{Facts, containers};
 use crate::finding::Finding;
 use crate::host::{Host, Kind};
 use crate::instance::refuse_open_doors;
@@ -150,12 +150,18 @@ fn half_way(status: &str) -> Vec<(&str, &str)> {
 /// What the topology asks to keep instances running is here.
 pub(super) fn runtime(_: &Host, subject: &Subject<'_>) -> Result<Finding> {
     let facts = subject.facts;
-    Ok(match Runtime::settle(subject.topology.runtime, facts.systemd) {
+    Ok(match Runtime::settle(subject.topology.runtime, facts.means) {
         Ok(Runtime::Systemd) => Finding::pass("systemd is PID 1"),
         Ok(Runtime::Process) if facts.systemd => Finding::pass("processes, as the topology says"),
         Ok(Runtime::Process) => Finding::pass("processes: systemd is not PID 1"),
-        Err(why) => Finding::fail(
-            why,
+        Ok(Runtime::Container(program)) => match &facts.containers.trouble {
+            Some(trouble) => {
+                refused(&containers::refused(program, trouble), "nothing can be asked of its containers")
+            }
+            None => Finding::pass(format!("{program} answers")),
+        },
+        Err(fault) => Finding::fail(
+            fault.to_string(),
             format!("{} asks for what is not here", subject.topology.file.display()),
             "redis-tp up --runtime auto",
         ),
