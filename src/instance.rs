@@ -178,6 +178,14 @@ impl Instance {
         self.logfile.as_deref().and_then(Path::parent)
     }
 
+    /// Its configuration file, as it sees it itself.
+    pub fn config_file(&self) -> PathBuf {
+        match self.runtime {
+            Runtime::Container(_) => Path::new(container::CONF_DIR).join("redis.conf"),
+            _ => self.conf.clone(),
+        }
+    }
+
     /// Where the other instances reach it.
     pub fn peer(&self) -> Address {
         match self.runtime {
