@@ -288,6 +288,12 @@ pub fn plan(wanted: &Wanted<'_>, facts: &Facts) -> Result<Plan> {
     plan.notes.extend(changes.iter().flat_map(|change| change.notes.clone()));
     plan.notes.extend(wanted.instances.iter().filter_map(|instance| record::moved(facts, instance)));
     plan.notes.extend(app.iter().flat_map(|app| app.notes.clone()));
+    // A link that this very plan waits for is none that stays down.
+    let awaited = |name: &Name| {
+        plan.steps.iter().any(|step| matches!(step, Step::AwaitLink { target, .. } if target.name == *name))
+    };
+    let told = |note: &Note| !matches!(note, Note::LinkDown { instance } if awaited(instance));
+    plan.notes = plan.notes.iter().filter(|note| told(note)).cloned().collect();
     plan.record = record::of(wanted, facts);
     plan.inside = containers::inside(wanted, facts);
     plan.app = match &app {

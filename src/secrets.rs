@@ -10,6 +10,7 @@ use crate::app::Settings;
 use crate::conf::Conf;
 use crate::exit::Fault;
 use crate::host::Host;
+use crate::runtime::container;
 use crate::secret::Secret;
 use crate::state::State;
 use crate::topology::{Name, ReplicaOf, SYSTEM_FILE, Topology};
@@ -18,9 +19,10 @@ use crate::topology::{Name, ReplicaOf, SYSTEM_FILE, Topology};
 pub const DIR: &str = "/etc/redis-tp";
 
 /// Whether a file is a secret from end to end, of which no copy is kept. The topology beside them is none,
-/// and neither are the app's settings: like a redis.conf, they have a secret in them.
+/// and neither are the app's settings and what containers read: like a redis.conf, they have a secret in them.
 pub fn is_secret(path: &Path) -> bool {
-    path.starts_with(DIR) && path != Path::new(SYSTEM_FILE) && path != Settings::file()
+    let configuration = path == Path::new(SYSTEM_FILE) || path == Settings::file();
+    path.starts_with(DIR) && !configuration && !path.starts_with(container::dir())
 }
 
 /// The passwords that a topology needs.

@@ -268,7 +268,7 @@ fn container(facts: &Facts, program: Program, instance: &Instance) -> Finding {
     }
     if !seen.is_up() {
         return Finding::fail(
-            format!("the {program} container {name} is {}", seen.state),
+            format!("the {program} container {name} {}", seen.word()),
             "somebody stopped it, or it failed",
             format!("redis-tp service start {}", instance.name),
         );

@@ -16,6 +16,7 @@ use crate::plan::refuse;
 use crate::runtime::Runtime;
 use crate::secrets::{self, password_file, upstream_file};
 use crate::state;
+use crate::step::Inside;
 use crate::topology::ReplicaOf;
 
 /// The oldest version that this program was tried with.
@@ -26,6 +27,9 @@ const STATUS: &str = "/var/lib/dpkg/status";
 /// The package, or a program on PATH.
 pub(super) fn engine_installed(host: &Host, subject: &Subject<'_>) -> Result<Finding> {
     let (engine, facts) = (subject.topology.engine, subject.facts);
+    if let Some(inside) = subject.inside {
+        return Ok(image(inside, facts));
+    }
     let program = host.which(engine.server());
     Ok(match (&facts.package, &facts.server) {
         (Some(package), Some(_)) if package.installed() => {
@@ -60,6 +64,22 @@ pub(super) fn engine_installed(host: &Host, subject: &Subject<'_>) -> Result<Fin
             format!("command -v {}    # after an install by your distribution's means", engine.server()),
         ),
     })
+}
+
+/// The image has what a package has elsewhere.
+fn image(inside: &Inside, facts: &Facts) -> Finding {
+    let Inside { program, image, .. } = inside;
+    match (&facts.containers.image, &facts.server) {
+        (Some(id), Some(server)) => {
+            let id = id.get(..12).unwrap_or(id);
+            Finding::pass(format!("{} in {image} ({id})", server.path.display()))
+        }
+        _ => Finding::fail(
+            format!("the image {image} is not here"),
+            "the next run pulls it, if it can",
+            format!("{program} pull {image}"),
+        ),
+    }
 }
 
 /// A version that this program was tried with.
@@ -105,6 +125,9 @@ pub(super) fn user(_: &Host, subject: &Subject<'_>) -> Result<Finding> {
 
 /// A package manager that an install would not stumble over.
 pub(super) fn apt(host: &Host, subject: &Subject<'_>) -> Result<Finding> {
+    if subject.inside.is_some() {
+        return Ok(Finding::skip("containers need no package"));
+    }
     if !subject.facts.apt {
         return Ok(Finding::skip("no apt here"));
     }

@@ -80,6 +80,16 @@ impl Seen {
         matches!(self.state.as_str(), "running" | "restarting" | "paused" | "stopping")
     }
 
+    /// Its state, in words behind its name.
+    pub fn word(&self) -> String {
+        match self.state.as_str() {
+            "exited" | "stopped" => "has ended".into(),
+            "created" | "configured" => "was never started".into(),
+            "restarting" => "ends again and again".into(),
+            other => format!("is {other}"),
+        }
+    }
+
     /// Whether it runs and has not failed.
     pub fn is_up(&self) -> bool {
         self.state == "running"

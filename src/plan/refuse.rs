@@ -11,7 +11,7 @@ use crate::exit::Fault;
 use crate::facts::{Facts, Listener, Role, Upstream};
 use crate::host::{Kind, Stat};
 use crate::instance::{Instance, Target, refuse_open_doors};
-use crate::runtime::{Runtime, process, systemd};
+use crate::runtime::{Runtime, container, process, systemd};
 use crate::state::{Kept, State};
 use crate::topology::{BindAddress, Name, SYSTEM_FILE, Topology, did_you_mean};
 
@@ -340,7 +340,9 @@ pub fn topology_gone(state: &State) -> Result<(), Fault> {
 /// A [`Fault`] that names the directive.
 pub fn edited(facts: &Facts) -> Result<(), Fault> {
     for (path, written) in &facts.written {
-        let (Some(there), false) = (facts.text(path), path.starts_with(crate::secrets::DIR)) else {
+        let conf = path.starts_with(container::dir()) && path.extension().is_some_and(|is| is == "conf");
+        let ours = path.starts_with(crate::secrets::DIR) && !conf;
+        let (Some(there), false) = (facts.text(path), ours) else {
             continue;
         };
         let written = written.expose();

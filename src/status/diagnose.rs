@@ -166,7 +166,7 @@ fn no_container(program: Program, instance: &Instance, facts: &Facts, start: Str
         Some(seen) if !seen.joined => {
             Problem::new(format!("its container {name} was taken off the network"), "redis-tp apply")
         }
-        Some(seen) => Problem::new(format!("its container {name} is {}", seen.state), start).logged(),
+        Some(seen) => Problem::new(format!("its container {name} {}", seen.word()), start).logged(),
     }
 }
 

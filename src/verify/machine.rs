@@ -258,7 +258,11 @@ fn container(proof: &Proof<'_>, program: Program, instance: &Instance) -> Look {
     };
     if !seen.is_up() {
         let start = format!("redis-tp service start {of}");
-        return Ok(Finding::fail(seen.state.clone(), "it was stopped, or could not start", start));
+        return Ok(Finding::fail(
+            format!("{name} {}", seen.word()),
+            "it was stopped, or could not start",
+            start,
+        ));
     }
     if !seen.boot {
         let enable = format!("redis-tp service enable {of}");
