@@ -7,9 +7,9 @@ use anyhow::Result;
 use super::converge::{Session, carry_out};
 use crate::cli;
 use crate::exit::Code;
-use crate::facts::Facts;
+use crate::facts::{Facts, containers};
 use crate::host::Host;
-use crate::plan::{leave, refuse};
+use crate::plan::{containers as plan_containers, leave, refuse};
 use crate::report::console;
 use crate::report::plan as show;
 use crate::secret::Secret;
@@ -25,7 +25,10 @@ pub fn run(host: &Host, args: &cli::Uninstall) -> Result<Code> {
     let _session = Session::open(host, args.dry_run)?;
     let text = host.text(Path::new(SYSTEM_FILE))?;
     let topology = text.as_deref().and_then(|text| Topology::parse(text, Path::new(SYSTEM_FILE)).ok());
-    let facts = facts(host)?;
+    let mut facts = facts(host)?;
+    if let Some(program) = containers::recorded(host, &mut facts) {
+        plan_containers::answers(program, &facts)?;
+    }
     // With --purge all goes, and says so.
     if !args.purge && !args.overwrite {
         refuse::edited(&facts)?;

@@ -142,6 +142,23 @@ pub fn gather(host: &Host, question: &Question<'_>, facts: &mut Facts) -> Result
     Ok(())
 }
 
+/// Reads what our record names, for those who take it away; says whose it is, if it is anybody's.
+pub fn recorded(host: &Host, facts: &mut Facts) -> Option<Program> {
+    let state = &facts.state;
+    let kept = state.instances.values().map(|kept| kept.runtime);
+    let program = kept.chain(state.app.iter().map(|kept| kept.target.runtime)).find_map(Runtime::program)?;
+    let mut names = BTreeSet::from([NETWORK.to_owned()]);
+    names.extend(state.containers.keys().cloned());
+    for (name, kept) in &state.instances {
+        names.insert(container::volume(kept.engine, name.as_str()));
+    }
+    match inspect(host, program, &names) {
+        Ok(objects) => facts.containers = read(host, &objects),
+        Err(trouble) => facts.containers.trouble = Some(trouble),
+    }
+    Some(program)
+}
+
 /// Whom a container runs as: the image's user; or where we are not root, ourselves, for the files that it
 /// is to read are ours.
 pub fn runs_as(host: &Host, image: Ids) -> Ids {
