@@ -119,10 +119,8 @@ fn one(service: &Service, user: Ids) -> Value {
         "security_opt": ["no-new-privileges"],
         "volumes": container.mounts.iter().filter(kept).map(Mount::word).collect::<Vec<_>>(),
         "ports": container.ports.iter().map(Port::word).collect::<Vec<_>>(),
-        "configs": [{
-            "source": container.name, "target": config,
-            "uid": user.uid.to_string(), "gid": user.gid.to_string(), "mode": 0o400,
-        }],
+        // Without an owner: compose would ask the image's own list of users for it.
+        "configs": [{ "source": container.name, "target": config }],
     });
     if let Some(map) = keys.as_object_mut() {
         if let Some(bytes) = container.memory {
