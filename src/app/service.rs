@@ -11,6 +11,7 @@ use super::Settings;
 use crate::facts::Program;
 use crate::http::Url;
 use crate::instance::Instance;
+use crate::layout;
 use crate::runtime::Runtime;
 use crate::templates::{self, AppUnitContext};
 use crate::topology::{AppSection, Topology, reach};
@@ -36,7 +37,7 @@ pub const COMM: &str = "redis-tp";
 
 /// Where the service finds our program, if it was started from a place that is not root's alone.
 pub fn program_copy() -> PathBuf {
-    "/usr/local/lib/redis-tp/redis-tp".into()
+    layout::here().program.clone()
 }
 
 /// Where the service finds our program: in its place, or as a copy.
@@ -46,12 +47,12 @@ pub fn program(own: &Program) -> PathBuf {
 
 /// The supervisor's pid file, in a directory of the app's own.
 pub fn pidfile() -> PathBuf {
-    "/run/redis-tp-app/app.pid".into()
+    layout::here().run.join("redis-tp-app/app.pid")
 }
 
 /// What the app says where no journal takes it, in a directory of the app's own.
 pub fn logfile() -> PathBuf {
-    "/var/log/redis-tp/app.log".into()
+    layout::here().app_log.clone()
 }
 
 /// The unit's file.

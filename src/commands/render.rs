@@ -1,7 +1,5 @@
 //! `redis-tp render`: the configuration as it is wanted, to stdout.
 
-use std::path::Path;
-
 use anyhow::Result;
 
 use super::scene::{Scene, Wish};
@@ -14,7 +12,7 @@ use crate::instance::Instance;
 use crate::plan::ASSUMED;
 use crate::report::console;
 use crate::runtime::Runtime;
-use crate::topology::{LAB, SYSTEM_FILE};
+use crate::topology::{self, LAB};
 
 /// Prints one configuration, or all of them one after the other.
 ///
@@ -29,7 +27,7 @@ pub fn run(host: &Host, args: &cli::Render) -> Result<Code> {
         None => scene.instances.iter().collect(),
     };
     for (index, instance) in chosen.iter().enumerate() {
-        let text = instance.configuration(Path::new(SYSTEM_FILE), version, &[])?;
+        let text = instance.configuration(topology::file(), version, &[])?;
         if chosen.len() > 1 {
             let gap = if index == 0 { "" } else { "\n" };
             console::out(format_args!("{gap}## {}", instance.conf.display()));
