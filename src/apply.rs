@@ -17,9 +17,10 @@ use crate::prove;
 use crate::runtime::{Runtime, systemd};
 use crate::secrets;
 use crate::state::{self, State};
-use crate::step::{Body, Owner, Step};
+use crate::step::{Body, Inside, Owner, Step};
 
 pub mod app;
+pub mod containers;
 pub mod package;
 pub mod service;
 mod undo;
@@ -49,6 +50,10 @@ struct Run<'a> {
     state: State,
     /// The files that this run wrote.
     wrote: Vec<PathBuf>,
+    /// The image that its containers run in.
+    inside: Option<Inside>,
+    /// The user that they run as, once it was asked for.
+    image: Option<Ids>,
     tell: Listener<'a>,
 }
 
@@ -58,8 +63,15 @@ struct Run<'a> {
 /// The first step's failure: with code 5 if nothing had been changed yet, 8 if everything is back as
 /// it was, 9 if not.
 pub fn apply(host: &Host, plan: &Plan, state: &State, command: &str, tell: Listener<'_>) -> Result<State> {
-    let mut run =
-        Run { host, journal: Journal::new(host, command)?, state: state.clone(), wrote: Vec::new(), tell };
+    let mut run = Run {
+        host,
+        journal: Journal::new(host, command)?,
+        state: state.clone(),
+        wrote: Vec::new(),
+        inside: plan.inside.clone(),
+        image: None,
+        tell,
+    };
     match run.all(plan) {
         Ok(()) => Ok(run.state),
         Err(error) => Err(run.back_out(error)),
@@ -127,7 +139,16 @@ impl Run<'_> {
     fn step(&mut self, step: &Step) -> Result<()> {
         match step {
             Step::Install { engine, repair } => self.install(*engine, *repair),
-            Step::Prove { candidates } => prove::prove_all(self.host, candidates),
+            Step::Prove { candidates, inside } => prove::prove_all(self.host, candidates, inside.as_ref()),
+            Step::Pull { program, image } => self.pull(*program, image),
+            Step::Network { program } => self.network(*program),
+            Step::RemoveNetwork { program } => self.remove_network(*program),
+            Step::Volumes { inside, volumes } => self.volumes(inside, volumes),
+            Step::PurgeVolume { program, name } => self.purge_volume(*program, name),
+            Step::Container { container, engine } => self.container(container, *engine),
+            Step::RemoveContainer { program, name, engine } => self.remove_container(*program, name, *engine),
+            Step::Join { program, name } => containers::join(self.host, *program, name),
+            Step::Boot { program, name, on } => self.boot(*program, name, *on),
             Step::Directory { path, owner, mode, copy } => self.directory(path, *owner, *mode, *copy),
             Step::Write { path, body, ours, owner, mode } => {
                 self.put(path, [body, ours.as_ref().unwrap_or(body)], *owner, *mode)
@@ -180,7 +201,7 @@ impl Run<'_> {
             }
             Step::RestartApp { app, .. } => {
                 // While it runs it does without them, and it would not come back.
-                app::settings(self.host)?;
+                app::settings(self.host, app)?;
                 self.stop_app(app)?;
                 app::start(self.host, app)
             }
@@ -237,14 +258,23 @@ impl Run<'_> {
         self.host.copy_own_program(path)
     }
 
-    fn ids(&self, owner: Owner) -> Result<Ids> {
-        ids(self.host, owner)
+    fn ids(&mut self, owner: Owner) -> Result<Ids> {
+        match (owner, &self.inside, self.image) {
+            (Owner::Image, Some(inside), None) => {
+                let ids = containers::ids(self.host, inside, &self.state)?;
+                self.image = Some(ids);
+                Ok(ids)
+            }
+            (Owner::Image, _, image) => image.context("there is no image whose user it could be"),
+            (owner, ..) => ids(self.host, owner),
+        }
     }
 
     fn directory(&mut self, path: &Path, owner: Owner, mode: u32, copy: bool) -> Result<()> {
         let before = self.host.stat(path)?;
         self.announce(Undo::Directory { path: path.to_path_buf(), before, copy })?;
-        self.host.directory(path, self.ids(owner)?, mode)?;
+        let ids = self.ids(owner)?;
+        self.host.directory(path, ids, mode)?;
         if before.is_none() && !self.state.directories.contains(&path.to_path_buf()) {
             self.state.directories.push(path.to_path_buf());
         }
@@ -410,6 +440,7 @@ pub fn ids(host: &Host, owner: Owner) -> Result<Ids> {
             host.user(user)?.with_context(|| format!("there is no user '{user}'"))?
         }
         Owner::Server(engine) => server(engine)?,
+        Owner::Image => bail!("only an image tells who its user is"),
         Owner::ServerAdm(engine) => {
             let ids = server(engine)?;
             Ids { gid: host.group("adm")?.unwrap_or(ids.gid), ..ids }

@@ -10,6 +10,7 @@ use crate::facts::Facts;
 use crate::finding::{Check, Finding, Findings};
 use crate::host::Host;
 use crate::instance::Instance;
+use crate::step::Inside;
 use crate::topology::Topology;
 
 mod instance;
@@ -28,6 +29,8 @@ pub struct Subject<'a> {
     pub instances: &'a [Instance],
     /// The web app with its defaults, if the topology has one.
     pub app: Option<&'a App>,
+    /// The image that the instances run in, if they run in one.
+    pub inside: Option<&'a Inside>,
     /// What is there.
     pub facts: &'a Facts,
 }

@@ -10,7 +10,7 @@ use crate::directives;
 use crate::engine::Engine;
 use crate::exit::Fault;
 use crate::http::Url;
-use crate::topology::{self, Binds, Name, Prefix, ReadFrom, ReplicaOf, RuntimeChoice, Source, Table};
+use crate::topology::{self, Binds, Image, Name, Prefix, ReadFrom, ReplicaOf, RuntimeChoice, Source, Table};
 use crate::wire::Address;
 
 /// From a bare machine to a proven Redis: engine, configuration, units, replicas, and the proof.
@@ -93,6 +93,9 @@ pub struct Up {
     /// Redis or Valkey
     #[arg(long)]
     pub engine: Option<Engine>,
+    /// The image of containers [default: redis:7, or valkey/valkey:8]
+    #[arg(long, value_parser = Image::parse)]
+    pub image: Option<Image>,
     /// Leave the web app out, where no topology is written yet
     #[arg(long)]
     pub no_app: bool,
@@ -119,6 +122,9 @@ pub struct Install {
     /// Who keeps the instances running
     #[arg(long, value_name = "RUNTIME")]
     pub runtime: Option<RuntimeChoice>,
+    /// The image of containers [default: redis:7, or valkey/valkey:8]
+    #[arg(long, value_parser = Image::parse)]
+    pub image: Option<Image>,
     #[command(flatten)]
     /// Common flags
     pub change: Change,
@@ -273,6 +279,13 @@ pub enum App {
     Install(AppInstall),
     /// Stop the service and take it away
     Remove(Change),
+    /// Whether an app on this port of this machine is well: for a container's health check
+    #[command(hide = true)]
+    Health {
+        /// The port
+        #[arg(long)]
+        port: u16,
+    },
 }
 
 /// The keys of `[app]`, each as a flag.
@@ -384,6 +397,9 @@ pub struct Render {
     /// Show the secrets
     #[arg(long)]
     pub reveal: bool,
+    /// Print all of it as a compose file
+    #[arg(long, conflicts_with = "name")]
+    pub compose: bool,
 }
 
 /// `service`

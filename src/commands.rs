@@ -89,6 +89,7 @@ fn is_for_anybody(command: &Command) -> bool {
     match command {
         Command::Completions(_) | Command::Man => true,
         Command::Bench(args) => args.url.is_some(),
+        Command::App(App::Health { .. }) => true,
         Command::App(App::Serve(args)) => args.config.is_some() || !args.redis.is_empty(),
         _ => false,
     }

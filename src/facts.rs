@@ -8,16 +8,22 @@ use serde::{Deserialize, Serialize};
 
 use crate::engine::Version;
 use crate::host::{Ids, Stat};
+use crate::runtime::Means;
 use crate::secret::Secret;
 use crate::state::State;
+use crate::store::Store;
 use crate::topology::Name;
 
+pub mod containers;
 mod gather;
 pub mod parse;
 mod sockets;
 mod web;
 
-pub use gather::{Question, about, address_on_disk, gather, is_server, listening, listening_of, pid_of};
+pub use containers::Containers;
+pub use gather::{
+    Question, about, address_on_disk, gather, is_server, listening, listening_of, means, pid_of,
+};
 pub use web::supervisor;
 
 /// Everything that planning may look at.
@@ -26,6 +32,8 @@ pub use web::supervisor;
 pub struct Facts {
     /// systemd is PID 1.
     pub systemd: bool,
+    /// What there is to keep instances running.
+    pub means: Means,
     /// apt-get is there.
     pub apt: bool,
     /// The engine's server package, as dpkg has it.
@@ -36,8 +44,8 @@ pub struct Facts {
     pub user: Option<Ids>,
     /// What the paths in question are; one that is absent is not there.
     pub paths: BTreeMap<PathBuf, Stat>,
-    /// Data directories that have something in them.
-    pub occupied: BTreeSet<PathBuf>,
+    /// Data directories and volumes that have something in them.
+    pub occupied: BTreeSet<Store>,
     /// How many bytes can still be written where we and the servers write.
     pub room: BTreeMap<PathBuf, u64>,
     /// The text of files in question.
@@ -60,6 +68,8 @@ pub struct Facts {
     pub no_ipv6: bool,
     /// Addresses of `bind` that this machine does not have.
     pub unbindable: Vec<IpAddr>,
+    /// What there is of containers.
+    pub containers: Containers,
     /// This very program.
     pub program: Program,
     /// The web app as it runs.
@@ -78,6 +88,8 @@ pub struct Program {
     pub fit: bool,
     /// The copy for services is the same.
     pub copied: bool,
+    /// Another one has another, as far as its length and time tell.
+    pub edition: String,
 }
 
 /// The web app as it runs.

@@ -129,9 +129,9 @@ impl Host {
         Uid::effective().as_raw()
     }
 
-    /// The effective group of this process.
-    pub fn egid(&self) -> u32 {
-        Gid::effective().as_raw()
+    /// The effective user and group of this process.
+    pub fn own_ids(&self) -> Ids {
+        Ids { uid: self.euid(), gid: nix::unistd::getegid().as_raw() }
     }
 
     /// The numbers of a user and its primary group.
@@ -159,6 +159,12 @@ impl Host {
     /// A variable of our environment, if it is set and not empty.
     pub fn env(&self, name: &str) -> Option<String> {
         std::env::var(name).ok().filter(|value| !value.is_empty())
+    }
+
+    /// Whether a person types to us: standard input and output are a terminal.
+    pub fn is_terminal(&self) -> bool {
+        use std::io::IsTerminal;
+        std::io::stdin().is_terminal() && std::io::stdout().is_terminal()
     }
 
     /// Seconds since 1970.

@@ -9,10 +9,11 @@ use serde::{Deserialize, Serialize};
 use crate::conf::{self, Conf};
 use crate::engine::{Engine, Version};
 use crate::exit::Fault;
-use crate::runtime::Runtime;
+use crate::runtime::{Runtime, container};
 use crate::secret::Secret;
 use crate::secrets::Secrets;
 use crate::state::Kept;
+use crate::store::Store;
 use crate::templates::{self, ConfContext};
 use crate::topology::{Bind, Name, Named, ReplicaOf, Section, Topology};
 use crate::wire::Address;
@@ -32,10 +33,12 @@ pub struct Instance {
     pub bind: Option<Vec<Bind>>,
     /// Whether it refuses other machines while it has no password.
     pub protected_mode: bool,
-    /// Its data directory.
+    /// Its data directory, as it sees it itself.
     pub dir: PathBuf,
-    /// Its log.
-    pub logfile: PathBuf,
+    /// Where that is on this machine.
+    pub store: Store,
+    /// Its log; none where the container's engine keeps it.
+    pub logfile: Option<PathBuf>,
     /// Its pid file.
     pub pidfile: PathBuf,
     /// Its configuration file.
@@ -86,7 +89,12 @@ impl Target {
 
     /// Its configuration file.
     pub fn conf(&self) -> PathBuf {
-        self.engine.conf(self.name.as_str())
+        conf(self.engine, &self.name, self.runtime)
+    }
+
+    /// Its container.
+    pub fn container(&self) -> String {
+        container::of_instance(self.engine, self.name.as_str())
     }
 
     /// Its pid file.
@@ -114,7 +122,7 @@ impl Instance {
             let name = section.name.as_str();
             let engine = topology.engine;
             let requirepass = inline(section, "requirepass").or_else(|| secrets.password.clone());
-            let upstream = section.replicaof.as_ref().map(|of| upstream(topology, of));
+            let upstream = section.replicaof.as_ref().map(|of| upstream(topology, of, runtime));
             let masterauth = inline(section, "masterauth").or_else(|| match &section.replicaof {
                 Some(ReplicaOf::Remote { .. }) => secrets.upstream.get(&section.name).cloned(),
                 Some(ReplicaOf::Instance(of)) => topology
@@ -130,11 +138,21 @@ impl Instance {
                 runtime,
                 port: section.port,
                 bind: section.bind.clone(),
-                protected_mode: section.protected_mode.unwrap_or(true),
-                dir: section.dir.clone().unwrap_or_else(|| engine.data(name)),
-                logfile: section.logfile.clone().unwrap_or_else(|| engine.logfile(name)),
+                // In a container every client comes from another machine, and what is published guards it.
+                protected_mode: section
+                    .protected_mode
+                    .unwrap_or(!runtime.is_container() || requirepass.is_some()),
+                store: store(section, engine, runtime),
+                dir: match runtime {
+                    Runtime::Container(_) => container::DATA_DIR.into(),
+                    _ => section.dir.clone().unwrap_or_else(|| engine.data(name)),
+                },
+                logfile: match runtime {
+                    Runtime::Container(_) => None,
+                    _ => Some(section.logfile.clone().unwrap_or_else(|| engine.logfile(name))),
+                },
                 pidfile: engine.pidfile(name),
-                conf: engine.conf(name),
+                conf: conf(engine, &section.name, runtime),
                 unit: engine.unit(name),
                 requirepass,
                 masterauth,
@@ -153,6 +171,32 @@ impl Instance {
     /// Where this machine reaches it.
     pub fn address(&self) -> Address {
         Address { host: reach(self.bind.as_deref()), port: self.port }
+    }
+
+    /// The directory of its log; none where the container's engine keeps that.
+    pub fn log_dir(&self) -> Option<&Path> {
+        self.logfile.as_deref().and_then(Path::parent)
+    }
+
+    /// Its configuration file, as it sees it itself.
+    pub fn config_file(&self) -> PathBuf {
+        match self.runtime {
+            Runtime::Container(_) => Path::new(container::CONF_DIR).join("redis.conf"),
+            _ => self.conf.clone(),
+        }
+    }
+
+    /// Where the other instances reach it.
+    pub fn peer(&self) -> Address {
+        match self.runtime {
+            Runtime::Container(_) => Address { host: self.container(), port: self.port },
+            _ => self.address(),
+        }
+    }
+
+    /// Its container.
+    pub fn container(&self) -> String {
+        container::of_instance(self.engine, self.name.as_str())
     }
 
     /// What steps need of it.
@@ -175,7 +219,7 @@ impl Instance {
             port: self.port,
             address: self.address().host,
             replica: self.upstream.is_some(),
-            dir: self.dir.clone(),
+            dir: self.store.clone(),
             logfile: self.logfile.clone(),
             active: true,
             foreign: Vec::new(),
@@ -184,11 +228,17 @@ impl Instance {
     }
 
     /// The addresses that the file names: those wanted, or loopback, in words that this version knows
-    /// (`-::1` came with 6.2).
+    /// (`-::1` came with 6.2). In a container it is all of them: what is published decides.
     pub fn binds(&self, version: Version) -> Vec<Bind> {
-        let default = if version < Version::new(6, 2) { "127.0.0.1 ::1" } else { "127.0.0.1 -::1" };
+        let default = match (self.runtime.is_container(), version < Version::new(6, 2)) {
+            (false, true) => "127.0.0.1 ::1",
+            (false, false) => "127.0.0.1 -::1",
+            (true, true) => "0.0.0.0",
+            (true, false) => "* -::*",
+        };
         self.bind
             .clone()
+            .filter(|_| !self.runtime.is_container())
             .unwrap_or_else(|| default.split(' ').filter_map(|word| Bind::parse(word).ok()).collect())
     }
 
@@ -245,8 +295,15 @@ impl Instance {
                     .map(|of| format!("{} {}", conf::quote(&of.address.host), of.address.port)),
             ),
             dir: word("dir", self.dir.display().to_string()),
-            logfile: word("logfile", self.logfile.display().to_string()),
-            pidfile: word("pidfile", self.pidfile.display().to_string()),
+            logfile: word(
+                "logfile",
+                self.logfile.as_ref().map_or_else(|| "\"\"".into(), |log| log.display().to_string()),
+            ),
+            pidfile: match self.runtime {
+                Runtime::Container(_) => optional("pidfile", None),
+                _ => word("pidfile", self.pidfile.display().to_string()),
+            },
+            daemonize: yes_no(!self.runtime.is_container()),
             defaults: DEFAULTS
                 .iter()
                 .filter(|(name, _)| ours(name) && !named(name))
@@ -311,7 +368,24 @@ fn inline(section: &Section, name: &str) -> Option<Secret> {
     section.directives.iter().rev().find(|named| named.name == name)?.args.first().map(Secret::new)
 }
 
-fn upstream(topology: &Topology, of: &ReplicaOf) -> Upstream {
+fn conf(engine: Engine, name: &Name, runtime: Runtime) -> PathBuf {
+    match runtime {
+        Runtime::Container(_) => {
+            container::mounted(&container::of_instance(engine, name.as_str())).join("redis.conf")
+        }
+        _ => engine.conf(name.as_str()),
+    }
+}
+
+fn store(section: &Section, engine: Engine, runtime: Runtime) -> Store {
+    let name = section.name.as_str();
+    match runtime {
+        Runtime::Container(program) => Store::Volume { program, volume: container::volume(engine, name) },
+        _ => Store::Path(section.dir.clone().unwrap_or_else(|| engine.data(name))),
+    }
+}
+
+fn upstream(topology: &Topology, of: &ReplicaOf, runtime: Runtime) -> Upstream {
     match of {
         ReplicaOf::Remote { host, port } => {
             Upstream { address: Address { host: host.clone(), port: *port }, instance: None }
@@ -320,7 +394,11 @@ fn upstream(topology: &Topology, of: &ReplicaOf) -> Upstream {
             let master = topology.instance(name.as_str());
             let bind = master.and_then(|master| master.bind.as_deref());
             let port = master.map_or(0, |master| master.port);
-            Upstream { address: Address { host: reach(bind), port }, instance: Some(name.clone()) }
+            let host = match runtime {
+                Runtime::Container(_) => container::of_instance(topology.engine, name.as_str()),
+                _ => reach(bind),
+            };
+            Upstream { address: Address { host, port }, instance: Some(name.clone()) }
         }
     }
 }

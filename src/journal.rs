@@ -16,6 +16,8 @@ use crate::exit::{Code, Fault};
 use crate::host::{Host, Ids, Stat, Taken};
 use crate::instance::Target;
 use crate::layout;
+use crate::runtime::Program;
+use crate::runtime::container::Container;
 use crate::state::{self, SCHEMA};
 
 /// How many finished runs are kept for `rollback`.
@@ -89,6 +91,44 @@ pub enum Undo {
     User {
         /// Its name.
         name: String,
+    },
+    /// Take a container away, and make the one again that was there.
+    Container {
+        /// Whose it is.
+        program: Program,
+        /// Its name.
+        name: String,
+        /// Redis or Valkey.
+        engine: Engine,
+        /// What it was made of; none when there was none.
+        before: Option<Box<Container>>,
+        /// Whether that started again by itself.
+        boot: bool,
+    },
+    /// Take a network away that was not there, or make it again.
+    Network {
+        /// Whose it is.
+        program: Program,
+        /// It was there.
+        before: bool,
+    },
+    /// Take a volume away that was not there.
+    Volume {
+        /// Whose it is.
+        program: Program,
+        /// Its name.
+        name: String,
+        /// What is in it is a copy and may go.
+        copy: bool,
+    },
+    /// Let a container start again by itself or not, as it was.
+    Boot {
+        /// Whose it is.
+        program: Program,
+        /// The container.
+        name: String,
+        /// Whether it did.
+        before: bool,
     },
     /// Purge what an apt run of ours installed; apt's own history names it by this mark.
     Packages {

@@ -82,7 +82,7 @@ pub struct Login {
 impl Login {
     /// Who runs this process; none for root.
     fn of(host: &Host) -> Option<Self> {
-        let ids = Ids { uid: host.euid(), gid: host.egid() };
+        let ids = host.own_ids();
         let login = Self { name: host.user_name(ids.uid), group: host.group_name(ids.gid), ids };
         (ids.uid != 0).then_some(login)
     }

@@ -52,6 +52,7 @@ pub mod secrets;
 pub mod state;
 pub mod status;
 pub mod step;
+pub mod store;
 pub mod templates;
 pub mod topology;
 pub mod unit;

@@ -10,6 +10,7 @@ use serde::Serialize;
 use crate::app::App;
 use crate::conf::Difference;
 use crate::engine::{Engine, Version};
+use crate::facts::containers::Seen;
 use crate::facts::{Facts, Role, Upstream};
 use crate::host::Kind;
 use crate::instance::{Instance, Target};
@@ -17,12 +18,14 @@ use crate::layout;
 use crate::runtime::{Runtime, process};
 use crate::secrets::Secrets;
 use crate::state::{Kept, KeptApp, UnitBefore};
-use crate::step::{Body, Candidate, Origin, Owner, Step};
-use crate::topology::{self, Name, Topology};
+use crate::step::{Body, Candidate, Inside, Origin, Owner, Step};
+use crate::store::Store;
+use crate::topology::{self, Image, Name, Topology};
 
 pub mod app;
 pub mod app_refuse;
 mod change;
+pub mod containers;
 mod leave;
 mod record;
 pub mod refuse;
@@ -43,6 +46,8 @@ pub struct Wanted<'a> {
     pub instances: &'a [Instance],
     /// The web app with its defaults, if it is wanted.
     pub app: Option<&'a App>,
+    /// The image of containers.
+    pub image: &'a Image,
     /// Their passwords.
     pub secrets: &'a Secrets,
     /// Take our value where somebody edited a file by hand.
@@ -70,6 +75,9 @@ pub struct Plan {
     /// Our state directory goes, too.
     #[serde(skip)]
     pub forget: bool,
+    /// The image that containers of this plan run in.
+    #[serde(skip)]
+    pub inside: Option<Inside>,
 }
 
 impl Plan {
@@ -141,13 +149,24 @@ pub enum Note {
     DirectoryStays {
         /// The instance.
         instance: Name,
-        /// The directory that it had.
-        dir: PathBuf,
+        /// The data that it had.
+        store: Store,
+    },
+    /// What an instance leaves behind that moves to another runtime.
+    RuntimeLeft {
+        /// The instance, or the web app.
+        instance: String,
+        /// Who kept it running.
+        from: Runtime,
+        /// Who will.
+        to: Runtime,
+        /// What stays where it is.
+        stays: Vec<Store>,
     },
     /// Data that was there before us, and that no purge of ours takes.
     NotOurs {
         /// Where it is.
-        path: PathBuf,
+        store: Store,
     },
     /// Packages of ours that hold data which was there before us.
     PackagesStay {
@@ -158,8 +177,8 @@ pub enum Note {
     DataStays {
         /// The instance that is gone.
         instance: Name,
-        /// Its directory.
-        dir: PathBuf,
+        /// Its data.
+        store: Store,
     },
 }
 
@@ -208,17 +227,25 @@ impl std::fmt::Display for Note {
                 }
             ),
             Self::LinkDown { instance } => write!(f, "{instance}: the link to its master is down"),
-            Self::DirectoryStays { instance, dir } => {
-                write!(f, "{instance}: what is in its former directory {} stays there", dir.display())
+            Self::DirectoryStays { instance, store } => {
+                write!(f, "{instance}: what is in its former directory {store} stays there")
             }
-            Self::NotOurs { path } => {
-                write!(f, "{} had data in it before redis-tp; left alone", path.display())
+            Self::RuntimeLeft { instance, from, to, stays } => {
+                write!(f, "{instance}: moves from {from} to {to}")?;
+                let stays: Vec<String> = stays.iter().map(ToString::to_string).collect();
+                match stays.as_slice() {
+                    [] => Ok(()),
+                    stays => write!(f, ", and leaves behind {}", stays.join(" and ")),
+                }
+            }
+            Self::NotOurs { store } => {
+                write!(f, "{store} had data in it before redis-tp; left alone")
             }
             Self::PackagesStay { packages } => {
                 write!(f, "{} stay: with them, dpkg would remove that data", packages.join(" and "))
             }
-            Self::DataStays { instance, dir } => {
-                write!(f, "{instance} is gone; its data stays in {}", dir.display())
+            Self::DataStays { instance, store } => {
+                write!(f, "{instance} is gone; its data stays in {store}")
             }
         }
     }
@@ -229,6 +256,7 @@ impl std::fmt::Display for Note {
 /// # Errors
 /// A [`crate::exit::Fault`] with code 5 where the machine or the topology does not allow it.
 pub fn plan(wanted: &Wanted<'_>, facts: &Facts) -> Result<Plan> {
+    containers::impossible(wanted, facts)?;
     refuse::impossible(wanted, facts)?;
     app_refuse::impossible(wanted, facts)?;
     let version = facts.server.as_ref().map_or(ASSUMED, |server| server.version);
@@ -243,9 +271,12 @@ pub fn plan(wanted: &Wanted<'_>, facts: &Facts) -> Result<Plan> {
     retire_dropped(wanted, facts, &mut plan);
     change_runtime(wanted, facts, &mut plan);
     places(wanted, facts, &order, &mut plan);
+    containers::places(wanted, facts, &mut plan);
     app.iter().for_each(|app| app.places(facts, &mut plan));
     files(wanted, facts, &changes, &mut plan);
     app.iter().for_each(|app| app.files(&mut plan));
+    containers::make(wanted, &changes, &mut plan);
+    app.iter().for_each(|app| app.container(&mut plan));
     services(facts, &changes, app.as_ref(), &mut plan);
     app.iter().for_each(|app| app.service(&mut plan));
     plan.units = facts
@@ -258,7 +289,14 @@ pub fn plan(wanted: &Wanted<'_>, facts: &Facts) -> Result<Plan> {
     plan.notes.extend(changes.iter().flat_map(|change| change.notes.clone()));
     plan.notes.extend(wanted.instances.iter().filter_map(|instance| record::moved(facts, instance)));
     plan.notes.extend(app.iter().flat_map(|app| app.notes.clone()));
+    // A link that this very plan waits for is none that stays down.
+    let awaited = |name: &Name| {
+        plan.steps.iter().any(|step| matches!(step, Step::AwaitLink { target, .. } if target.name == *name))
+    };
+    let told = |note: &Note| !matches!(note, Note::LinkDown { instance } if awaited(instance));
+    plan.notes = plan.notes.iter().filter(|note| told(note)).cloned().collect();
     plan.record = record::of(wanted, facts);
+    plan.inside = containers::inside(wanted, facts);
     plan.app = match &app {
         Some(app) => Some(app.record()),
         None => facts.state.app.clone().map(|kept| KeptApp { active: false, ..kept }),
@@ -310,15 +348,19 @@ fn retire_dropped(wanted: &Wanted<'_>, facts: &Facts, plan: &mut Plan) {
     for (name, kept) in &gone {
         let password = wanted.secrets.password.clone();
         leave::retire(name, kept, facts, password, purged(name), &mut plan.steps);
-        let used = wanted.instances.iter().any(|instance| instance.dir == kept.dir);
+        let used = wanted.instances.iter().any(|instance| instance.store == kept.dir);
         if !purged(name) && !used {
-            plan.notes.push(Note::DataStays { instance: (*name).clone(), dir: kept.dir.clone() });
+            plan.notes.push(Note::DataStays { instance: (*name).clone(), store: kept.dir.clone() });
         }
     }
     leave::one_reload(&mut plan.steps);
     for (name, _) in gone.into_iter().filter(|(name, _)| purged(name)) {
-        let used_by_others: Vec<&PathBuf> =
-            wanted.instances.iter().flat_map(|instance| [&instance.dir, &instance.logfile]).collect();
+        let used_by_others: Vec<Store> = wanted
+            .instances
+            .iter()
+            .flat_map(|instance| [Some(instance.store.clone()), instance.logfile.as_deref().map(Store::from)])
+            .flatten()
+            .collect();
         leave::purge_data(facts, &[name], &used_by_others, plan);
     }
 }
@@ -334,6 +376,7 @@ fn change_runtime(wanted: &Wanted<'_>, facts: &Facts, plan: &mut Plan) {
             plan.steps.push(Step::Disable { unit: instance.unit.clone() });
         }
     }
+    leave::behind(wanted, facts, plan);
 }
 
 /// Our record of an instance that runs, but not as it is wanted to.
@@ -342,6 +385,9 @@ fn under_another_runtime<'a>(facts: &'a Facts, instance: &Instance) -> Option<&'
     let runs = match kept.runtime {
         Runtime::Process => facts.pids.contains_key(&instance.name),
         Runtime::Systemd => facts.unit(&instance.unit).is_some_and(|unit| unit.active == "active"),
+        Runtime::Container(_) => {
+            facts.containers.containers.get(&instance.container()).is_some_and(Seen::runs)
+        }
     };
     (kept.active && kept.runtime != instance.runtime && runs).then_some(kept)
 }
@@ -349,7 +395,12 @@ fn under_another_runtime<'a>(facts: &'a Facts, instance: &Instance) -> Option<&'
 /// Drop-ins, package, proof. The drop-ins come before the package: its postinst makes systemd read
 /// its files anyway, and that spares a reload of our own.
 fn software(wanted: &Wanted<'_>, facts: &Facts, changes: &[Change<'_>], plan: &mut Plan) {
-    if !facts.installed() {
+    let inside = containers::inside(wanted, facts);
+    if let Some(Inside { program, image, .. }) = &inside {
+        if facts.containers.image.is_none() {
+            plan.steps.push(Step::Pull { program: *program, image: image.clone() });
+        }
+    } else if !facts.installed() {
         unit_files(changes, plan);
         plan.steps.push(Step::Install {
             engine: wanted.topology.engine,
@@ -358,7 +409,7 @@ fn software(wanted: &Wanted<'_>, facts: &Facts, changes: &[Change<'_>], plan: &m
     }
     let candidates: Vec<Candidate> = changes.iter().filter_map(|change| candidate(wanted, change)).collect();
     if !candidates.is_empty() {
-        plan.steps.push(Step::Prove { candidates });
+        plan.steps.push(Step::Prove { candidates, inside });
     }
 }
 
@@ -401,8 +452,12 @@ fn places(wanted: &Wanted<'_>, facts: &Facts, order: &[&Instance], plan: &mut Pl
             plan.steps.push(Step::Directory { path: path.to_path_buf(), owner, mode, copy });
         }
     };
+    let contained = order.iter().any(|instance| instance.runtime.is_container());
     let (ours, packaged) = (crate::secrets::dir(), !facts.installed());
     step(ours, Owner::Root, 0o755, false, false);
+    if contained {
+        return;
+    }
     if !packaged {
         step(&engine.etc(), Owner::Server(engine), 0o2770, false, false);
         step(&engine.log(), Owner::ServerAdm(engine), 0o2750, false, false);
@@ -410,7 +465,7 @@ fn places(wanted: &Wanted<'_>, facts: &Facts, order: &[&Instance], plan: &mut Pl
     for instance in order {
         // The package makes the distribution's own directories itself.
         let by_package = |path: &Path| packaged && (path == engine.data("master") || path == engine.log());
-        let log = instance.logfile.parent().unwrap_or(Path::new("/"));
+        let log = instance.log_dir().unwrap_or(Path::new("/"));
         for (path, owner, mode, copy, correct) in [
             (instance.dir.as_path(), Owner::Server(engine), 0o750, instance.upstream.is_some(), true),
             (log, Owner::ServerAdm(engine), 0o2750, false, false),
@@ -437,6 +492,7 @@ fn owns(facts: &Facts, owner: Owner, uid: u32) -> bool {
     match owner {
         Owner::Root => uid == layout::here().own().uid,
         Owner::App => facts.app.user.is_some_and(|user| user.uid == uid),
+        Owner::Image => facts.user.is_some_and(|user| user.uid == uid),
         Owner::Server(_) | Owner::ServerAdm(_) => facts.user.is_some_and(|user| user.uid == uid),
     }
 }
@@ -471,8 +527,11 @@ fn files(wanted: &Wanted<'_>, facts: &Facts, changes: &[Change<'_>], plan: &mut 
                 path: change.instance.conf.clone(),
                 body: Body::Conf(text.clone()),
                 ours: change.ours.clone().map(Body::Conf),
-                owner: Owner::Server(change.instance.engine),
-                mode: 0o640,
+                owner: match change.instance.runtime {
+                    Runtime::Container(_) => Owner::Image,
+                    _ => Owner::Server(change.instance.engine),
+                },
+                mode: if change.instance.runtime.is_container() { 0o600 } else { 0o640 },
             });
         }
     }
@@ -512,13 +571,12 @@ fn has_secret(section: &crate::topology::Section) -> bool {
 /// reload comes behind.
 fn services(facts: &Facts, changes: &[Change<'_>], app: Option<&app::AppChange<'_>>, plan: &mut Plan) {
     for change in changes.iter().filter(|change| change.enable) {
-        plan.steps.push(Step::Enable { unit: change.instance.unit.clone() });
+        plan.steps.push(boot(change.instance, true));
     }
-    if app.is_some_and(|app| app.enable) {
-        plan.steps.push(Step::Enable { unit: crate::app::service::UNIT.into() });
-    }
+    plan.steps.extend(app.and_then(app::AppChange::boot));
     let written = facts.installed() && changes.iter().any(|change| change.unit_file.is_some());
-    let enabled = changes.iter().any(|change| change.enable);
+    let units = |change: &&Change<'_>| change.instance.runtime == Runtime::Systemd;
+    let enabled = changes.iter().filter(units).any(|change| change.enable);
     let stale =
         changes.iter().any(|change| facts.unit(&change.instance.unit).is_some_and(|unit| unit.needs_reload));
     if written || enabled || stale || app.is_some_and(|app| app.reload(facts)) {
@@ -550,6 +608,15 @@ fn services(facts: &Facts, changes: &[Change<'_>], app: Option<&app::AppChange<'
         if (change.moves() || master_moved) && !change.promoted && !away {
             plan.steps.push(Step::AwaitLink { target: change.instance.target(), master: of.address.clone() });
         }
+    }
+}
+
+/// The step that lets an instance start at boot, or no longer.
+pub fn boot(instance: &Instance, on: bool) -> Step {
+    match (instance.runtime, on) {
+        (Runtime::Container(program), on) => Step::Boot { program, name: instance.container(), on },
+        (_, true) => Step::Enable { unit: instance.unit.clone() },
+        (_, false) => Step::Disable { unit: instance.unit.clone() },
     }
 }
 

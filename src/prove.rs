@@ -13,7 +13,9 @@ use crate::host::{Child, Done, Host, Ids};
 use crate::layout;
 use crate::log;
 use crate::secret::MASK;
-use crate::step::Candidate;
+use crate::step::{Candidate, Inside};
+
+mod inside;
 
 /// A value that no port can have. It stands behind the whole candidate, so that a server which
 /// complains of it has taken every line before.
@@ -26,17 +28,17 @@ const BOOT: Duration = Duration::from_secs(10);
 ///
 /// # Errors
 /// A [`Fault`] that quotes the user's own key and file.
-pub fn prove(host: &Host, server: &Path, candidate: &Candidate) -> Result<()> {
+fn prove(host: &Host, server: &Path, candidate: &Candidate) -> Result<()> {
     let user = candidate.target.engine.user();
     let ids = layout::here().ids(host, user)?.with_context(|| format!("there is no user '{user}'"))?;
     let text = neutral(candidate.text.expose());
-    parse_probe(host, server, ids, &text, candidate)?;
+    parse_probe(host, Child::new(server).user(ids), &text, candidate)?;
     neutral_boot(host, server, ids, &text, candidate)
 }
 
 /// The candidate without the two lines that act while they are read: Redis 6 opens the log, and every
 /// version enters the data directory, which may not be there yet. The line numbers stay.
-fn neutral(text: &str) -> String {
+pub fn neutral(text: &str) -> String {
     let acts = |line: &str| {
         let word = line.split_whitespace().next().unwrap_or_default();
         word.eq_ignore_ascii_case("logfile") || word.eq_ignore_ascii_case("dir")
@@ -44,8 +46,9 @@ fn neutral(text: &str) -> String {
     text.lines().map(|line| if acts(line) { "#\n".to_owned() } else { format!("{line}\n") }).collect()
 }
 
-fn parse_probe(host: &Host, server: &Path, ids: Ids, text: &str, candidate: &Candidate) -> Result<()> {
-    let child = Child::new(server).args(["-", "--port", PILL]).stdin(text).user(ids).deadline(BOOT);
+/// `server` is a child that runs it, with no argument yet.
+pub fn parse_probe(host: &Host, server: Child, text: &str, candidate: &Candidate) -> Result<()> {
+    let child = server.args(["-", "--port", PILL]).stdin(text).deadline(BOOT);
     let done = host.run(child)?;
     let said = format!("{}\n{}", done.stdout, done.stderr);
     if done.code == Some(1) && said.contains(PILL) {
@@ -63,30 +66,9 @@ fn neutral_boot(host: &Host, server: &Path, ids: Ids, text: &str, candidate: &Ca
     host.directory(&at("server"), ids, 0o700)?;
     let dir = at("server").display().to_string();
     let socket = at("server").join("socket").display().to_string();
-    // Without every one of these a scratch server removes the live pid file, writes into the live
-    // log or makes the live master resync.
     // By standard input, as before: a run that is killed leaves no password in a scratch file.
     let mut args: Vec<String> = vec!["-".into()];
-    for (name, value) in [
-        ("port", "0"),
-        ("unixsocket", socket.as_str()),
-        ("dir", dir.as_str()),
-        ("dbfilename", "check.rdb"),
-        ("appendonly", "no"),
-        ("save", ""),
-        ("logfile", ""),
-        ("syslog-enabled", "no"),
-        ("pidfile", ""),
-        ("daemonize", "no"),
-        ("supervised", "systemd"),
-        ("cluster-enabled", "no"),
-    ] {
-        args.extend([format!("--{name}"), value.to_owned()]);
-    }
-    args.extend(["--replicaof", "no", "one"].map(str::to_owned));
-    if Conf::parse(text).is_ok_and(|conf| conf.get("tls-cert-file").is_some()) {
-        args.extend(["--tls-port", "0", "--tls-replication", "yes"].map(str::to_owned));
-    }
+    args.extend(overrides(text, &dir, &socket, "systemd"));
     let child = Child::new(server).args(args).stdin(text).user(ids).dies_with_us().deadline(BOOT);
     let child = child.env("NOTIFY_SOCKET", at("notify"));
     let done = host.run_until(child, || {
@@ -103,6 +85,33 @@ fn neutral_boot(host: &Host, server: &Path, ids: Ids, text: &str, candidate: &Ca
         None => Ok(()),
         Some(done) => Err(refusal(text, &done, candidate).into()),
     }
+}
+
+/// The arguments that keep a scratch server from all that is live: without every one of these it removes
+/// the live pid file, writes into the live log or makes the live master resync.
+pub fn overrides(text: &str, dir: &str, socket: &str, supervised: &str) -> Vec<String> {
+    let mut args = Vec::new();
+    for (name, value) in [
+        ("port", "0"),
+        ("unixsocket", socket),
+        ("dir", dir),
+        ("dbfilename", "check.rdb"),
+        ("appendonly", "no"),
+        ("save", ""),
+        ("logfile", ""),
+        ("syslog-enabled", "no"),
+        ("pidfile", ""),
+        ("daemonize", "no"),
+        ("supervised", supervised),
+        ("cluster-enabled", "no"),
+    ] {
+        args.extend([format!("--{name}"), value.to_owned()]);
+    }
+    args.extend(["--replicaof", "no", "one"].map(str::to_owned));
+    if Conf::parse(text).is_ok_and(|conf| conf.get("tls-cert-file").is_some()) {
+        args.extend(["--tls-port", "0", "--tls-replication", "yes"].map(str::to_owned));
+    }
+    args
 }
 
 /// The server's complaint about a line, in the user's own terms.
@@ -126,7 +135,8 @@ fn complaint_of(said: &str) -> Option<(usize, String)> {
     Some((number, why.trim().to_owned()))
 }
 
-fn refusal(text: &str, done: &Done, candidate: &Candidate) -> Fault {
+/// Why a server did not start with a configuration.
+pub fn refusal(text: &str, done: &Done, candidate: &Candidate) -> Fault {
     let said = format!("{}\n{}", done.stdout, done.stderr);
     complaint(text, &said, candidate)
 }
@@ -181,12 +191,15 @@ fn without_secrets(said: &str, text: &str) -> String {
     hidden
 }
 
-/// Proves several candidates at the same time.
+/// Proves several candidates at the same time, in an image or on this machine.
 ///
 /// # Errors
 /// The first refusal, in their order.
-pub fn prove_all(host: &Host, candidates: &[Candidate]) -> Result<()> {
+pub fn prove_all(host: &Host, candidates: &[Candidate], inside: Option<&Inside>) -> Result<()> {
     let Some(first) = candidates.first() else { return Ok(()) };
+    if let Some(inside) = inside {
+        return inside::prove_all(host, candidates, inside);
+    }
     let engine = first.target.engine;
     let Some(server) = host.which(engine.server()) else {
         bail!("{} is not on this machine", engine.server())

@@ -11,6 +11,7 @@ use crate::conf::Conf;
 use crate::exit::Fault;
 use crate::host::Host;
 use crate::layout;
+use crate::runtime::container;
 use crate::secret::Secret;
 use crate::state::State;
 use crate::topology::{self, Name, ReplicaOf, Topology};
@@ -21,9 +22,10 @@ pub fn dir() -> &'static Path {
 }
 
 /// Whether a file is a secret from end to end, of which no copy is kept. The topology beside them is none,
-/// and neither are the app's settings: like a redis.conf, they have a secret in them.
+/// and neither are the app's settings and what containers read: like a redis.conf, they have a secret in them.
 pub fn is_secret(path: &Path) -> bool {
-    path.starts_with(dir()) && path != topology::file() && path != Settings::file()
+    let configuration = path == topology::file() || path == Settings::file();
+    path.starts_with(dir()) && !configuration && !path.starts_with(container::dir())
 }
 
 /// The passwords that a topology needs.

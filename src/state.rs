@@ -8,10 +8,12 @@ use anyhow::{Context, Result, bail};
 use serde::{Deserialize, Serialize};
 
 use crate::app::AppTarget;
-use crate::engine::Engine;
-use crate::host::Host;
+use crate::engine::{Engine, Version};
+use crate::host::{Host, Ids};
 use crate::layout;
 use crate::runtime::Runtime;
+use crate::runtime::container::Container;
+use crate::store::Store;
 use crate::topology::Name;
 
 /// The directory of our own state, mode 0700.
@@ -20,7 +22,7 @@ pub fn dir() -> &'static Path {
 }
 
 /// The format of the state and of the journal that this program writes.
-pub const SCHEMA: u32 = 2;
+pub const SCHEMA: u32 = 3;
 
 /// The record.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -42,6 +44,21 @@ pub struct State {
     pub directories: Vec<PathBuf>,
     /// How units were when we first touched them.
     pub units: BTreeMap<String, UnitBefore>,
+    /// The containers that we made, as we made them.
+    pub containers: BTreeMap<String, Container>,
+    /// What we found in images, by their identifiers: it costs a start of each.
+    pub images: BTreeMap<String, Contents>,
+}
+
+/// What is in an image.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Contents {
+    /// The server's program.
+    pub server: PathBuf,
+    /// Its version.
+    pub version: Version,
+    /// The user and group that it is to run as there.
+    pub ids: Ids,
 }
 
 impl Default for State {
@@ -55,6 +72,8 @@ impl Default for State {
             files: BTreeMap::new(),
             directories: Vec::new(),
             units: BTreeMap::new(),
+            containers: BTreeMap::new(),
+            images: BTreeMap::new(),
         }
     }
 }
@@ -72,18 +91,18 @@ pub struct Kept {
     pub address: String,
     /// Whether it followed another.
     pub replica: bool,
-    /// Its data directory.
-    pub dir: PathBuf,
+    /// Its data.
+    pub dir: Store,
     /// Its log.
-    pub logfile: PathBuf,
+    pub logfile: Option<PathBuf>,
     /// Whether it runs; false once it was removed and only its data is kept.
     pub active: bool,
-    /// Data directories, now its own or once, that had something in them before us: never ours to purge.
+    /// Data, now its own or once, that was there before us: never ours to purge.
     #[serde(default)]
-    pub foreign: Vec<PathBuf>,
-    /// Directories and logs that it had before these, and left where they were.
+    pub foreign: Vec<Store>,
+    /// Data and logs that it had before these, and left where they were.
     #[serde(default)]
-    pub former: Vec<PathBuf>,
+    pub former: Vec<Store>,
 }
 
 /// What is left to know of the web app when the topology no longer names it.
@@ -113,7 +132,7 @@ impl State {
     pub fn load(host: &Host) -> Result<Self> {
         let path = Self::path();
         let Some(text) = host.text(&path)? else { return Ok(Self::default()) };
-        let state: Self = serde_json::from_str(&text)
+        let mut state: Self = serde_json::from_str(&text)
             .with_context(|| format!("{} is not what redis-tp wrote", path.display()))?;
         if state.schema > SCHEMA {
             bail!(
@@ -122,6 +141,8 @@ impl State {
                 state.schema
             );
         }
+        // What is written from now on has the words of this format.
+        state.schema = SCHEMA;
         Ok(state)
     }
 

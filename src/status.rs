@@ -230,7 +230,9 @@ fn relate(
         let Some(Ok(info)) = heard.get(index) else { continue };
         let facts::Role::Replica { host, port, .. } = parse::role(info) else { continue };
         let local = |at: &Address| at.port == port && (at.host == host || is_here(&host, here));
-        let master = addresses.iter().position(local);
+        let told = Address { host: host.clone(), port };
+        let by_name = instances.iter().position(|instance| instance.peer() == told);
+        let master = by_name.or_else(|| addresses.iter().position(local));
         node.master = Some(match master.and_then(|at| instances.get(at)) {
             Some(master) => master.name.to_string(),
             None => Address { host: host.clone(), port }.to_string(),
@@ -298,7 +300,8 @@ fn node(instance: &Instance, facts: &Facts, heard: &Heard) -> Node {
         version: text("valkey_version").or_else(|| text("redis_version")),
         unit: systemd.then(|| instance.unit.clone()),
         unit_state: unit.map(|unit| unit.active.clone()),
-        pid: process.or(known).filter(|pid| *pid > 0),
+        // In a container its number is the container's own.
+        pid: process.filter(|_| !instance.runtime.is_container()).or(known).filter(|pid| *pid > 0),
         problem: None,
         cure: None,
         log: None,
@@ -322,7 +325,7 @@ fn state(instance: &Instance, facts: &Facts, heard: &Heard) -> State {
 
 /// Whether a server reads another file than the instance's.
 fn started_from_elsewhere(instance: &Instance, info: &BTreeMap<String, String>) -> bool {
-    info.get("config_file").is_some_and(|file| *file != instance.conf.display().to_string())
+    info.get("config_file").is_some_and(|file| *file != instance.config_file().display().to_string())
 }
 
 /// The keys of all databases: `db0:keys=42,expires=0,avg_ttl=0`.

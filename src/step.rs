@@ -10,8 +10,10 @@ use crate::conf;
 use crate::engine::Engine;
 use crate::instance::Target;
 use crate::layout;
-use crate::runtime::{Runtime, process, systemd};
+use crate::runtime::container::{self, Container, Making, NETWORK};
+use crate::runtime::{Program, Runtime, process, systemd};
 use crate::secret::{MASK, Secret};
+use crate::topology::Image;
 use crate::wire::Address;
 
 /// One thing to do.
@@ -29,6 +31,72 @@ pub enum Step {
     Prove {
         /// One for each instance whose configuration changes.
         candidates: Vec<Candidate>,
+        /// Where the server is that proves them, if it is not this machine's.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        inside: Option<Inside>,
+    },
+    /// Fetch an image.
+    Pull {
+        /// Who does.
+        program: Program,
+        /// The image.
+        image: Image,
+    },
+    /// Make the network of our containers.
+    Network {
+        /// Whose it is.
+        program: Program,
+    },
+    /// Make volumes, for the image's user.
+    Volumes {
+        /// The image that will use them.
+        inside: Inside,
+        /// The volumes.
+        volumes: Vec<NewVolume>,
+    },
+    /// Make a container, in place of one of ours that was made otherwise.
+    Container {
+        /// What it is made of.
+        container: Box<Container>,
+        /// Redis or Valkey.
+        engine: Engine,
+    },
+    /// Let a container be on our network again.
+    Join {
+        /// Whose it is.
+        program: Program,
+        /// The container.
+        name: String,
+    },
+    /// Let a container start again by itself, or no longer.
+    Boot {
+        /// Whose it is.
+        program: Program,
+        /// The container.
+        name: String,
+        /// Whether it is to.
+        on: bool,
+    },
+    /// Take a container away that does not run.
+    RemoveContainer {
+        /// Whose it is.
+        program: Program,
+        /// Redis or Valkey.
+        engine: Engine,
+        /// Its name.
+        name: String,
+    },
+    /// Take a volume away with all that is in it; only by `--purge`.
+    PurgeVolume {
+        /// Whose it is.
+        program: Program,
+        /// Its name.
+        name: String,
+    },
+    /// Take the network away.
+    RemoveNetwork {
+        /// Whose it is.
+        program: Program,
     },
     /// Make a directory, or correct its owner and mode.
     Directory {
@@ -164,6 +232,29 @@ pub struct Candidate {
     pub origins: Vec<Origin>,
 }
 
+/// An image that a server or our own program is to run in.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Inside {
+    /// Who runs it.
+    pub program: Program,
+    /// The image.
+    pub image: Image,
+    /// Redis or Valkey.
+    pub engine: Engine,
+    /// Our own program on this machine, if it has to run in the image, too.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub own: Option<PathBuf>,
+}
+
+/// A volume to be.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NewVolume {
+    /// Its name.
+    pub name: String,
+    /// It will hold a copy only, which may go when this run is undone.
+    pub copy: bool,
+}
+
 /// Where a directive was written by the user.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Origin {
@@ -185,6 +276,8 @@ pub enum Owner {
     ServerAdm(Engine),
     /// The web app's user and group.
     App,
+    /// The user and group that containers run as.
+    Image,
 }
 
 impl Owner {
@@ -196,6 +289,7 @@ impl Owner {
             Self::Server(engine) => owner(engine.user(), engine.user()),
             Self::ServerAdm(engine) => owner(engine.user(), "adm"),
             Self::App => owner(app_service::USER, app_service::USER),
+            Self::Image => "the image's user".into(),
         }
     }
 }
@@ -242,9 +336,10 @@ impl Step {
         match self {
             Self::Install { engine, repair: false } => format!("install {}", engine.package()),
             Self::Install { engine, repair: true } => format!("finish installing {}", engine.package()),
-            Self::Prove { candidates } => {
+            Self::Prove { candidates, inside } => {
+                let place = inside.as_ref().map_or_else(String::new, |at| format!(" in {}", at.image));
                 format!(
-                    "prove the configuration of {}",
+                    "prove the configuration of {}{place}",
                     names(candidates.iter().map(|candidate| &candidate.target))
                 )
             }
@@ -256,6 +351,21 @@ impl Step {
             Self::Program { path } => format!("copy this program to {}", path.display()),
             Self::Remove { path } | Self::RemoveEmpty { path } => format!("remove {}", path.display()),
             Self::Purge { path, .. } => format!("purge {}", path.display()),
+            Self::Pull { image, .. } => format!("pull the image {image}"),
+            Self::Network { program } => format!("{program} network {NETWORK}"),
+            Self::Volumes { inside, volumes } => {
+                let names: Vec<&str> = volumes.iter().map(|volume| volume.name.as_str()).collect();
+                format!("{} volume {}", inside.program, names.join(", "))
+            }
+            Self::Container { container, .. } => {
+                format!("{} container {} ({})", container.program, container.name, container.image)
+            }
+            Self::Join { name, .. } => format!("put {name} on the network {NETWORK} again"),
+            Self::Boot { name, on: true, .. } => format!("start {name} at boot"),
+            Self::Boot { name, on: false, .. } => format!("no longer start {name} at boot"),
+            Self::RemoveContainer { program, name, .. } => format!("remove the {program} container {name}"),
+            Self::PurgeVolume { program, name } => format!("purge the {program} volume {name}"),
+            Self::RemoveNetwork { program } => format!("remove the {program} network {NETWORK}"),
             Self::Reload => "let systemd read its units again".into(),
             Self::Enable { unit } => format!("start {} at boot", systemd::unit_word(unit)),
             Self::Disable { unit } => format!("no longer start {} at boot", systemd::unit_word(unit)),
@@ -286,9 +396,15 @@ impl Step {
                 }
                 lines
             }
-            Self::Prove { candidates } => candidates
+            Self::Prove { candidates, inside } => candidates
                 .iter()
                 .map(|Candidate { target, .. }| {
+                    if let Some(Inside { program, image, .. }) = inside {
+                        return format!(
+                            "# before it goes live: {program} run --rm -i --network none --entrypoint {} {image} - --port redis-tp-eof < {}",
+                            target.engine.server(), target.conf().display()
+                        );
+                    }
                     let (user, server, conf) = (target.engine.user(), target.engine.server(), target.conf());
                     format!(
                         "# before it goes live: runuser -u {user} -- {server} - --port redis-tp-eof < {}",
@@ -296,6 +412,9 @@ impl Step {
                     )
                 })
                 .collect(),
+            Self::Directory { path, owner: Owner::Image, mode, .. } => {
+                vec![format!("install -d -o UID -g GID -m {mode:04o} {}    # the image's user", path.display())]
+            }
             Self::Directory { path, owner, mode, .. } => {
                 let owner = owner.word();
                 let (user, group) = owner.split_once(':').unwrap_or((&owner, &owner));
@@ -312,6 +431,36 @@ impl Step {
             Self::RemoveEmpty { path } => vec![format!("rmdir {}", path.display())],
             Self::Purge { path, keep: true } => vec![format!("find {} -mindepth 1 -delete", path.display())],
             Self::Purge { path, keep: false } => vec![format!("rm -r {}", path.display())],
+            Self::Pull { program, image } => vec![format!("{program} pull {image}")],
+            Self::Network { program } => vec![format!("{program} network create {NETWORK}")],
+            Self::Volumes { inside: Inside { program, image, .. }, volumes } => volumes
+                .iter()
+                .flat_map(|NewVolume { name, .. }| {
+                    let data = container::DATA_DIR;
+                    [
+                        format!("{program} volume create {name}"),
+                        format!("{program} run --rm --user 0 -v {name}:{data} --entrypoint chown {image} UID:GID {data}"),
+                    ]
+                })
+                .collect(),
+            Self::Container { container, .. } => {
+                let words = container.create(&Making {
+                    layout: &crate::state::dir().to_string_lossy(),
+                    user: "UID:GID",
+                    boot: true,
+                    rootless: false,
+                });
+                let words: Vec<String> =
+                    words.iter().map(|word| crate::commands::shell_word(word)).collect();
+                vec![format!("{} {}    # as the image's user", container.program, words.join(" "))]
+            }
+            Self::Join { program, name } => vec![format!("{program} network connect {NETWORK} {name}")],
+            Self::Boot { program, name, on } => {
+                vec![format!("{program} update --restart {} {name}", container::restart_word(*on))]
+            }
+            Self::RemoveContainer { program, name, .. } => vec![format!("{program} rm {name}")],
+            Self::PurgeVolume { program, name } => vec![format!("{program} volume rm {name}")],
+            Self::RemoveNetwork { program } => vec![format!("{program} network rm {NETWORK}")],
             Self::Reload => vec!["systemctl daemon-reload".into()],
             Self::Enable { unit } => vec![format!("systemctl enable {}", systemd::unit_word(unit))],
             Self::Disable { unit } => vec![format!("systemctl disable {}", systemd::unit_word(unit))],
@@ -319,10 +468,12 @@ impl Step {
             Self::Restart { target, .. } => match target.runtime {
                 Runtime::Systemd => vec![systemd::command("restart", &[target])],
                 Runtime::Process => vec![process::stop_command(target), process::start_command(target)],
+                Runtime::Container(program) => vec![format!("{program} restart {}", target.container())],
             },
             Self::Stop { target, .. } => match target.runtime {
                 Runtime::Systemd => vec![systemd::command("stop", &[target])],
                 Runtime::Process => vec![process::stop_command(target)],
+                Runtime::Container(program) => vec![format!("{program} stop {}", target.container())],
             },
             Self::StartUnit { unit } => vec![format!("systemctl start {}", systemd::unit_word(unit))],
             Self::AwaitLink { target, .. } => vec![format!(
@@ -333,6 +484,7 @@ impl Step {
             Self::RestartApp { app, .. } => match app.runtime {
                 Runtime::Systemd => shell_app(app, &["restart"]),
                 Runtime::Process => shell_app(app, &["stop", "start"]),
+                Runtime::Container(_) => shell_app(app, &["restart"]),
             },
             Self::StopApp { app } => shell_app(app, &["stop"]),
             Self::RemoveUser { name } => vec![format!("userdel {name}")],
@@ -360,19 +512,25 @@ fn names<'a>(targets: impl IntoIterator<Item = &'a Target>) -> String {
 }
 
 fn shell_start(targets: &[Target]) -> Vec<String> {
-    let (units, daemons): (Vec<&Target>, Vec<&Target>) =
-        targets.iter().partition(|target| target.runtime == Runtime::Systemd);
     let mut lines = Vec::new();
+    let units: Vec<&Target> = targets.iter().filter(|target| target.runtime == Runtime::Systemd).collect();
     if !units.is_empty() {
         lines.push(systemd::command("start", &units));
     }
-    lines.extend(daemons.into_iter().map(process::start_command));
+    for target in targets {
+        match target.runtime {
+            Runtime::Systemd => {}
+            Runtime::Process => lines.push(process::start_command(target)),
+            Runtime::Container(program) => lines.push(format!("{program} start {}", target.container())),
+        }
+    }
     lines
 }
 
 fn shell_app(app: &AppTarget, verbs: &[&str]) -> Vec<String> {
     let line = |verb: &&str| match (app.runtime, *verb) {
         (Runtime::Systemd, verb) => format!("systemctl {verb} {}", systemd::unit_word(app_service::UNIT)),
+        (Runtime::Container(program), verb) => format!("{program} {verb} {}", app.container()),
         (Runtime::Process, "stop") => format!("kill \"$(cat {})\"", app_service::pidfile().display()),
         (Runtime::Process, _) => format!(
             "setpriv --reuid={user} --regid={user} --clear-groups {} app serve --config - --supervise {} < {} &",
@@ -386,7 +544,7 @@ fn shell_app(app: &AppTarget, verbs: &[&str]) -> Vec<String> {
 }
 
 fn shell_write(path: &Path, body: &Body, owner: Owner, mode: u32) -> Vec<String> {
-    let owner = owner.word();
+    let owner = if owner == Owner::Image { "UID:GID".into() } else { owner.word() };
     let (user, group) = owner.split_once(':').unwrap_or((&owner, &owner));
     let mut lines = Vec::new();
     if let Some(parent) = path.parent().filter(|parent| parent.starts_with(&layout::here().units)) {

@@ -38,6 +38,8 @@ pub struct ConfContext {
     pub logfile: Option<String>,
     /// `pidfile`
     pub pidfile: Option<String>,
+    /// `daemonize`
+    pub daemonize: &'static str,
     /// Whole lines that we set unless the topology says otherwise.
     pub defaults: Vec<String>,
     /// Whole lines of the topology.
@@ -132,6 +134,7 @@ mod tests {
             dir: None,
             logfile: None,
             pidfile: None,
+            daemonize: "",
             defaults: Vec::new(),
             directives: Vec::new(),
             kept: Vec::new(),

@@ -16,7 +16,7 @@ mod values;
 
 pub use app::{APP, AppSection, Prefix, ReadFrom, Source, Table, delay, lifetime};
 pub use edit::Document;
-pub use values::{Bind, BindAddress, Binds, Name, ReplicaOf, port_number, reach, yes_or_no};
+pub use values::{Bind, BindAddress, Binds, Image, Name, ReplicaOf, port_number, reach, yes_or_no};
 
 /// Where the topology is.
 pub fn file() -> &'static Path {
@@ -30,7 +30,7 @@ pub const LAB: &str = "\
 
 [redis-tp]
 engine  = redis          ; redis | valkey
-runtime = auto           ; auto | systemd | process
+runtime = auto           ; auto | systemd | process | docker | podman
 
 [master]
 port = 6379
@@ -52,7 +52,7 @@ pub const EMPTY: &str = "\
 
 [redis-tp]
 engine  = redis          ; redis | valkey
-runtime = auto           ; auto | systemd | process
+runtime = auto           ; auto | systemd | process | docker | podman
 ";
 
 /// Our own section; it and the app's are the only ones that are no instance.
@@ -69,6 +69,10 @@ pub enum RuntimeChoice {
     Systemd,
     /// A daemon with a pid file.
     Process,
+    /// Containers, by docker or else by podman.
+    Docker,
+    /// Containers, by podman.
+    Podman,
 }
 
 /// A directive that the topology names and we have no type for: Redis judges its words.
@@ -114,6 +118,9 @@ pub struct Topology {
     pub engine: Engine,
     /// Who keeps the instances running.
     pub runtime: RuntimeChoice,
+    /// The image of containers; none for the usual one.
+    #[serde(default)]
+    pub image: Option<Image>,
     /// Whether a password is asked for (`password = none` switches it off).
     pub password: bool,
     /// The instances, in the order of the file.

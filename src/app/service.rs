@@ -8,11 +8,12 @@ use anyhow::Result;
 use serde::{Deserialize, Serialize};
 
 use super::Settings;
+use crate::engine::Engine;
 use crate::facts::Program;
 use crate::http::Url;
 use crate::instance::Instance;
 use crate::layout;
-use crate::runtime::Runtime;
+use crate::runtime::{Runtime, container};
 use crate::templates::{self, AppUnitContext};
 use crate::topology::{AppSection, Topology, reach};
 
@@ -60,13 +61,25 @@ pub fn unit_file() -> PathBuf {
     crate::runtime::systemd::own_unit(UNIT)
 }
 
+/// The file with the app's settings: in a container, it is in a directory that is mounted there.
+fn settings_file(runtime: Runtime, engine: Engine) -> PathBuf {
+    match runtime {
+        Runtime::Container(_) => container::mounted(&container::of_app(engine)).join("app.json"),
+        Runtime::Systemd | Runtime::Process => Settings::file(),
+    }
+}
+
 /// The app as wanted.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct App {
+    /// What the topology says of it.
+    pub section: AppSection,
     /// What it is told.
     pub settings: Settings,
     /// Who keeps it running.
     pub runtime: Runtime,
+    /// Redis or Valkey.
+    pub engine: Engine,
 }
 
 /// What is needed to start, stop and find it: the object of a step.
@@ -82,12 +95,25 @@ pub struct AppTarget {
     pub program: PathBuf,
     /// How long a request may take that is under way when it is stopped.
     pub slow: Duration,
+    /// Redis or Valkey, by which its container is named.
+    #[serde(default)]
+    pub engine: Engine,
 }
 
 impl AppTarget {
     /// Where it answers.
     pub fn url(&self) -> Url {
         Url { host: self.host.clone(), port: self.port, path: String::new() }
+    }
+
+    /// Its container.
+    pub fn container(&self) -> String {
+        container::of_app(self.engine)
+    }
+
+    /// The file with its settings.
+    pub fn settings_file(&self) -> PathBuf {
+        settings_file(self.runtime, self.engine)
     }
 
     /// How long a stop may take: what is under way is finished first.
@@ -100,12 +126,21 @@ impl App {
     /// The app of a topology; none where it has none.
     pub fn resolve(topology: &Topology, instances: &[Instance], runtime: Runtime) -> Option<Self> {
         let section = topology.app.as_ref()?;
-        Some(Self { settings: Settings::of(section, instances), runtime })
+        let settings = match runtime {
+            Runtime::Container(_) => Settings::in_container(section, instances),
+            Runtime::Systemd | Runtime::Process => Settings::of(section, instances),
+        };
+        Some(Self { section: section.clone(), settings, runtime, engine: topology.engine })
+    }
+
+    /// The file with its settings.
+    pub fn settings_file(&self) -> PathBuf {
+        settings_file(self.runtime, self.engine)
     }
 
     /// What the topology says of it.
     pub fn section(&self) -> &AppSection {
-        &self.settings.section
+        &self.section
     }
 
     /// Where it answers.
@@ -121,6 +156,7 @@ impl App {
             port: self.section().port,
             program: program.to_path_buf(),
             slow: self.section().slow,
+            engine: self.engine,
         }
     }
 

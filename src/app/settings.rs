@@ -2,6 +2,7 @@
 //! character. Pure.
 
 use std::collections::BTreeMap;
+use std::net::{IpAddr, Ipv4Addr};
 use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
@@ -62,9 +63,20 @@ impl Settings {
     /// The settings that fit instances as they are wanted: these, and masters elsewhere that they follow,
     /// each with its own password.
     pub fn of(section: &AppSection, instances: &[Instance]) -> Self {
+        Self::with(section, instances, Instance::address)
+    }
+
+    /// The same for an app in a container beside theirs: it meets them on their network, and is met on
+    /// whatever address the container has.
+    pub fn in_container(section: &AppSection, instances: &[Instance]) -> Self {
+        let section = AppSection { bind: IpAddr::V4(Ipv4Addr::UNSPECIFIED), ..section.clone() };
+        Self::with(&section, instances, Instance::peer)
+    }
+
+    fn with(section: &AppSection, instances: &[Instance], at: fn(&Instance) -> Address) -> Self {
         let node = |instance: &Instance| Node {
             name: instance.name.to_string(),
-            address: instance.address(),
+            address: at(instance),
             password: instance.requirepass.clone(),
         };
         let mut nodes: Vec<Node> = instances.iter().map(node).collect();

@@ -6,12 +6,13 @@ use std::time::Duration;
 use anyhow::{Context, Result, anyhow, bail};
 use nix::sys::signal::Signal;
 
-use super::{service, systemctl};
+use super::{containers, service, systemctl};
+use crate::app::AppTarget;
 use crate::app::service::{self as names, UNIT, USER};
-use crate::app::{AppTarget, Settings};
 use crate::conf;
 use crate::exit::{Code, Fault};
 use crate::facts;
+use crate::facts::containers::Seen;
 use crate::host::{Child, Host};
 use crate::http::{self, Trouble, Url};
 use crate::layout;
@@ -34,7 +35,7 @@ const TAIL: u64 = 4096;
 /// # Errors
 /// It does not, with what it said.
 pub fn start(host: &Host, app: &AppTarget) -> Result<()> {
-    let settings = settings(host)?;
+    let settings = settings(host, app)?;
     match app.runtime {
         Runtime::Systemd => {
             service::forget_failures(host, &[UNIT.into()])?;
@@ -46,6 +47,7 @@ pub fn start(host: &Host, app: &AppTarget) -> Result<()> {
         }
         Runtime::Process if pid(host, app)?.is_none() => supervise(host, app, settings)?,
         Runtime::Process => {}
+        Runtime::Container(program) => containers::start(host, program, &[app.container()])?,
     }
     await_answer(host, app)
 }
@@ -54,8 +56,8 @@ pub fn start(host: &Host, app: &AppTarget) -> Result<()> {
 ///
 /// # Errors
 /// Somebody took them away.
-pub fn settings(host: &Host) -> Result<String> {
-    let file = Settings::file();
+pub fn settings(host: &Host, app: &AppTarget) -> Result<String> {
+    let file = app.settings_file();
     let gone = || {
         let what = format!("the web app's settings, {}, are gone", file.display());
         Fault::new(Code::Failed, what).hint("write them again:\nredis-tp apply")
@@ -97,6 +99,10 @@ fn await_answer(host: &Host, app: &AppTarget) -> Result<()> {
 
 /// Whether an answer is of the process that was started, or of its supervisor's child.
 fn is_its_own(host: &Host, app: &AppTarget, health: &serde_json::Value) -> Result<bool> {
+    // In a container, its number is the container's own.
+    if app.runtime.is_container() {
+        return is_up(host, app);
+    }
     let answers = health.get("pid").and_then(serde_json::Value::as_u64);
     let Some(answers) = answers.and_then(|pid| u32::try_from(pid).ok()) else { return Ok(false) };
     let started = pid(host, app)?;
@@ -112,6 +118,7 @@ pub fn is_up(host: &Host, app: &AppTarget) -> Result<bool> {
     match app.runtime {
         Runtime::Process => Ok(pid(host, app)?.is_some()),
         Runtime::Systemd => Ok(service::unit_state(host, UNIT)?.active == "active"),
+        Runtime::Container(_) => Ok(seen(host, app)?.is_some_and(|seen| seen.is_up() && seen.restarts == 0)),
     }
 }
 
@@ -125,6 +132,7 @@ pub fn runs(host: &Host, app: &AppTarget) -> Result<bool> {
         Runtime::Systemd => {
             Ok(!matches!(service::unit_state(host, UNIT)?.active.as_str(), "inactive" | "failed" | ""))
         }
+        Runtime::Container(_) => Ok(seen(host, app)?.is_some_and(|seen| seen.runs())),
     }
 }
 
@@ -136,6 +144,14 @@ pub fn pid(host: &Host, app: &AppTarget) -> Result<Option<u32>> {
     match app.runtime {
         Runtime::Process => facts::supervisor(host),
         Runtime::Systemd => Ok(Some(service::unit_state(host, UNIT)?.pid).filter(|pid| *pid > 0)),
+        Runtime::Container(_) => Ok(seen(host, app)?.map(|seen| seen.pid).filter(|pid| *pid > 0)),
+    }
+}
+
+fn seen(host: &Host, app: &AppTarget) -> Result<Option<Seen>> {
+    match app.runtime.program() {
+        Some(program) => containers::seen(host, program, &app.container()),
+        None => Ok(None),
     }
 }
 
@@ -150,7 +166,7 @@ pub fn stop(host: &Host, app: &AppTarget) -> Result<()> {
     }
     match app.runtime {
         Runtime::Systemd => service::forget_failures(host, &[UNIT.into()]),
-        Runtime::Process => Ok(()),
+        Runtime::Process | Runtime::Container(_) => Ok(()),
     }
 }
 
@@ -162,14 +178,21 @@ fn end(host: &Host, app: &AppTarget) -> Result<()> {
                 host.signal(pid, Signal::SIGTERM)?;
             }
         }
+        Runtime::Container(program) => {
+            containers::signal(host, program, &app.container(), Signal::SIGTERM)?;
+        }
     }
     let gone = || Ok((!runs(host, app)?).then_some(()));
     // systemd's own deadline is the same.
     if host.poll(app.patience() + KILLED, gone)?.is_some() {
         return Ok(());
     }
-    if let Some(pid) = pid(host, app)? {
-        host.signal(pid, Signal::SIGKILL)?;
+    match (pid(host, app)?, app.runtime) {
+        (Some(_), Runtime::Container(program)) => {
+            containers::signal(host, program, &app.container(), Signal::SIGKILL)?;
+        }
+        (Some(pid), Runtime::Systemd | Runtime::Process) => host.signal(pid, Signal::SIGKILL)?,
+        (None, _) => {}
     }
     match host.poll(KILLED, gone)? {
         Some(()) => Ok(()),
@@ -204,13 +227,16 @@ fn ready(host: &Host, url: &Url) -> Option<String> {
 
 /// The last lines of what it said, for an error.
 fn said(host: &Host, app: &AppTarget) -> String {
-    let lines = last_lines(host, app.runtime, 4);
+    let lines = last_lines(host, app, 4);
     if lines.is_empty() { String::new() } else { format!("\nit said:\n  {}", lines.join("\n  ")) }
 }
 
 /// The last lines of what it said, secrets masked; those that tell, if there are many.
-pub fn last_lines(host: &Host, runtime: Runtime, count: usize) -> Vec<String> {
-    let text = match runtime {
+pub fn last_lines(host: &Host, app: &AppTarget, count: usize) -> Vec<String> {
+    let text = match app.runtime {
+        Runtime::Container(program) => {
+            containers::logs(host, program, &app.container(), 10 * count).join("\n")
+        }
         Runtime::Systemd => service::said_to_systemd(host, UNIT).unwrap_or_default().join("\n"),
         Runtime::Process => {
             let owner = layout::here().ids(host, USER).ok().flatten().map(|user| user.uid);
@@ -251,8 +277,9 @@ fn run(host: &Host, child: Child) -> Result<()> {
 }
 
 /// What a person types to see what it said.
-pub fn log_command(runtime: Runtime) -> String {
-    match runtime {
+pub fn log_command(app: &AppTarget) -> String {
+    match app.runtime {
+        Runtime::Container(program) => containers::logs_command(program, &app.container()),
         Runtime::Systemd => format!("journalctl -u {}", systemd::unit_word(UNIT)),
         Runtime::Process => format!("tail {}", names::logfile().display()),
     }

@@ -7,7 +7,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, bail};
 use nix::sys::signal::Signal;
 
-use super::{Event, Listener, systemctl};
+use super::{Event, Listener, containers, systemctl};
 use crate::conf;
 use crate::directives;
 use crate::engine::Engine;
@@ -17,8 +17,9 @@ use crate::host::{Child, Host};
 use crate::instance::Target;
 use crate::layout;
 use crate::log;
-use crate::runtime::{Runtime, process, systemd};
+use crate::runtime::{Program, Runtime, container, process, systemd};
 use crate::state::State;
+use crate::store::Store;
 use crate::wire::{Address, Trouble, Wire};
 
 /// How long a server may take until it answers.
@@ -27,6 +28,8 @@ const READY: Duration = Duration::from_secs(30);
 const PIDFILE: Duration = Duration::from_secs(1);
 /// How long a daemon that left none may take to answer.
 const BORN: Duration = Duration::from_secs(3);
+/// How often a container that does not answer is looked at.
+const GLANCE: Duration = Duration::from_millis(400);
 /// How many lines of what a server said an error has.
 const SAID: usize = 4;
 /// How long it may take to read its data once it answers.
@@ -48,6 +51,11 @@ const SAVE: Duration = Duration::from_secs(600);
 pub fn start(host: &Host, targets: &[Target]) -> Result<()> {
     // A replica that comes first finds nobody to follow, and asks again only after a second.
     let (replicas, masters): (Vec<&Target>, Vec<&Target>) = targets.iter().partition(|target| target.replica);
+    if let Some(program) = targets.first().and_then(|target| target.runtime.program()) {
+        // One after the other they start in any case: one command for all of them.
+        let all: Vec<&Target> = masters.into_iter().chain(replicas).collect();
+        return start_containers(host, program, &all);
+    }
     start_together(host, &masters)?;
     start_together(host, &replicas)
 }
@@ -69,6 +77,13 @@ fn start_together(host: &Host, targets: &[&Target]) -> Result<()> {
     for target in targets.iter().filter(|target| target.runtime == Runtime::Process) {
         start_process(host, target)?;
     }
+    targets.iter().try_for_each(|target| await_ready(host, target))
+}
+
+/// Starts containers in one go; the engine starts them in this order.
+fn start_containers(host: &Host, program: Program, targets: &[&Target]) -> Result<()> {
+    let names: Vec<String> = targets.iter().map(|target| target.container()).collect();
+    containers::start(host, program, &names)?;
     targets.iter().try_for_each(|target| await_ready(host, target))
 }
 
@@ -136,9 +151,15 @@ fn await_ready(host: &Host, target: &Target) -> Result<()> {
         Err(Trouble::Refused | Trouble::Other(_)) => None,
     };
     let start = host.now();
+    let mut looked = Duration::ZERO;
     let answer = || match ping() {
         None if target.runtime == Runtime::Process && start.elapsed() > BORN && !runs(host, target)? => {
             bail!("{} ended at once{}", target.name, log_lines(host, target))
+        }
+        None if target.runtime.is_container() && start.elapsed() > looked + GLANCE => {
+            looked = start.elapsed();
+            still_runs(host, target)?;
+            Ok(None)
         }
         answer => Ok(answer),
     };
@@ -153,6 +174,15 @@ fn await_ready(host: &Host, target: &Target) -> Result<()> {
     Ok(())
 }
 
+/// A container that fails is started again and again, and is never ready.
+fn still_runs(host: &Host, target: &Target) -> Result<()> {
+    let Some(program) = target.runtime.program() else { return Ok(()) };
+    match containers::seen(host, program, &target.container())? {
+        Some(seen) if seen.is_up() && seen.restarts == 0 => Ok(()),
+        _ => Err(containers::ended(host, program, &target.container()).into()),
+    }
+}
+
 /// Whether an instance runs.
 pub fn runs(host: &Host, target: &Target) -> Result<bool> {
     match target.runtime {
@@ -160,6 +190,9 @@ pub fn runs(host: &Host, target: &Target) -> Result<bool> {
         Runtime::Systemd => {
             let state = unit_state(host, &target.unit())?;
             Ok(!matches!(state.active.as_str(), "inactive" | "failed" | ""))
+        }
+        Runtime::Container(program) => {
+            Ok(containers::seen(host, program, &target.container())?.is_some_and(|seen| seen.runs()))
         }
     }
 }
@@ -180,6 +213,10 @@ pub fn pid(host: &Host, target: &Target) -> Result<Option<u32>> {
             let state = State::load(host)?;
             facts::pid_of(host, target, state.instances.get(&target.name))
         }
+        Runtime::Container(program) => {
+            let seen = containers::seen(host, program, &target.container())?;
+            Ok(seen.map(|seen| seen.pid).filter(|pid| *pid > 0))
+        }
     }
 }
 
@@ -190,7 +227,7 @@ pub fn pid(host: &Host, target: &Target) -> Result<Option<u32>> {
 /// There is one.
 pub fn assert_gone(host: &Host, target: &Target) -> Result<()> {
     let Some(user) = layout::here().ids(host, target.engine.user())? else { return Ok(()) };
-    if target.runtime == Runtime::Systemd {
+    if target.runtime != Runtime::Process {
         return Ok(());
     }
     let port = target.address.port;
@@ -214,6 +251,10 @@ pub fn assert_gone(host: &Host, target: &Target) -> Result<()> {
 /// Why a server could not save at its end, as far as can be seen without asking it to: it would refuse
 /// to end, and under systemd be left half stopped.
 fn cannot_save(host: &Host, target: &Target) -> Option<String> {
+    // Its number and its directory are those of the container.
+    if target.runtime.is_container() {
+        return None;
+    }
     let mut wire = Wire::open(host, &target.address, target.password.as_ref()).ok()?;
     let config = wire.config()?;
     let saves = config.get("save").is_some_and(|save| !save.is_empty());
@@ -268,6 +309,10 @@ fn ask_to_end(host: &Host, target: &Target) -> Result<()> {
             Some(pid) => host.signal(pid, Signal::SIGTERM),
             None => Ok(()),
         },
+        // Not `stop`: it would kill a server that cannot save.
+        Runtime::Container(program) => {
+            containers::signal(host, program, &target.container(), Signal::SIGTERM)
+        }
     }
 }
 
@@ -299,7 +344,12 @@ fn end_unsaved(host: &Host, target: &Target) -> Result<()> {
     // Looked for anew before each signal: by then the number may be another process's.
     for signal in [Signal::SIGTERM, Signal::SIGKILL] {
         let Some(pid) = pid(host, target)? else { break };
-        host.signal(pid, signal)?;
+        match target.runtime {
+            Runtime::Container(program) => {
+                containers::signal(host, program, &target.container(), signal)?;
+            }
+            Runtime::Systemd | Runtime::Process => host.signal(pid, signal)?,
+        }
         if host.poll(STOP, gone)?.is_some() {
             return Ok(());
         }
@@ -356,8 +406,12 @@ pub fn conf_with_role(host: &Host, target: &Target) -> Option<String> {
 }
 
 /// Where an instance keeps its data, by its file.
-pub fn data_dir(host: &Host, target: &Target) -> Option<PathBuf> {
-    conf_of(host, target).word("dir").map(PathBuf::from)
+pub fn store(host: &Host, target: &Target) -> Option<Store> {
+    if let Runtime::Container(program) = target.runtime {
+        let volume = container::volume(target.engine, target.name.as_str());
+        return Some(Store::Volume { program, volume });
+    }
+    conf_of(host, target).word("dir").map(|dir| Store::Path(dir.into()))
 }
 
 fn conf_of(host: &Host, target: &Target) -> conf::Conf {
@@ -407,7 +461,7 @@ pub fn await_link(host: &Host, target: &Target, master: &Address, tell: Listener
 pub fn log_lines(host: &Host, target: &Target) -> String {
     let Some((file, lines)) = last_lines(host, target, 10 * SAID) else { return String::new() };
     let text = lines.join("\n");
-    format!("\n{} has:\n  {}", file.display(), log::telling(&text, SAID).join("\n  "))
+    format!("\n{file} has:\n  {}", log::telling(&text, SAID).join("\n  "))
 }
 
 /// Whose a log has to be before root prints it. Another user sees no more through a link than without.
@@ -416,8 +470,13 @@ pub fn log_owner(host: &Host, engine: Engine) -> Result<Option<u32>> {
     Ok(user.filter(|_| host.euid() == 0))
 }
 
-/// An instance's log and its last lines, secrets masked; none where it has no log, or an empty one.
-pub fn last_lines(host: &Host, target: &Target, count: usize) -> Option<(PathBuf, Vec<String>)> {
+/// Where an instance's log is, and its last lines, secrets masked; none where it has no log, or an empty one.
+pub fn last_lines(host: &Host, target: &Target, count: usize) -> Option<(String, Vec<String>)> {
+    if let Runtime::Container(program) = target.runtime {
+        let name = target.container();
+        let lines = containers::logs(host, program, &name, count);
+        return (!lines.is_empty()).then(|| (containers::logs_command(program, &name), lines));
+    }
     let text = host.text(&target.conf()).ok().flatten().unwrap_or_default();
     let conf = conf::Conf::parse(&text).unwrap_or_default();
     let log = conf.word("logfile").map(PathBuf::from)?;
@@ -428,7 +487,7 @@ pub fn last_lines(host: &Host, target: &Target, count: usize) -> Option<(PathBuf
     let mut lines: Vec<String> =
         tail.lines().rev().filter(|line| !line.trim().is_empty()).take(count).map(str::to_owned).collect();
     lines.reverse();
-    (!lines.is_empty()).then_some((log, lines))
+    (!lines.is_empty()).then(|| (log.display().to_string(), lines))
 }
 
 /// What a server wrote to its standard error at its last start; none if that is nothing.

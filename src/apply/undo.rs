@@ -1,20 +1,19 @@
 //! The way back: what the journal announced, in reverse; services come last, when their files are
 //! back. Every undo may be repeated.
 
-use std::path::PathBuf;
-
 use anyhow::{Context, Result};
 
-use super::{Event, Listener, app, package, service, set_enabled, systemctl};
+use super::{Event, Listener, app, containers, package, service, set_enabled, systemctl};
 use crate::conf::{self, By, Conf};
 use crate::exit::{Code, Fault};
 use crate::host::{Host, Ids, Kind, Stat, Taken};
 use crate::instance::Target;
 use crate::journal::{self, End, Record, Saved, Undo};
-use crate::runtime::{Runtime, systemd};
+use crate::runtime::systemd;
 use crate::secret::Secret;
 use crate::secrets;
 use crate::state::State;
+use crate::store::Store;
 
 /// What becomes of packages that the run installed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -175,7 +174,7 @@ fn apps_back(host: &Host, record: &Record) -> Result<()> {
     match first {
         Some((now, pid)) if pid.is_none() || app::pid(host, now)? != *pid => {
             app::stop(host, now)?;
-            match app::settings(host) {
+            match app::settings(host, now) {
                 Ok(_) => app::start(host, now),
                 // Somebody took them away before the run; no way back would ever be complete.
                 Err(_) => Ok(()),
@@ -185,7 +184,7 @@ fn apps_back(host: &Host, record: &Record) -> Result<()> {
     }
 }
 
-fn one(host: &Host, undo: &Undo, kept: &mut Vec<PathBuf>) -> Result<()> {
+fn one(host: &Host, undo: &Undo, kept: &mut Vec<Store>) -> Result<()> {
     match undo {
         Undo::File { path, before } => {
             host.remove(&Host::staging(path))?;
@@ -196,7 +195,9 @@ fn one(host: &Host, undo: &Undo, kept: &mut Vec<PathBuf>) -> Result<()> {
         }
         Undo::Directory { path, before, copy } => match (before, host.stat(path)?.map(|stat| stat.kind)) {
             (Some(stat), _) => host.directory(path, Ids { uid: stat.uid, gid: stat.gid }, stat.mode),
-            (None, Some(Kind::Dir)) if *copy && !kept.contains(path) => host.remove_tree(path),
+            (None, Some(Kind::Dir)) if *copy && !kept.contains(&Store::from(path.as_path())) => {
+                host.remove_tree(path)
+            }
             (None, Some(Kind::Dir)) => host.remove_empty(path).map(drop),
             (None, _) => Ok(()),
         },
@@ -207,7 +208,7 @@ fn one(host: &Host, undo: &Undo, kept: &mut Vec<PathBuf>) -> Result<()> {
                 service::forget_data(host, &target);
             } else {
                 // Somebody promoted it, or wrote to it: what it holds is nowhere else.
-                kept.extend(service::data_dir(host, &target));
+                kept.extend(service::store(host, &target));
             }
             service::stop(host, &target, copy)
         }
@@ -218,6 +219,12 @@ fn one(host: &Host, undo: &Undo, kept: &mut Vec<PathBuf>) -> Result<()> {
         },
         Undo::StopApp { app } => app::stop(host, app),
         Undo::User { name } => app::remove_user(host, name),
+        Undo::Container { .. } | Undo::Network { .. } | Undo::Volume { .. } | Undo::Boot { .. } => {
+            let held = |name: &str| {
+                kept.iter().any(|store| matches!(store, Store::Volume { volume, .. } if volume == name))
+            };
+            containers::undo(host, undo, held)
+        }
         Undo::Reload
         | Undo::Start { .. }
         | Undo::StartApp { .. }
@@ -259,9 +266,7 @@ fn current(host: &Host, target: &Target) -> Target {
         let kept = host.text(&secrets::password_file()).ok().flatten()?;
         Secret::parse(&kept).ok()
     });
-    if let (Some(port), Runtime::Process | Runtime::Systemd) =
-        (conf.word("port").and_then(|port| port.parse().ok()), target.runtime)
-    {
+    if let Some(port) = conf.word("port").and_then(|port| port.parse().ok()) {
         current.address.port = port;
     }
     current

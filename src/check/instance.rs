@@ -7,15 +7,17 @@ use anyhow::{Context, Result, bail};
 use super::{Subject, refused};
 use crate::conf::Conf;
 use crate::exit::Fault;
-use crate::facts::{Facts, Unit};
+use crate::facts::{Facts, Unit, containers};
 use crate::finding::Finding;
 use crate::host::{Host, Ids, Kind, Stat};
 use crate::instance::Instance;
 use crate::plan::refuse;
 use crate::prove;
-use crate::runtime::{Runtime, systemd};
+use crate::runtime::container::NETWORK;
+use crate::runtime::{Program, Runtime, systemd};
 use crate::secret::Secret;
 use crate::step::{Body, Candidate};
+use crate::store::Store;
 use crate::unit;
 
 /// A port that is free, or the instance's own.
@@ -37,7 +39,10 @@ pub(super) fn directories(host: &Host, subject: &Subject<'_>, instance: &Instanc
     if let Err(fault) = refuse::places(facts, instance) {
         return Ok(refused(&fault, "the server could not keep its data there"));
     }
-    let log = instance.logfile.parent().unwrap_or(Path::new("/"));
+    if let Runtime::Container(_) = instance.runtime {
+        return Ok(mounted(facts, instance));
+    }
+    let log = instance.log_dir().unwrap_or(Path::new("/"));
     for path in [instance.dir.as_path(), log] {
         if facts.path(path).is_none() {
             let cause = "the next run makes it";
@@ -51,6 +56,33 @@ pub(super) fn directories(host: &Host, subject: &Subject<'_>, instance: &Instanc
         return Ok(finding);
     }
     Ok(Finding::pass(format!("{}, {}", instance.dir.display(), log.display())))
+}
+
+/// What a container has in place of directories: a volume, and the directory of its configuration.
+fn mounted(facts: &Facts, instance: &Instance) -> Finding {
+    let dir = instance.conf.parent().unwrap_or(&instance.conf);
+    let shown = dir.display();
+    let Store::Volume { program, volume } = &instance.store else {
+        return Finding::skip("it is in no container");
+    };
+    if !facts.containers.volumes.contains_key(volume) {
+        return Finding::fail(
+            format!("there is no {program} volume {volume}"),
+            "the next run makes it",
+            "redis-tp up",
+        );
+    }
+    match facts.path(dir) {
+        None => Finding::fail(format!("{shown} is not there"), "the next run makes it", "redis-tp up"),
+        Some(stat) if facts.user.is_some_and(|user| user.uid != stat.uid) || stat.mode & 0o077 != 0 => {
+            Finding::fail(
+                format!("{shown} has owner {} and mode {:04o}", stat.uid, stat.mode),
+                "it is to be readable by the container's user, and by no other",
+                "redis-tp apply",
+            )
+        }
+        Some(_) => Finding::pass(format!("volume {volume}, {shown}")),
+    }
 }
 
 /// A directory above that the server's user may not pass.
@@ -107,14 +139,15 @@ fn data(host: &Host, facts: &Facts, instance: &Instance) -> Option<Finding> {
 /// A server that cannot open its log does not start.
 fn logs(facts: &Facts, instance: &Instance, dir: &Path) -> Option<Finding> {
     let user = facts.user?;
-    let file = facts.path(&instance.logfile);
+    let logfile = instance.logfile.as_deref()?;
+    let file = facts.path(logfile);
     let writable = match file {
         Some(stat) => may(*stat, user, 2),
         None => facts.path(dir).is_some_and(|stat| may(*stat, user, 3)),
     };
     let name = instance.engine.user();
     (!writable).then(|| {
-        let path = if file.is_some() { instance.logfile.as_path() } else { dir };
+        let path = if file.is_some() { logfile } else { dir };
         Finding::fail(
             format!("{name} cannot write to {}", path.display()),
             "a server that cannot open its log does not start",
@@ -149,7 +182,7 @@ pub(super) fn configuration(host: &Host, subject: &Subject<'_>, instance: &Insta
     }
     let body = Body::Conf(Secret::new(text));
     let candidate = Candidate { target: instance.target(), text: body, origins: Vec::new() };
-    match prove::prove_all(host, &[candidate]) {
+    match prove::prove_all(host, &[candidate], subject.inside) {
         Ok(()) => Ok(Finding::pass(format!("{} is proved", path.display()))),
         Err(error) => match error.downcast_ref::<Fault>() {
             Some(fault) => Ok(Finding::fail(
@@ -199,8 +232,10 @@ fn access(host: &Host, facts: &Facts, instance: &Instance, stat: Stat) -> Option
 /// A unit that runs, comes back after a reboot, and lets the server write where it has to.
 pub(super) fn units(_: &Host, subject: &Subject<'_>, instance: &Instance) -> Result<Finding> {
     let facts = subject.facts;
-    if instance.runtime != Runtime::Systemd {
-        return Ok(process(facts, instance));
+    match instance.runtime {
+        Runtime::Systemd => {}
+        Runtime::Process => return Ok(process(facts, instance)),
+        Runtime::Container(program) => return Ok(container(facts, program, instance)),
     }
     let known = facts.unit(&instance.unit).context("systemctl does not tell of it")?;
     if !facts.installed() && known.load != "loaded" {
@@ -212,6 +247,47 @@ pub(super) fn units(_: &Host, subject: &Subject<'_>, instance: &Instance) -> Res
         return Ok(refused(&fault, "systemd cannot start it"));
     }
     Ok(closed(facts, instance).unwrap_or_else(|| service(facts, instance, known)))
+}
+
+/// A container that runs, is ours, is made of what is wanted, and comes back after a reboot.
+fn container(facts: &Facts, program: Program, instance: &Instance) -> Finding {
+    let name = instance.container();
+    if let Some(trouble) = &facts.containers.trouble {
+        return refused(&containers::refused(program, trouble), "nothing can be asked of it");
+    }
+    let Some(seen) = facts.containers.containers.get(&name) else {
+        let what = format!("there is no {program} container {name}");
+        return Finding::fail(what, "it is not set up, or somebody removed it", "redis-tp up");
+    };
+    if seen.layout != containers::layout() {
+        return Finding::fail(
+            format!("the {program} container {name} is somebody else's"),
+            "it has not our label",
+            format!("{program} inspect {name}"),
+        );
+    }
+    if !seen.is_up() {
+        return Finding::fail(
+            format!("the {program} container {name} {}", seen.word()),
+            "somebody stopped it, or it failed",
+            format!("redis-tp service start {}", instance.name),
+        );
+    }
+    if !seen.joined {
+        return Finding::fail(
+            format!("the {program} container {name} is not on the network {NETWORK}"),
+            "somebody disconnected it",
+            "redis-tp apply",
+        );
+    }
+    if !seen.boot {
+        return Finding::fail(
+            format!("the {program} container {name} has no restart policy"),
+            "it would be gone after a reboot",
+            format!("redis-tp service enable {}", instance.name),
+        );
+    }
+    Finding::pass(format!("{program} container {name} runs, and starts by itself"))
 }
 
 /// Where there are no units, a pid file stands for one.

@@ -7,7 +7,7 @@ use anyhow::Result;
 use super::{Subject, refused};
 use crate::apply::package;
 use crate::engine::Version;
-use crate::facts::Facts;
+use crate::facts::{Facts, containers};
 use crate::finding::Finding;
 use crate::host::{Host, Kind};
 use crate::instance::refuse_open_doors;
@@ -16,6 +16,7 @@ use crate::plan::refuse;
 use crate::runtime::Runtime;
 use crate::secrets::{self, password_file, upstream_file};
 use crate::state;
+use crate::step::Inside;
 use crate::topology::ReplicaOf;
 
 /// The oldest version that this program was tried with.
@@ -26,6 +27,9 @@ const STATUS: &str = "/var/lib/dpkg/status";
 /// The package, or a program on PATH.
 pub(super) fn engine_installed(host: &Host, subject: &Subject<'_>) -> Result<Finding> {
     let (engine, facts) = (subject.topology.engine, subject.facts);
+    if let Some(inside) = subject.inside {
+        return Ok(image(inside, facts));
+    }
     let program = host.which(engine.server());
     Ok(match (&facts.package, &facts.server) {
         (Some(package), Some(_)) if package.installed() => {
@@ -60,6 +64,22 @@ pub(super) fn engine_installed(host: &Host, subject: &Subject<'_>) -> Result<Fin
             format!("command -v {}    # after an install by your distribution's means", engine.server()),
         ),
     })
+}
+
+/// The image has what a package has elsewhere.
+fn image(inside: &Inside, facts: &Facts) -> Finding {
+    let Inside { program, image, .. } = inside;
+    match (&facts.containers.image, &facts.server) {
+        (Some(id), Some(server)) => {
+            let id = id.get(..12).unwrap_or(id);
+            Finding::pass(format!("{} in {image} ({id})", server.path.display()))
+        }
+        _ => Finding::fail(
+            format!("the image {image} is not here"),
+            "the next run pulls it, if it can",
+            format!("{program} pull {image}"),
+        ),
+    }
 }
 
 /// A version that this program was tried with.
@@ -105,6 +125,9 @@ pub(super) fn user(_: &Host, subject: &Subject<'_>) -> Result<Finding> {
 
 /// A package manager that an install would not stumble over.
 pub(super) fn apt(host: &Host, subject: &Subject<'_>) -> Result<Finding> {
+    if subject.inside.is_some() {
+        return Ok(Finding::skip("containers need no package"));
+    }
     if !subject.facts.apt {
         return Ok(Finding::skip("no apt here"));
     }
@@ -150,12 +173,18 @@ fn half_way(status: &str) -> Vec<(&str, &str)> {
 /// What the topology asks to keep instances running is here.
 pub(super) fn runtime(_: &Host, subject: &Subject<'_>) -> Result<Finding> {
     let facts = subject.facts;
-    Ok(match Runtime::settle(subject.topology.runtime, facts.systemd) {
+    Ok(match Runtime::settle(subject.topology.runtime, facts.means) {
         Ok(Runtime::Systemd) => Finding::pass("systemd is PID 1"),
         Ok(Runtime::Process) if facts.systemd => Finding::pass("processes, as the topology says"),
         Ok(Runtime::Process) => Finding::pass("processes: systemd is not PID 1"),
-        Err(why) => Finding::fail(
-            why,
+        Ok(Runtime::Container(program)) => match &facts.containers.trouble {
+            Some(trouble) => {
+                refused(&containers::refused(program, trouble), "nothing can be asked of its containers")
+            }
+            None => Finding::pass(format!("{program} answers")),
+        },
+        Err(fault) => Finding::fail(
+            fault.to_string(),
             format!("{} asks for what is not here", subject.topology.file.display()),
             "redis-tp up --runtime auto",
         ),

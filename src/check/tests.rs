@@ -12,7 +12,8 @@ fn findings(facts: &str, topology: &str, runtime: Runtime) -> Findings {
     let secrets = Secrets { password: Some(Secret::new("canary")), ..Secrets::default() };
     let instances = Instance::resolve(&topology, &secrets, runtime);
     let root = tempfile::tempdir().unwrap();
-    let subject = Subject { topology: &topology, instances: &instances, app: None, facts: &facts };
+    let subject =
+        Subject { topology: &topology, instances: &instances, app: None, inside: None, facts: &facts };
     let mut told = Vec::new();
     let findings = check(&Host::at(root.path()), &subject, &mut |check| told.push(check.id)).unwrap();
     assert_eq!(told.len(), findings.checks.len());
@@ -246,7 +247,8 @@ fn an_open_door_and_a_deaf_master_are_the_topologys_trouble() {
     let topology = Topology::parse(open, Path::new("/t")).unwrap();
     let instances = Instance::resolve(&topology, &Secrets::default(), Runtime::Systemd);
     let facts = Facts::default();
-    let subject = Subject { topology: &topology, instances: &instances, app: None, facts: &facts };
+    let subject =
+        Subject { topology: &topology, instances: &instances, app: None, inside: None, facts: &facts };
     let host = Host::at(tempfile::tempdir().unwrap().path());
     let finding = machine::topology(&host, &subject).unwrap();
     assert_fails(&finding, "without a password", "redis-tp install --password-file FILE");

@@ -1,5 +1,7 @@
 //! `redis-tp app`: the cache-aside web app, in the foreground or as a service.
 
+use std::net::Ipv4Addr;
+
 use anyhow::Result;
 
 use super::converge::{converge, whole};
@@ -8,9 +10,11 @@ use super::up::word;
 use super::{shell_word, status};
 use crate::app::supervise::supervise;
 use crate::app::{self, Node, Settings};
+use crate::apply;
 use crate::cli;
 use crate::exit::{Code, Fault};
 use crate::host::Host;
+use crate::http::Url;
 use crate::report::console;
 use crate::secrets;
 use crate::topology::{APP, AppSection, Document, Source};
@@ -24,6 +28,16 @@ pub fn run(host: &Host, args: cli::App) -> Result<Code> {
         cli::App::Serve(args) => serve(host, &args),
         cli::App::Install(args) => install(host, &args),
         cli::App::Remove(change) => remove(host, &change),
+        cli::App::Health { port } => health(host, port),
+    }
+}
+
+/// Whether an app on a port of this machine is well.
+fn health(host: &Host, port: u16) -> Result<Code> {
+    let url = Url::local(Ipv4Addr::LOCALHOST.into(), port);
+    match apply::app::health(host, &url) {
+        Ok(_) => Ok(Code::Done),
+        Err(trouble) => Err(Fault::new(Code::Failed, format!("no app on {url}: {trouble}")).into()),
     }
 }
 
@@ -156,6 +170,7 @@ fn edit(document: &mut Document, keys: &cli::AppKeys) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::engine::Engine;
     use crate::runtime::Runtime;
 
     #[test]
@@ -163,7 +178,8 @@ mod tests {
         let of = |pairs: &[(&str, &str)]| {
             let mut section = AppSection::default();
             pairs.iter().for_each(|(key, value)| section.set(key, value).unwrap());
-            tries(&app::App { settings: Settings { section, nodes: Vec::new() }, runtime: Runtime::Systemd })
+            let settings = Settings { section: section.clone(), nodes: Vec::new() };
+            tries(&app::App { section, settings, runtime: Runtime::Systemd, engine: Engine::Redis })
         };
         let plain = of(&[]);
         let widest = plain.iter().map(|(command, _)| command.len()).max().unwrap();

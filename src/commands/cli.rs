@@ -6,6 +6,8 @@ use super::scene::Scene;
 use crate::cli;
 use crate::exit::{Code, Fault};
 use crate::host::Host;
+use crate::instance::Instance;
+use crate::runtime::{Program, Runtime};
 
 /// Becomes redis-cli.
 ///
@@ -20,13 +22,43 @@ pub fn run(host: &Host, args: &cli::RedisCli) -> Result<Code> {
         })?,
     };
     let program = instance.engine.cli();
-    let path = host.which(program).ok_or_else(|| {
+    let found = host.which(program);
+    if let (None, Runtime::Container(engine)) = (&found, instance.runtime) {
+        return inside(host, engine, instance, args);
+    }
+    let path = found.ok_or_else(|| {
         Fault::refused(format!("{program} is not on this machine"))
             .hint(format!("install it:\napt-get install {}", instance.engine.tools_package()))
     })?;
     let address = instance.address();
     // -e: an error reply is an exit status other than 0, which redis-cli forgets by itself.
     let mut words = vec!["-h".into(), address.host, "-p".into(), address.port.to_string()];
+    if !args.args.is_empty() {
+        words.push("-e".into());
+    }
+    words.extend(args.args.iter().cloned());
+    Err(host.exec(&path, &words, instance.requirepass.as_ref().map(|password| ("REDISCLI_AUTH", password))))
+}
+
+/// Becomes the image's own client, where this machine has none. The password goes through the environment
+/// of the engine's program, by its name only.
+fn inside(host: &Host, engine: Program, instance: &Instance, args: &cli::RedisCli) -> Result<Code> {
+    let path = host
+        .which(engine.name())
+        .ok_or_else(|| Fault::refused(format!("{engine} is not on PATH")).hint("install it again"))?;
+    let mut words: Vec<String> = ["exec", "--interactive"].map(str::to_owned).into();
+    if host.is_terminal() {
+        words.push("--tty".into());
+    }
+    if instance.requirepass.is_some() {
+        words.extend(["--env".into(), "REDISCLI_AUTH".into()]);
+    }
+    words.extend([
+        instance.container(),
+        instance.engine.cli().into(),
+        "-p".into(),
+        instance.port.to_string(),
+    ]);
     if !args.args.is_empty() {
         words.push("-e".into());
     }

@@ -85,10 +85,12 @@ fn prove_now(host: &Host, scene: &Scene, plan: &Plan) -> Result<()> {
     // A signal ends a proof early, and its scratch directory goes with it.
     host.catch_signals()?;
     let proofs = plan.steps.iter().filter_map(|step| match step {
-        Step::Prove { candidates } if scene.facts.installed() => Some(candidates),
+        Step::Prove { candidates, inside } if scene.facts.installed() => Some((candidates, inside)),
         _ => None,
     });
-    proofs.into_iter().try_for_each(|candidates| prove::prove_all(host, candidates))
+    proofs
+        .into_iter()
+        .try_for_each(|(candidates, inside)| prove::prove_all(host, candidates, inside.as_ref()))
 }
 
 /// The right to change the machine, after what a killed run left behind is cleared away. A dry run

@@ -7,7 +7,7 @@ use anyhow::Result;
 use super::converge::{converge, whole};
 use super::scene::{Scene, Wish};
 use super::status;
-use super::up::word;
+use super::up::{set_image, word};
 use crate::cli;
 use crate::engine::MASTER;
 use crate::exit::Code;
@@ -36,6 +36,7 @@ pub fn run(host: &Host, args: cli::Install) -> Result<Code> {
         if let Some(runtime) = args.runtime {
             wish.document.set("redis-tp", "runtime", &word(runtime));
         }
+        set_image(&mut wish, args.image.as_ref())?;
         access(&mut wish.document, MASTER, &args.access)?;
         if let Some(source) = &args.access.password_file {
             wish.password = Some(secrets::given(host, source)?);

@@ -118,8 +118,10 @@ pub fn proof(host: &Host, scene: &Scene, text: bool) -> Result<Findings> {
 /// The topology cannot be read.
 pub fn check(host: &Host, args: &cli::Report) -> Result<Code> {
     let scene = Scene::load(host, &Wish::standing_or(host, LAB)?)?;
+    let inside = crate::plan::containers::inside(&scene.wanted(false), &scene.facts);
     let subject = check::Subject {
         topology: &scene.topology,
+        inside: inside.as_ref(),
         instances: &scene.instances,
         app: scene.app.as_ref(),
         facts: &scene.facts,

@@ -95,6 +95,20 @@ fn describe(undo: &Undo) -> Option<String> {
         Undo::StopApp { .. } => "stop the web app".into(),
         Undo::StartApp { .. } => "start the web app again".into(),
         Undo::User { name } => format!("remove the user {name}"),
+        Undo::Container { program, name, before: None, .. } => {
+            format!("remove the {program} container {name}")
+        }
+        Undo::Container { program, name, before: Some(_), .. } => {
+            format!("make the {program} container {name} as it was")
+        }
+        Undo::Network { program, before: false } => format!("remove the {program} network"),
+        Undo::Network { program, before: true } => format!("make the {program} network again"),
+        Undo::Volume { program, name, copy: true } => format!("remove the {program} volume {name}"),
+        Undo::Volume { program, name, copy: false } => {
+            format!("remove the {program} volume {name} if it is empty")
+        }
+        Undo::Boot { name, before: true, .. } => format!("start {name} at boot"),
+        Undo::Boot { name, before: false, .. } => format!("no longer start {name} at boot"),
         Undo::Packages { engine, .. } => format!("take {} away", engine.package()),
     })
 }

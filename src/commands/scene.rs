@@ -10,11 +10,11 @@ use crate::facts::{self, Facts, Question};
 use crate::host::Host;
 use crate::instance::Instance;
 use crate::plan::{Wanted, refuse};
-use crate::runtime::{Runtime, systemd};
+use crate::runtime::{Runtime, container, systemd};
 use crate::secret::Secret;
 use crate::secrets::Secrets;
 use crate::state::State;
-use crate::topology::{self, Document, Name, Topology};
+use crate::topology::{self, Document, Image, Name, Topology};
 
 /// The topology to be, and the passwords that come with it.
 #[derive(Debug)]
@@ -29,6 +29,8 @@ pub struct Wish {
     pub password: Option<Secret>,
     /// The password of a master elsewhere, by the replica.
     pub upstream: Option<(Name, Secret)>,
+    /// Another runtime than the topology's, to look at only.
+    pub runtime: Option<Runtime>,
 }
 
 impl Wish {
@@ -44,6 +46,7 @@ impl Wish {
             standing,
             password: None,
             upstream: None,
+            runtime: None,
         })
     }
 
@@ -80,7 +83,14 @@ impl Wish {
                 .hint("begin with the lab's:\nredis-tp up --dry-run")
         })?;
         let standing = host.text(topology::file())?;
-        Ok(Self { document: Document::new(&text), source, standing, password: None, upstream: None })
+        Ok(Self {
+            document: Document::new(&text),
+            source,
+            standing,
+            password: None,
+            upstream: None,
+            runtime: None,
+        })
     }
 
     /// The topology as it is edited so far.
@@ -128,6 +138,8 @@ pub struct Scene {
     pub instances: Vec<Instance>,
     /// The web app with its defaults, if the topology has one.
     pub app: Option<App>,
+    /// The image of containers.
+    pub image: Image,
     /// What is there.
     pub facts: Facts,
 }
@@ -147,18 +159,30 @@ impl Scene {
         if let Some((replica, password)) = &wish.upstream {
             secrets.set_upstream(replica, password.clone());
         }
-        let runtime = Runtime::settle(topology.runtime, systemd::runs(host)?).map_err(|why| {
-            Fault::refused(format!("{}: {why}", wish.source.display()))
-                .hint("let redis-tp choose: runtime = auto")
+        let means = facts::means(host, systemd::runs(host)?, &State::load(host)?);
+        let settled = match wish.runtime {
+            Some(runtime) => Ok(runtime),
+            None => Runtime::settle(topology.runtime, means),
+        };
+        let runtime = settled.map_err(|fault| {
+            let what = Fault::refused(format!("{}: {fault}", wish.source.display()));
+            what.hint(fault.cure().unwrap_or_default())
         })?;
+        let image = topology.image.clone().unwrap_or_else(|| container::default_image(topology.engine));
         let instances = Instance::resolve(&topology, &secrets, runtime);
         let files =
             vec![topology::file().to_path_buf(), crate::secrets::dir().to_path_buf(), wish.source.clone()];
         let app = App::resolve(&topology, &instances, runtime);
-        let question = Question { engine: topology.engine, instances: &instances, app: app.as_ref(), files };
+        let question = Question {
+            engine: topology.engine,
+            instances: &instances,
+            app: app.as_ref(),
+            image: &image,
+            files,
+        };
         let facts = facts::gather(host, &question)?;
         let text = (wish.standing.as_ref() != Some(&text)).then_some(text);
-        Ok(Self { topology, text, secrets, instances, app, facts })
+        Ok(Self { topology, text, secrets, instances, app, image, facts })
     }
 
     /// The scene of this machine as it stands.
@@ -176,6 +200,7 @@ impl Scene {
             text: self.text.as_deref(),
             instances: &self.instances,
             app: self.app.as_ref(),
+            image: &self.image,
             secrets: &self.secrets,
             overwrite,
             purge: None,

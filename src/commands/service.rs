@@ -6,7 +6,7 @@ use serde::Serialize;
 use super::converge::{Session, carry_out};
 use super::scene::Scene;
 use super::status;
-use crate::app::service::UNIT;
+use crate::app::service::{UNIT, program};
 use crate::apply::{app as apply_app, service};
 use crate::cli::{self, Action, Served};
 use crate::conf::{self, Conf};
@@ -14,7 +14,7 @@ use crate::exit::{Code, Fault};
 use crate::facts::{Facts, Role};
 use crate::host::Host;
 use crate::instance::Instance;
-use crate::plan::Plan;
+use crate::plan::{self, Plan};
 use crate::report::console::{self, GOOD, styled};
 use crate::report::plan as show;
 use crate::runtime::Runtime;
@@ -67,7 +67,7 @@ fn chosen<'a>(scene: &'a Scene, args: &cli::Service) -> Result<Vec<&'a Instance>
         Some(Served::App) => return Ok(Vec::new()),
         None => {}
     }
-    Ok(crate::plan::by_depth(&scene.instances))
+    Ok(plan::by_depth(&scene.instances))
 }
 
 fn steps(host: &Host, args: &cli::Service, chosen: &[&Instance], facts: &Facts) -> Result<Vec<Step>> {
@@ -78,13 +78,18 @@ fn steps(host: &Host, args: &cli::Service, chosen: &[&Instance], facts: &Facts) 
     let up = || running.iter().filter(|(_, runs)| *runs).map(|(instance, _)| *instance);
     let down: Vec<&Instance> =
         running.iter().filter(|(_, runs)| !*runs).map(|(instance, _)| *instance).collect();
-    let units = || {
-        chosen
-            .iter()
-            .filter(|instance| instance.runtime == Runtime::Systemd)
-            .map(|instance| instance.unit.clone())
+    let bootable = || chosen.iter().filter(|instance| instance.runtime != Runtime::Process);
+    let enabled = |instance: &Instance| match instance.runtime {
+        Runtime::Container(_) => {
+            facts.containers.containers.get(&instance.container()).is_some_and(|seen| seen.boot)
+        }
+        _ => facts.unit(&instance.unit).is_some_and(|unit| unit.enabled),
     };
-    let enabled = |unit: &String| facts.unit(unit).is_some_and(|unit| unit.enabled);
+    let change = |on: bool| {
+        bootable()
+            .filter(move |instance| enabled(instance) != on)
+            .map(move |instance| plan::boot(instance, on))
+    };
     Ok(match args.action {
         Action::Start => start(&down, facts),
         Action::Stop => {
@@ -98,8 +103,8 @@ fn steps(host: &Host, args: &cli::Service, chosen: &[&Instance], facts: &Facts) 
             steps.extend(links(&up().collect::<Vec<_>>(), facts));
             steps
         }
-        Action::Enable => boot(units().filter(|unit| !enabled(unit)).map(|unit| Step::Enable { unit })),
-        Action::Disable => boot(units().filter(enabled).map(|unit| Step::Disable { unit })),
+        Action::Enable => boot(change(true)),
+        Action::Disable => boot(change(false)),
         Action::Logs => Vec::new(),
     })
 }
@@ -119,19 +124,26 @@ fn with_app(host: &Host, args: &cli::Service, scene: &Scene, steps: &mut Vec<Ste
     };
     let app = kept.target.clone();
     let (runs, up) = (apply_app::runs(host, &app)?, apply_app::is_up(host, &app)?);
-    let enabled = scene.facts.unit(UNIT).is_some_and(|unit| unit.enabled);
-    let unit = UNIT.to_owned();
-    let (systemd, front) = (app.runtime == Runtime::Systemd, steps.len());
+    let enabled = match app.runtime {
+        Runtime::Container(_) => {
+            scene.facts.containers.containers.get(&app.container()).is_some_and(|seen| seen.boot)
+        }
+        _ => scene.facts.unit(UNIT).is_some_and(|unit| unit.enabled),
+    };
+    let systemd = app.runtime == Runtime::Systemd;
+    let (runtime, engine) = (app.runtime, app.engine);
+    let boot = |on| plan::app::boot(runtime, engine, on);
+    let (bootable, front) = (app.runtime != Runtime::Process, steps.len());
     match args.action {
         Action::Start | Action::Restart if !up => steps.push(Step::StartApp { app }),
         Action::Restart if by_name => steps.push(Step::RestartApp { app, why: "as asked".into() }),
         Action::Stop if runs => steps.insert(0, Step::StopApp { app }),
-        Action::Enable if systemd && !enabled => steps.insert(0, Step::Enable { unit }),
-        Action::Disable if systemd && enabled => steps.insert(0, Step::Disable { unit }),
+        Action::Enable if bootable && !enabled => steps.insert(0, boot(true)),
+        Action::Disable if bootable && enabled => steps.insert(0, boot(false)),
         _ => {}
     }
-    let boot = matches!(args.action, Action::Enable | Action::Disable);
-    if boot && front == 0 && !steps.is_empty() {
+    let boots = matches!(args.action, Action::Enable | Action::Disable) && systemd;
+    if boots && front == 0 && !steps.is_empty() {
         steps.push(Step::Reload);
     }
     Ok(())
@@ -140,7 +152,7 @@ fn with_app(host: &Host, args: &cli::Service, scene: &Scene, steps: &mut Vec<Ste
 /// What starts at boot, and systemd told of it.
 fn boot(steps: impl Iterator<Item = Step>) -> Vec<Step> {
     let mut steps: Vec<Step> = steps.collect();
-    if !steps.is_empty() {
+    if steps.iter().any(|step| matches!(step, Step::Enable { .. } | Step::Disable { .. })) {
         steps.push(Step::Reload);
     }
     steps
@@ -177,22 +189,25 @@ fn logs(host: &Host, args: &cli::Service) -> Result<Code> {
     let scene = Scene::standing(host)?;
     let mut logs = Vec::new();
     for instance in chosen(&scene, args)? {
+        let Some(file) = &instance.logfile else {
+            let said = service::last_lines(host, &instance.target(), args.lines);
+            let (file, lines) = said.unwrap_or_default();
+            logs.push(Log { instance: instance.name.to_string(), file, lines });
+            continue;
+        };
         // A line of a log is some hundred bytes; twice that leaves room.
         let owner = service::log_owner(host, instance.engine)?;
-        let text = host.tail(&instance.logfile, 256 * (args.lines as u64 + 1), owner)?;
+        let text = host.tail(file, 256 * (args.lines as u64 + 1), owner)?;
         let lines: Vec<String> = text.lines().map(conf::mask_line).collect();
         let lines = lines.get(lines.len().saturating_sub(args.lines)..).unwrap_or_default().to_vec();
-        logs.push(Log {
-            instance: instance.name.to_string(),
-            file: instance.logfile.display().to_string(),
-            lines,
-        });
+        logs.push(Log { instance: instance.name.to_string(), file: file.display().to_string(), lines });
     }
     if let (Some(app), None | Some(Served::App)) = (&scene.app, &args.name) {
+        let target = app.target(&program(&scene.facts.program));
         logs.push(Log {
             instance: APP.into(),
-            file: apply_app::log_command(app.runtime),
-            lines: apply_app::last_lines(host, app.runtime, args.lines),
+            file: apply_app::log_command(&target),
+            lines: apply_app::last_lines(host, &target, args.lines),
         });
     }
     if args.json {

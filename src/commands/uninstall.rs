@@ -72,7 +72,7 @@ fn say(known: bool, purge: bool, facts: &Facts) {
     } else {
         console::out("The instances are stopped and our files are gone. Data, topology and package stay:");
         for kept in facts.state.instances.values() {
-            console::out(format_args!("  {}", kept.dir.display()));
+            console::out(format_args!("  {}", kept.dir));
         }
         console::next(&[
             ("redis-tp up", "bring it all back"),

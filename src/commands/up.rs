@@ -7,10 +7,10 @@ use super::converge::{converge, whole};
 use super::scene::{Scene, Wish};
 use super::{prove, status};
 use crate::cli;
-use crate::exit::Code;
+use crate::exit::{Code, Fault};
 use crate::host::Host;
 use crate::report::console;
-use crate::topology::{APP, LAB};
+use crate::topology::{APP, Image, LAB, RuntimeChoice};
 
 /// Brings the machine to its topology, the lab's two instances where there is none, and proves it.
 ///
@@ -28,6 +28,7 @@ pub fn run(host: &Host, args: cli::Up) -> Result<Code> {
         if let Some(engine) = args.engine {
             wish.document.set("redis-tp", "engine", &word(engine));
         }
+        set_image(&mut wish, args.image.as_ref())?;
         Ok(wish)
     };
     let outcome = converge(host, "up", &args.change, wish, whole(args.change.overwrite))?;
@@ -59,6 +60,21 @@ fn next(scene: &Scene) {
     let mut rows: Vec<(&str, &str)> = tries.iter().map(|(command, what)| (command.as_str(), *what)).collect();
     rows.push(("redis-tp verify --lab", "the proof, with the lab's times"));
     console::next(&rows);
+}
+
+/// Writes the image into the topology.
+///
+/// # Errors
+/// Nothing of it would run in a container.
+pub fn set_image(wish: &mut Wish, image: Option<&Image>) -> Result<()> {
+    let Some(image) = image else { return Ok(()) };
+    if !matches!(wish.parsed()?.runtime, RuntimeChoice::Docker | RuntimeChoice::Podman) {
+        return Err(Fault::usage("--image is for containers, and the topology's runtime is none")
+            .hint(format!("say so:\nredis-tp up --runtime docker --image {image}"))
+            .into());
+    }
+    wish.document.set("redis-tp", "image", image.as_str());
+    Ok(())
 }
 
 /// A value as the topology writes it.

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use anyhow::Result;
 
 use super::sockets::{self, Family, Socket};
-use super::{Auth, Facts, Listener, Process, Role, Running, Server, Upstream, parse, web};
+use super::{Auth, Facts, Listener, Process, Role, Running, Server, Upstream, containers, parse, web};
 use crate::app::App;
 use crate::conf::Conf;
 use crate::directives;
@@ -16,10 +16,11 @@ use crate::engine::{Engine, Version};
 use crate::host::{Child, Host};
 use crate::instance::{Instance, Target};
 use crate::layout;
-use crate::runtime::{process, systemd};
+use crate::runtime::{Means, Program, Runtime, process, systemd};
 use crate::secret::Secret;
 use crate::state::{Kept, State};
-use crate::topology::{BindAddress, Name};
+use crate::store::Store;
+use crate::topology::{BindAddress, Image, Name};
 use crate::wire::{Address, Trouble, Wire};
 
 /// What the facts are to be about.
@@ -31,6 +32,8 @@ pub struct Question<'a> {
     pub instances: &'a [Instance],
     /// The web app, if it is wanted.
     pub app: Option<&'a App>,
+    /// The image of containers.
+    pub image: &'a Image,
     /// More files to know: the topology, secrets.
     pub files: Vec<PathBuf>,
 }
@@ -47,7 +50,12 @@ pub fn gather(host: &Host, question: &Question<'_>) -> Result<Facts> {
         user: layout::here().ids(host, question.engine.user())?,
         ..Facts::default()
     };
-    software(host, question.engine, &mut facts)?;
+    facts.means = means(host, facts.systemd, &facts.state);
+    // The image has what a package has elsewhere.
+    if !question.instances.iter().any(|instance| instance.runtime.is_container()) {
+        software(host, question.engine, &mut facts)?;
+    }
+    containers::gather(host, question, &mut facts)?;
     files(host, question, &mut facts)?;
     facts.pids = processes(host, question, &facts)?;
     let mut units: Vec<String> = question.instances.iter().map(|instance| instance.unit.clone()).collect();
@@ -72,6 +80,17 @@ pub fn gather(host: &Host, question: &Question<'_>) -> Result<Facts> {
     facts.unbindable = unbindable(host, question);
     facts.no_ipv6 = !facts.unbindable.is_empty() && !host.can_bind(IpAddr::V6(std::net::Ipv6Addr::LOCALHOST));
     Ok(facts)
+}
+
+/// What there is to keep instances running.
+pub fn means(host: &Host, systemd: bool, state: &State) -> Means {
+    let kept = |runtime: Runtime| runtime == Runtime::Container(Program::Podman);
+    Means {
+        systemd,
+        docker: host.which(Program::Docker.name()).is_some(),
+        podman: host.which(Program::Podman.name()).is_some(),
+        podman_is_in_use: state.instances.values().any(|instance| instance.active && kept(instance.runtime)),
+    }
 }
 
 fn software(host: &Host, engine: Engine, facts: &mut Facts) -> Result<()> {
@@ -100,11 +119,16 @@ fn files(host: &Host, question: &Question<'_>, facts: &mut Facts) -> Result<()> 
     let mut texts = paths.clone();
     for instance in question.instances {
         let unit_files = systemd::files(&instance.unit);
-        paths.extend([instance.dir.clone(), instance.logfile.clone(), process::run_dir(&instance.pidfile)]);
         paths.extend(unit_files.clone());
         paths.insert(instance.conf.clone());
-        paths.extend(instance.logfile.ancestors().skip(1).map(Path::to_path_buf));
-        paths.extend(instance.dir.ancestors().skip(1).map(Path::to_path_buf));
+        if instance.runtime.is_container() {
+            paths.extend(instance.conf.ancestors().skip(1).take(2).map(Path::to_path_buf));
+        } else {
+            paths.insert(process::run_dir(&instance.pidfile));
+        }
+        for path in [instance.store.path(), instance.logfile.as_deref()].into_iter().flatten() {
+            paths.extend(path.ancestors().map(Path::to_path_buf));
+        }
         texts.extend(unit_files);
         texts.insert(instance.conf.clone());
     }
@@ -124,7 +148,8 @@ fn files(host: &Host, question: &Question<'_>, facts: &mut Facts) -> Result<()> 
         }
     }
     let written = [engine.etc(), crate::secrets::dir().to_path_buf(), crate::state::dir().to_path_buf()];
-    for path in written.into_iter().chain(question.instances.iter().map(|instance| instance.dir.clone())) {
+    let data = question.instances.iter().filter_map(|instance| instance.store.path());
+    for path in written.into_iter().chain(data.map(Path::to_path_buf)) {
         if let Some(room) = host.room(&path) {
             facts.room.insert(path, room);
         }
@@ -136,10 +161,14 @@ fn files(host: &Host, question: &Question<'_>, facts: &mut Facts) -> Result<()> 
     }
     // Also those of instances that are to go: what is in them may be missed.
     let kept = facts.state.instances.values().map(|kept| &kept.dir);
-    let dirs: BTreeSet<&PathBuf> =
-        question.instances.iter().map(|instance| &instance.dir).chain(kept).collect();
-    let occupied = dirs.into_iter().filter(|dir| !host.list(dir).unwrap_or_default().is_empty());
-    facts.occupied = occupied.cloned().collect();
+    let stores: BTreeSet<&Store> =
+        question.instances.iter().map(|instance| &instance.store).chain(kept).collect();
+    let volumes = &facts.containers.volumes;
+    let occupied = |store: &&Store| match store {
+        Store::Path(dir) => !host.list(dir).unwrap_or_default().is_empty(),
+        Store::Volume { volume, .. } => volumes.get(volume).is_some_and(|volume| volume.occupied),
+    };
+    facts.occupied = stores.into_iter().filter(occupied).cloned().collect();
     let master = engine.conf(crate::engine::MASTER);
     let foreign = facts.texts.contains_key(&master) && !facts.written.contains_key(&master);
     facts.stock = foreign && facts.package.is_some() && is_stock(host, engine, &master);
@@ -155,7 +184,10 @@ fn processes(host: &Host, question: &Question<'_>, facts: &Facts) -> Result<BTre
     let all: BTreeMap<&Name, Target> = kept.chain(wanted).collect();
     let mut pids = BTreeMap::new();
     for (name, target) in all {
-        if let Some(pid) = pid_of(host, &target, record.get(name))? {
+        if let Runtime::Container(_) = target.runtime {
+            let seen = facts.containers.containers.get(&target.container());
+            pids.extend(seen.filter(|seen| seen.pid > 0).map(|seen| (name.clone(), seen.pid)));
+        } else if let Some(pid) = pid_of(host, &target, record.get(name))? {
             pids.insert(name.clone(), pid);
         }
     }
@@ -369,7 +401,7 @@ pub fn pid_of(host: &Host, target: &Target, kept: Option<&Kept>) -> Result<Optio
     ports.extend(conf.word("port").and_then(|port| port.parse::<u16>().ok()).filter(|port| *port > 0));
     ports.extend(kept.map(|kept| kept.port));
     let mut dirs: BTreeSet<PathBuf> = conf.word("dir").map(PathBuf::from).into_iter().collect();
-    dirs.extend(kept.map(|kept| kept.dir.clone()));
+    dirs.extend(kept.and_then(|kept| kept.dir.path()).map(Path::to_path_buf));
     let dirs: BTreeSet<PathBuf> = dirs.iter().map(|dir| host.real_path(dir)).collect();
     let at_home =
         |pid: u32| host.link(Path::new(&format!("/proc/{pid}/cwd"))).is_some_and(|cwd| dirs.contains(&cwd));

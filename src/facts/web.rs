@@ -6,8 +6,8 @@ use std::path::{Path, PathBuf};
 use anyhow::Result;
 
 use super::{Facts, Program, about};
+use crate::app::App;
 use crate::app::service::{self, COMM, UNIT, USER};
-use crate::app::{App, Settings};
 use crate::host::{Host, Kind};
 use crate::layout;
 use crate::runtime::{Runtime, process};
@@ -22,9 +22,9 @@ pub fn unit(app: Option<&App>, facts: &Facts) -> Option<String> {
 /// The paths in question, and those of which the text matters.
 pub fn files(app: Option<&App>) -> (BTreeSet<PathBuf>, BTreeSet<PathBuf>) {
     let Some(app) = app else { return Default::default() };
-    let texts = BTreeSet::from([Settings::file(), service::unit_file()]);
+    let texts = BTreeSet::from([app.settings_file(), service::unit_file()]);
     let mut paths = texts.clone();
-    for file in [service::program_copy(), service::pidfile(), service::logfile()] {
+    for file in [service::program_copy(), service::pidfile(), service::logfile(), app.settings_file()] {
         paths.extend(file.parent().map(Path::to_path_buf));
         paths.insert(file);
     }
@@ -48,6 +48,10 @@ pub fn gather(host: &Host, app: Option<&App>, facts: &mut Facts) -> Result<()> {
     facts.app.pid = match kept.map(|kept| kept.target.runtime) {
         Some(Runtime::Process) => supervisor(host)?,
         Some(Runtime::Systemd) | None => by_systemd,
+        Some(Runtime::Container(_)) => {
+            let name = kept.map(|kept| kept.target.container()).unwrap_or_default();
+            facts.containers.containers.get(&name).map(|seen| seen.pid).filter(|pid| *pid > 0)
+        }
     };
     facts.app.exe = facts.app.pid.and_then(|pid| host.link(Path::new(&format!("/proc/{pid}/exe"))));
     Ok(())
@@ -56,7 +60,12 @@ pub fn gather(host: &Host, app: Option<&App>, facts: &mut Facts) -> Result<()> {
 fn program(host: &Host) -> Result<Program> {
     let path = host.own_program()?;
     let copy = service::program_copy();
-    Ok(Program { fit: is_fit(host, &path)?, copied: host.same_file(&path, &copy)?, path })
+    Ok(Program {
+        fit: is_fit(host, &path)?,
+        copied: host.same_file(&path, &copy)?,
+        edition: host.edition(&path)?,
+        path,
+    })
 }
 
 /// Whether a program and the way to it are root's alone to change and everybody's to use, in a place that

@@ -151,6 +151,39 @@ impl Host {
         finish(handle, &name)
     }
 
+    /// Runs a child to its end, and hands over each line of its standard output as it comes.
+    ///
+    /// # Errors
+    /// It could not be started, passed its deadline, or was interrupted.
+    pub fn run_heard(&self, child: Child, hear: &mut dyn FnMut(&str)) -> Result<Done> {
+        use std::io::{BufRead, BufReader};
+        let (name, deadline) = (child.program.display().to_string(), Instant::now() + child.deadline);
+        let (read, write) = std::io::pipe().context("cannot make a pipe")?;
+        let handle =
+            expression(child).stdout_file(write).start().with_context(|| format!("cannot run {name}"))?;
+        let (lines, heard) = std::sync::mpsc::channel();
+        std::thread::spawn(move || {
+            for line in BufReader::new(read).lines().map_while(Result::ok) {
+                if lines.send(line).is_err() {
+                    return;
+                }
+            }
+        });
+        loop {
+            while let Ok(line) = heard.try_recv() {
+                hear(&line);
+            }
+            if handle.try_wait().with_context(|| format!("cannot wait for {name}"))?.is_some() {
+                return finish(handle, &name);
+            }
+            if Instant::now() >= deadline || self.interrupted() {
+                handle.kill().with_context(|| format!("cannot end {name}"))?;
+                bail!("{name} did not end in time");
+            }
+            std::thread::sleep(Duration::from_millis(20));
+        }
+    }
+
     /// Runs a child until `ready` says so, then ends it (none), or until it ends by itself.
     ///
     /// # Errors
@@ -201,12 +234,19 @@ impl Host {
 }
 
 fn start(child: Child) -> io::Result<duct::Handle> {
-    let Child { program, args, env, stdin, user, umask, .. } = mortal(child);
+    let umask = child.umask;
+    let expression = expression(child).stdout_capture();
+    // Under the lock in any case: no child may be born with the umask of another thread's moment.
+    with_umask(if umask { 0o027 } else { 0o022 }, || expression.start())
+}
+
+/// A child as the library takes it; where its standard output goes is still to be said.
+fn expression(child: Child) -> duct::Expression {
+    let Child { program, args, env, stdin, user, .. } = mortal(child);
     // As a string: duct takes a bare name in a PathBuf for a file of the working directory.
     let expression = duct::cmd(program.into_os_string(), args)
         .full_env(environment(env))
         .dir("/")
-        .stdout_capture()
         .stderr_capture()
         .unchecked()
         .before_spawn(move |command| {
@@ -216,12 +256,10 @@ fn start(child: Child) -> io::Result<duct::Handle> {
             }
             Ok(())
         });
-    let expression = match stdin {
+    match stdin {
         Some(bytes) => expression.stdin_bytes(bytes),
         None => expression.stdin_null(),
-    };
-    // Under the lock in any case: no child may be born with the umask of another thread's moment.
-    with_umask(if umask { 0o027 } else { 0o022 }, || expression.start())
+    }
 }
 
 /// A child that is to end with us, as setpriv(1) starts it.

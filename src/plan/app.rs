@@ -5,12 +5,15 @@ use std::path::{Path, PathBuf};
 
 use anyhow::Result;
 
+use super::containers::{self, Due};
 use super::{Note, Plan, Wanted, whole};
 use crate::app::service::{self, UNIT};
 use crate::app::{App, Settings};
+use crate::engine::Engine;
 use crate::facts::Facts;
 use crate::host::Kind;
 use crate::runtime::Runtime;
+use crate::runtime::container::{self, Container};
 use crate::secret::Secret;
 use crate::state::KeptApp;
 use crate::step::{Body, Owner, Step};
@@ -32,7 +35,13 @@ pub struct AppChange<'a> {
     /// It does not run and has to.
     start: bool,
     /// It does not start at boot and has to.
-    pub enable: bool,
+    enable: bool,
+    /// Its container as wanted, if it is to run in one.
+    spec: Option<Container>,
+    /// What is to become of that.
+    due: Due,
+    /// It runs in a container that is made anew.
+    moves: bool,
     /// What is left as it is.
     pub notes: Vec<Note>,
 }
@@ -47,7 +56,7 @@ pub fn of<'a>(wanted: &Wanted<'a>, facts: &Facts) -> Result<Option<AppChange<'a>
     let mut notes = Vec::new();
     let text = app.settings.text();
     let same = |a: &str, b: &str| a == b;
-    let settings = whole::is_due(wanted, facts, &Settings::file(), text.expose(), same, &mut notes);
+    let settings = whole::is_due(wanted, facts, &app.settings_file(), text.expose(), same, &mut notes);
     let unit_text = app.unit(&program)?;
     let systemd = app.runtime == Runtime::Systemd;
     let unit =
@@ -57,11 +66,23 @@ pub fn of<'a>(wanted: &Wanted<'a>, facts: &Facts) -> Result<Option<AppChange<'a>
     if !bind.is_loopback() {
         notes.push(Note::AppReachable { bind: *bind, prefix: prefix.as_str().to_owned() });
     }
+    let spec = containers::of_app(app, &program, wanted.image, facts);
+    let due = spec.as_ref().map_or(Due::Nothing, |spec| containers::due(spec, facts));
+    let made = matches!(due, Due::Made(_));
+    let boots = match app.runtime {
+        Runtime::Container(_) => {
+            facts.containers.containers.get(&container::of_app(app.engine)).is_none_or(|seen| seen.boot)
+        }
+        _ => !systemd || facts.unit(UNIT).is_some_and(|unit| unit.enabled),
+    };
     let change = AppChange {
         app,
-        restart: alive.then(|| why(facts, app, &program, settings, unit)).flatten(),
-        start: !alive,
-        enable: systemd && !facts.unit(UNIT).is_some_and(|unit| unit.enabled),
+        restart: (alive && !made).then(|| why(facts, app, &program, settings, unit)).flatten(),
+        start: !alive || made,
+        enable: !boots,
+        moves: alive && made,
+        spec,
+        due,
         settings: settings.then_some(text),
         unit: unit.then_some(unit_text),
         program,
@@ -79,12 +100,16 @@ fn is_alive(facts: &Facts, app: &App) -> bool {
             Runtime::Process => facts.app.pid.is_some(),
             // One that fails again and again is `activating` in between.
             Runtime::Systemd => facts.unit(UNIT).is_some_and(|unit| unit.active == "active"),
+            Runtime::Container(_) => {
+                let seen = facts.containers.containers.get(&container::of_app(app.engine));
+                seen.is_some_and(|seen| seen.is_up())
+            }
         }
 }
 
 /// Why it has to restart.
 fn why(facts: &Facts, app: &App, program: &Path, settings: bool, unit: bool) -> Option<String> {
-    let last = facts.written.get(&Settings::file()).and_then(|text| Settings::parse(text.expose()).ok());
+    let last = facts.written.get(&app.settings_file()).and_then(|text| Settings::parse(text.expose()).ok());
     if settings && !last.is_some_and(|last| last.may_go_on(&app.settings)) {
         return Some("its settings change".into());
     }
@@ -92,7 +117,8 @@ fn why(facts: &Facts, app: &App, program: &Path, settings: bool, unit: bool) -> 
         return Some("its unit changes".into());
     }
     let copy = !facts.program.fit && !facts.program.copied;
-    let other = facts.app.exe.as_ref().is_some_and(|exe| exe != program);
+    // In a container its path is another; the container itself tells what it was made of.
+    let other = !app.runtime.is_container() && facts.app.exe.as_ref().is_some_and(|exe| exe != program);
     (copy || other).then(|| "its program was replaced".into())
 }
 
@@ -117,8 +143,9 @@ impl AppChange<'_> {
     /// Its files.
     pub fn files(&self, plan: &mut Plan) {
         if let Some(text) = &self.settings {
-            let (path, body) = (Settings::file(), Body::Secret(text.clone()));
-            plan.steps.push(Step::Write { path, body, ours: None, owner: Owner::Root, mode: 0o600 });
+            let (path, body) = (self.app.settings_file(), Body::Secret(text.clone()));
+            let owner = if self.app.runtime.is_container() { Owner::Image } else { Owner::Root };
+            plan.steps.push(Step::Write { path, body, ours: None, owner, mode: 0o600 });
         }
         if let Some(text) = &self.unit {
             let (path, body) = (service::unit_file(), Body::Plain(text.clone()));
@@ -126,9 +153,32 @@ impl AppChange<'_> {
         }
     }
 
+    /// Its container; one that is made anew stops first.
+    pub fn container(&self, plan: &mut Plan) {
+        let Some(spec) = &self.spec else { return };
+        if self.moves {
+            plan.steps.push(Step::StopApp { app: self.app.target(&self.program) });
+        }
+        match self.due {
+            Due::Made(_) => plan
+                .steps
+                .push(Step::Container { container: Box::new(spec.clone()), engine: self.app.engine }),
+            Due::Joined => {
+                plan.steps.push(Step::Join { program: spec.program, name: spec.name.clone() });
+            }
+            Due::Nothing => {}
+        }
+    }
+
+    /// The step that lets it start at boot, if it does not.
+    pub fn boot(&self) -> Option<Step> {
+        self.enable.then(|| boot(self.app.runtime, self.app.engine, true))
+    }
+
     /// Whether systemd has to read its unit again.
     pub fn reload(&self, facts: &Facts) -> bool {
-        self.unit.is_some() || self.enable || facts.unit(UNIT).is_some_and(|unit| unit.needs_reload)
+        let enable = self.enable && self.app.runtime == Runtime::Systemd;
+        self.unit.is_some() || enable || facts.unit(UNIT).is_some_and(|unit| unit.needs_reload)
     }
 
     /// Its start, when the instances are there.
@@ -147,6 +197,15 @@ impl AppChange<'_> {
     }
 }
 
+/// The step that lets an app start at boot, or no longer.
+pub fn boot(runtime: Runtime, engine: Engine, on: bool) -> Step {
+    match (runtime, on) {
+        (Runtime::Container(program), on) => Step::Boot { program, name: container::of_app(engine), on },
+        (_, true) => Step::Enable { unit: UNIT.into() },
+        (_, false) => Step::Disable { unit: UNIT.into() },
+    }
+}
+
 /// The directory of a file, if it is not there yet.
 fn missing(facts: &Facts, file: &Path, owner: Owner, mode: u32) -> Option<Step> {
     let path = file.parent()?.to_path_buf();
@@ -158,6 +217,10 @@ fn missing(facts: &Facts, file: &Path, owner: Owner, mode: u32) -> Option<Step> 
 pub fn retire(facts: &Facts, plan: &mut Plan) {
     let Some(kept) = facts.state.app.as_ref().filter(|kept| kept.active) else { return };
     halt(kept, plan);
+    if let Runtime::Container(program) = kept.target.runtime {
+        let name = kept.target.container();
+        plan.steps.extend(containers::retire(program, &name, kept.target.engine, facts));
+    }
     let files = [service::unit_file(), Settings::file(), service::program_copy()];
     let ours = files.into_iter().filter(|path| facts.state.files.contains_key(path));
     plan.steps.extend(ours.map(|path| Step::Remove { path }));
@@ -182,6 +245,10 @@ pub fn change_runtime(wanted: &Wanted<'_>, facts: &Facts, plan: &mut Plan) {
     let Some(kept) = facts.state.app.as_ref().filter(|kept| kept.active) else { return };
     if wanted.app.is_some_and(|app| app.runtime != kept.target.runtime) {
         halt(kept, plan);
+        if let Runtime::Container(program) = kept.target.runtime {
+            let name = kept.target.container();
+            plan.steps.extend(containers::retire(program, &name, kept.target.engine, facts));
+        }
         let systemd = kept.target.runtime == Runtime::Systemd;
         if systemd && facts.state.files.contains_key(&service::unit_file()) {
             plan.steps.push(Step::Remove { path: service::unit_file() });

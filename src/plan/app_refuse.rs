@@ -4,9 +4,9 @@ use std::net::IpAddr;
 use std::path::Path;
 
 use super::refuse::{free_port, kind};
-use super::{Wanted, may_be_directory};
+use super::{Wanted, containers, may_be_directory};
+use crate::app::App;
 use crate::app::service::{self, COMM, UNIT};
-use crate::app::{App, Settings};
 use crate::exit::Fault;
 use crate::facts::{Facts, Listener};
 use crate::host::Kind;
@@ -24,7 +24,7 @@ pub fn impossible(wanted: &Wanted<'_>, facts: &Facts) -> Result<(), Fault> {
     low_port(facts, app)?;
     port(facts, app)?;
     unit(facts, app)?;
-    places(facts)?;
+    places(facts, app)?;
     database(facts, app)
 }
 
@@ -52,7 +52,7 @@ fn address(facts: &Facts, app: &App) -> Result<(), Fault> {
 /// A port that is root's alone; under systemd the unit hands it over.
 fn low_port(facts: &Facts, app: &App) -> Result<(), Fault> {
     let port = app.section().port;
-    if app.runtime == Runtime::Systemd || port >= facts.app.first_port {
+    if app.runtime != Runtime::Process || port >= facts.app.first_port {
         return Ok(());
     }
     Err(Fault::refused(format!("the web app's user may not listen on port {port}"))
@@ -81,6 +81,9 @@ fn overlaps(bind: IpAddr, listener: IpAddr) -> bool {
 }
 
 fn is_ours(facts: &Facts, listener: &Listener) -> bool {
+    if containers::publishes(facts, listener.port) {
+        return true;
+    }
     let Some(owner) = &listener.owner else { return false };
     let of_user = facts.app.user.is_some_and(|user| user.uid == owner.uid) && owner.program == COMM;
     of_user || owner.unit.as_deref() == Some(UNIT)
@@ -102,7 +105,7 @@ pub fn unit(facts: &Facts, app: &App) -> Result<(), Fault> {
 /// A [`Fault`] that names it.
 pub fn files(facts: &Facts, app: &App) -> Result<(), Fault> {
     let unit = (app.runtime == Runtime::Systemd).then(service::unit_file);
-    let mut files = [Settings::file()].into_iter().chain(unit);
+    let mut files = [app.settings_file()].into_iter().chain(unit);
     match files.find(|file| facts.path(file).is_none()) {
         Some(file) => Err(Fault::refused(format!("{} of the web app is gone", file.display()))
             .hint("write it again:\nredis-tp apply")),
@@ -111,7 +114,10 @@ pub fn files(facts: &Facts, app: &App) -> Result<(), Fault> {
 }
 
 /// What is no directory where one has to be.
-fn places(facts: &Facts) -> Result<(), Fault> {
+fn places(facts: &Facts, app: &App) -> Result<(), Fault> {
+    if app.runtime.is_container() {
+        return Ok(());
+    }
     for file in [service::logfile(), service::pidfile(), service::program_copy()] {
         let dir = file.parent().unwrap_or(&file);
         if let Some(stat) = facts.path(dir).filter(|_| !may_be_directory(facts, dir)) {

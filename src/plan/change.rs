@@ -5,12 +5,15 @@ use std::path::PathBuf;
 
 use anyhow::Result;
 
+use super::containers::{self, Due};
 use super::{Note, Wanted, linked, master_is_away, under_another_runtime, whole};
 use crate::conf::{self, By, Conf, Difference};
 use crate::engine::Version;
 use crate::exit::Fault;
+use crate::facts::containers::Seen;
 use crate::facts::{Facts, Role, Running};
 use crate::instance::{Hand, Instance};
+use crate::runtime::container::Container;
 use crate::runtime::{Runtime, systemd};
 use crate::secret::Secret;
 use crate::topology;
@@ -27,6 +30,12 @@ pub struct Change<'a> {
     pub ours: Option<Secret>,
     /// Its drop-in or unit, if the file has to be written.
     pub unit_file: Option<(PathBuf, String)>,
+    /// Its container as wanted, if it is to run in one.
+    pub spec: Option<Container>,
+    /// What is to become of that.
+    pub container: Due,
+    /// It runs.
+    pub alive: bool,
     /// Why it has to restart.
     pub restart: Option<String>,
     /// It does not run and has to.
@@ -42,7 +51,7 @@ pub struct Change<'a> {
 impl Change<'_> {
     /// Whether its server starts anew.
     pub fn moves(&self) -> bool {
-        self.start || self.restart.is_some()
+        self.start || self.restart.is_some() || self.container == Due::Joined
     }
 }
 
@@ -61,12 +70,15 @@ pub fn of<'a>(
     let mut notes = file.notes;
     let needed = match instance.runtime {
         Runtime::Systemd => systemd::needed(instance, facts)?,
-        Runtime::Process => None,
+        Runtime::Process | Runtime::Container(_) => None,
     };
     let unit_file =
         needed.filter(|(path, want)| whole::is_due(wanted, facts, path, want, unit::same, &mut notes));
     let alive = is_alive(facts, instance, running);
-    let restart = alive
+    let spec = containers::of_instance(instance, wanted.image, facts);
+    let container = spec.as_ref().map_or(Due::Nothing, |spec| containers::due(spec, facts));
+    let made = matches!(container, Due::Made(_));
+    let restart = (alive && !made)
         .then(|| match (&file.directives[..], &unit_file) {
             ([], None) => None,
             ([], Some(_)) => Some("its unit changes".to_owned()),
@@ -78,23 +90,37 @@ pub fn of<'a>(
     if alive && stays_down && instance.upstream.is_some() && !promoted && !linked(facts, instance) {
         notes.push(Note::LinkDown { instance: instance.name.clone() });
     }
-    let enabled = facts.unit(&instance.unit).is_some_and(|unit| unit.enabled);
+    let enabled = is_enabled(facts, instance);
     Ok(Change {
         instance,
         text: file.text,
         ours: file.ours,
         unit_file,
         restart,
-        start: !alive,
-        enable: instance.runtime == Runtime::Systemd && !enabled && !enabled_by_package(facts, instance),
+        spec,
+        alive,
+        start: !alive || made,
+        enable: instance.runtime != Runtime::Process && !enabled && !enabled_by_package(facts, instance),
+        container,
         promoted,
         notes,
     })
 }
 
+/// Whether it starts at boot; a container that is made does from the beginning.
+fn is_enabled(facts: &Facts, instance: &Instance) -> bool {
+    match instance.runtime {
+        Runtime::Container(_) => {
+            facts.containers.containers.get(&instance.container()).is_none_or(|seen| seen.boot)
+        }
+        _ => facts.unit(&instance.unit).is_some_and(|unit| unit.enabled),
+    }
+}
+
 /// The package's postinst enables the distribution's own service.
 fn enabled_by_package(facts: &Facts, instance: &Instance) -> bool {
-    !facts.installed() && instance.name.as_str() == crate::engine::MASTER
+    let packaged = instance.runtime == Runtime::Systemd && !facts.installed();
+    packaged && instance.name.as_str() == crate::engine::MASTER
 }
 
 fn is_alive(facts: &Facts, instance: &Instance, running: Option<&Running>) -> bool {
@@ -103,6 +129,9 @@ fn is_alive(facts: &Facts, instance: &Instance, running: Option<&Running>) -> bo
     }
     match instance.runtime {
         Runtime::Process => running.is_some(),
+        Runtime::Container(_) => {
+            facts.containers.containers.get(&instance.container()).is_some_and(Seen::is_up)
+        }
         Runtime::Systemd => {
             let unit = facts.unit(&instance.unit);
             unit.is_some_and(|unit| matches!(unit.active.as_str(), "active" | "activating" | "reloading"))

@@ -3,7 +3,7 @@
 
 use std::path::{Path, PathBuf};
 
-use super::{Note, Plan, stock_unit};
+use super::{Note, Plan, Wanted, containers, stock_unit};
 use crate::engine::MASTER;
 use crate::facts::Facts;
 use crate::instance::Target;
@@ -11,6 +11,7 @@ use crate::runtime::{Runtime, systemd};
 use crate::secret::Secret;
 use crate::state::{Kept, KeptApp, UnitBefore};
 use crate::step::Step;
+use crate::store::Store;
 use crate::topology::{Name, Topology};
 
 /// Everything of ours, gone. What somebody changed in our files goes with them: see
@@ -25,6 +26,8 @@ pub fn leave(topology: Option<&Topology>, facts: &Facts, password: Option<Secret
         retire(name, kept, facts, password.clone(), purge, &mut plan.steps);
     }
     one_reload(&mut plan.steps);
+    let runtimes = instances.iter().map(|(_, kept)| kept.runtime);
+    plan.steps.extend(runtimes.clone().find_map(|runtime| containers::no_network(runtime, facts)));
     if purge {
         purge_all(topology, facts, &instances, &mut plan);
         plan.forget = true;
@@ -58,6 +61,18 @@ pub fn retire(
             steps.push(Step::Disable { unit: target.unit() });
         }
     }
+    if let Runtime::Container(program) = kept.runtime {
+        steps.extend(containers::retire(program, &target.container(), kept.engine, facts));
+        return;
+    }
+    files_of(&target, facts, steps);
+    if kept.active && kept.runtime == Runtime::Systemd {
+        steps.push(Step::Reload);
+    }
+}
+
+/// The steps that take the files of an instance away.
+fn files_of(target: &Target, facts: &Facts, steps: &mut Vec<Step>) {
     let ours = |path: &PathBuf| facts.state.files.contains_key(path);
     let files: Vec<PathBuf> =
         [target.conf()].into_iter().chain(systemd::files(&target.unit())).filter(ours).collect();
@@ -65,8 +80,41 @@ pub fn retire(
     let emptied = drop_in.parent().filter(|_| files.contains(&drop_in)).map(Path::to_path_buf);
     steps.extend(files.into_iter().map(|path| Step::Remove { path }));
     steps.extend(emptied.map(|path| Step::RemoveEmpty { path }));
-    if kept.active && kept.runtime == Runtime::Systemd {
-        steps.push(Step::Reload);
+}
+
+/// What instances leave behind that move into containers, or out of them: their files go, and their data
+/// and logs are told of.
+pub fn behind(wanted: &Wanted<'_>, facts: &Facts, plan: &mut Plan) {
+    for instance in wanted.instances {
+        let Some(kept) = facts.state.instances.get(&instance.name).filter(|kept| kept.active) else {
+            continue;
+        };
+        if kept.runtime.program() == instance.runtime.program() {
+            continue;
+        }
+        let target = Target::of_record(&instance.name, kept, None);
+        match kept.runtime {
+            Runtime::Container(program) => {
+                plan.steps.extend(containers::retire(program, &target.container(), kept.engine, facts));
+            }
+            Runtime::Systemd | Runtime::Process => files_of(&target, facts, &mut plan.steps),
+        }
+        let log = kept.logfile.as_deref().map(Store::from);
+        let there = |store: &Store| match store {
+            Store::Path(path) => facts.occupied.contains(store) || facts.path(path).is_some(),
+            Store::Volume { volume, .. } => facts.containers.volumes.contains_key(volume),
+        };
+        plan.notes.push(Note::RuntimeLeft {
+            instance: instance.name.to_string(),
+            from: kept.runtime,
+            to: instance.runtime,
+            stays: [Some(kept.dir.clone()), log].into_iter().flatten().filter(there).collect(),
+        });
+    }
+    let left = |kept: &&Kept| kept.active && kept.runtime.is_container();
+    let stays = wanted.instances.iter().any(|instance| instance.runtime.is_container());
+    if let Some(kept) = facts.state.instances.values().find(left).filter(|_| !stays) {
+        plan.steps.extend(containers::no_network(kept.runtime, facts));
     }
 }
 
@@ -81,23 +129,26 @@ pub fn one_reload(steps: &mut Vec<Step>) {
 
 /// The steps that take the data of instances away, and all that they had before. What was there before
 /// us stays, and so does what is in use.
-pub fn purge_data(facts: &Facts, names: &[&Name], used: &[&PathBuf], plan: &mut Plan) {
+pub fn purge_data(facts: &Facts, names: &[&Name], used: &[Store], plan: &mut Plan) {
     let all = &facts.state.instances;
-    let foreign: Vec<&PathBuf> = all.values().flat_map(|kept| &kept.foreign).collect();
-    let mut done: Vec<&PathBuf> = Vec::new();
+    let foreign: Vec<&Store> = all.values().flat_map(|kept| &kept.foreign).collect();
+    let mut done: Vec<Store> = Vec::new();
     for kept in names.iter().filter_map(|name| all.get(*name)) {
-        for path in [&kept.dir, &kept.logfile].into_iter().chain(&kept.former) {
-            if done.contains(&path) || used.iter().any(|used| used.starts_with(path)) {
+        let log = kept.logfile.as_deref().map(Store::from);
+        for store in [kept.dir.clone()].into_iter().chain(log).chain(kept.former.iter().cloned()) {
+            if done.contains(&store) || used.iter().any(|used| used.is_within(&store)) {
                 continue;
             }
-            done.push(path);
-            if foreign.iter().any(|foreign| foreign.starts_with(path)) {
-                plan.notes.push(Note::NotOurs { path: path.clone() });
+            done.push(store.clone());
+            if foreign.iter().any(|foreign| foreign.is_within(&store)) {
+                plan.notes.push(Note::NotOurs { store });
                 continue;
             }
-            // The distribution's own directory stays for its package.
-            let keep = *path == kept.engine.data(MASTER);
-            plan.steps.push(Step::Purge { path: path.clone(), keep });
+            plan.steps.push(match store {
+                Store::Volume { program, volume } => Step::PurgeVolume { program, name: volume },
+                // The distribution's own directory stays for its package.
+                Store::Path(path) => Step::Purge { keep: path == kept.engine.data(MASTER), path },
+            });
         }
     }
 }
@@ -106,8 +157,8 @@ pub fn purge_data(facts: &Facts, names: &[&Name], used: &[&PathBuf], plan: &mut 
 /// distribution's own directory.
 fn package_holds_foreign_data(facts: &Facts) -> bool {
     let held = |kept: &Kept| {
-        let packaged = kept.engine.data(MASTER);
-        kept.foreign.iter().any(|foreign| foreign.starts_with(&packaged))
+        let packaged = Store::Path(kept.engine.data(MASTER));
+        kept.foreign.iter().any(|foreign| foreign.is_within(&packaged))
     };
     facts.state.instances.values().any(held)
 }

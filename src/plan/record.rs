@@ -7,6 +7,7 @@ use super::{Note, Wanted};
 use crate::facts::Facts;
 use crate::instance::Instance;
 use crate::state::Kept;
+use crate::store::Store;
 use crate::topology::Name;
 
 /// The whole record.
@@ -26,7 +27,7 @@ pub fn of(wanted: &Wanted<'_>, facts: &Facts) -> BTreeMap<Name, Kept> {
 /// One instance: what it leaves behind is kept in mind, for a purge is to take that, too.
 fn one(facts: &Facts, instance: &Instance) -> Kept {
     let mut kept = instance.record();
-    let (all, dir) = (&facts.state.instances, &instance.dir);
+    let (all, dir) = (&facts.state.instances, &instance.store);
     let before = all.get(&instance.name);
     kept.foreign = before.map(|before| before.foreign.clone()).unwrap_or_default();
     let foreign = all.values().any(|other| other.foreign.contains(dir));
@@ -40,8 +41,9 @@ fn one(facts: &Facts, instance: &Instance) -> Kept {
     if !before.foreign.contains(&before.dir) {
         kept.former.push(before.dir.clone());
     }
-    kept.former.push(before.logfile.clone());
-    kept.former.retain(|path| *path != kept.dir && *path != kept.logfile);
+    kept.former.extend(before.logfile.as_deref().map(Store::from));
+    let log = kept.logfile.as_deref().map(Store::from);
+    kept.former.retain(|store| *store != kept.dir && Some(store) != log.as_ref());
     kept.former.sort();
     kept.former.dedup();
     kept
@@ -49,6 +51,8 @@ fn one(facts: &Facts, instance: &Instance) -> Kept {
 
 /// A directory that an instance gives up stays where it is.
 pub fn moved(facts: &Facts, instance: &Instance) -> Option<Note> {
-    let before = facts.state.instances.get(&instance.name).filter(|before| before.dir != instance.dir)?;
-    Some(Note::DirectoryStays { instance: instance.name.clone(), dir: before.dir.clone() })
+    let before = facts.state.instances.get(&instance.name).filter(|before| before.dir != instance.store)?;
+    // A move to another runtime has a note of its own.
+    (before.runtime.program() == instance.runtime.program())
+        .then(|| Note::DirectoryStays { instance: instance.name.clone(), store: before.dir.clone() })
 }

@@ -3,7 +3,7 @@
 use std::net::IpAddr;
 use std::path::Path;
 
-use super::{Wanted, may_be_directory, under_another_runtime};
+use super::{Wanted, containers, may_be_directory, under_another_runtime};
 use crate::conf::{self, Conf};
 use crate::directives::{self, Knowledge};
 use crate::engine::{Engine, Version};
@@ -12,7 +12,7 @@ use crate::facts::{Facts, Listener, Role, Upstream};
 use crate::host::{Kind, Stat};
 use crate::instance::{Instance, Target, refuse_open_doors};
 use crate::layout;
-use crate::runtime::{Runtime, process, systemd};
+use crate::runtime::{Runtime, container, process, systemd};
 use crate::state::{Kept, State};
 use crate::topology::{self, BindAddress, Name, Topology, did_you_mean};
 
@@ -42,6 +42,9 @@ pub fn impossible(wanted: &Wanted<'_>, facts: &Facts) -> Result<(), Fault> {
 
 fn engine(wanted: &Wanted<'_>, facts: &Facts) -> Result<(), Fault> {
     let engine = wanted.topology.engine;
+    if wanted.instances.iter().any(|instance| instance.runtime.is_container()) {
+        return Ok(());
+    }
     if !facts.installed() && !facts.apt {
         return Err(Fault::refused(format!(
             "{} is not on this machine, and neither is apt to install it",
@@ -206,7 +209,10 @@ fn way_to(facts: &Facts, instance: &Instance, dir: &Path) -> Result<(), Fault> {
 
 /// What is no directory where one has to be, or no file, or another's.
 pub fn places(facts: &Facts, instance: &Instance) -> Result<(), Fault> {
-    let log = instance.logfile.parent().map(|path| (path, "logfile"));
+    if instance.runtime.is_container() {
+        return files(facts, instance);
+    }
+    let log = instance.log_dir().map(|path| (path, "logfile"));
     for (path, key) in [(instance.dir.as_path(), "dir")].into_iter().chain(log) {
         way_to(facts, instance, path)?;
         if let Some(stat) = facts.path(path).filter(|_| !may_be_directory(facts, path)) {
@@ -216,7 +222,7 @@ pub fn places(facts: &Facts, instance: &Instance) -> Result<(), Fault> {
     }
     let dir = instance.dir.as_path();
     if let (Some(stat), Some(user)) = (facts.path(dir), facts.user) {
-        let roots = stat.uid == 0 && !facts.occupied.contains(dir);
+        let roots = stat.uid == 0 && !facts.occupied.contains(&instance.store);
         let strange = stat.uid != user.uid && !roots;
         if strange {
             return Err(Fault::refused(format!(
@@ -232,7 +238,11 @@ pub fn places(facts: &Facts, instance: &Instance) -> Result<(), Fault> {
             )));
         }
     }
-    for path in [instance.conf.as_path(), instance.logfile.as_path()] {
+    files(facts, instance)
+}
+
+fn files(facts: &Facts, instance: &Instance) -> Result<(), Fault> {
+    for path in [Some(instance.conf.as_path()), instance.logfile.as_deref()].into_iter().flatten() {
         if let Some(stat) = facts.path(path).filter(|stat| stat.kind != Kind::File) {
             return Err(Fault::refused(format!("{} is {}, not a file", path.display(), kind(stat)))
                 .hint(format!("move it away:\nmv {0} {0}.aside", path.display())));
@@ -247,13 +257,23 @@ fn data_left_behind(facts: &Facts, instance: &Instance) -> Result<(), Fault> {
     let role = facts.running.get(&instance.name).map(|running| &running.role);
     let copy = instance.upstream.is_some() && role != Some(&Role::Master);
     let before = facts.state.instances.get(&instance.name).filter(|kept| kept.active).map(|kept| &kept.dir);
-    let (Some(before), false) = (before.filter(|before| **before != instance.dir), copy) else {
+    let (Some(before), false) = (before.filter(|before| **before != instance.store), copy) else {
         return Ok(());
     };
-    if facts.occupied.contains(&instance.dir) {
+    let (name, old, new) = (&instance.name, before, &instance.store);
+    if facts.occupied.contains(new) {
         return Ok(());
     }
-    let (name, old, new) = (&instance.name, before.display(), instance.dir.display());
+    if let Some(cure) = containers::take_along(facts, instance, before) {
+        // A server that saved nothing yet leaves nothing behind.
+        return match facts.occupied.contains(before) {
+            true => {
+                Err(Fault::refused(format!("{name} would start empty: its data is in {old}, not in {new}"))
+                    .hint(cure))
+            }
+            false => Ok(()),
+        };
+    }
     let user = instance.engine.user();
     Err(Fault::refused(format!("{name} would start empty: its data is in {old}, not in {new}")).hint(format!(
         "take it along, and run this again:\nredis-tp service stop {name}\ninstall -d -o {user} -g {user} -m 0750 {new}\ncp -a {old}/. {new}/"
@@ -270,7 +290,7 @@ fn data_of_another_name(wanted: &Wanted<'_>, facts: &Facts) -> Result<(), Fault>
     let begins = |instance: &&Instance| {
         instance.upstream.is_none()
             && !state.get(&instance.name).is_some_and(|kept| kept.active)
-            && !facts.occupied.contains(&instance.dir)
+            && !facts.occupied.contains(&instance.store)
     };
     let (Some((old, kept)), Some(new)) = (gone, wanted.instances.iter().find(begins)) else {
         return Ok(());
@@ -279,14 +299,17 @@ fn data_of_another_name(wanted: &Wanted<'_>, facts: &Facts) -> Result<(), Fault>
     let stop = match kept.runtime {
         Runtime::Systemd => systemd::command("stop", &[&target]),
         Runtime::Process => process::stop_command(&target),
+        Runtime::Container(program) => format!("{program} stop {}", target.container()),
     };
-    let (user, from, to) = (new.engine.user(), kept.dir.display(), new.dir.display());
+    let (user, from, to) = (new.engine.user(), &kept.dir, &new.store);
     let name = &new.name;
+    let copy = containers::take_along(facts, new, &kept.dir)
+        .unwrap_or_else(|| format!("install -d -o {user} -g {user} -m 0750 {to}\ncp -a {from}/. {to}/"));
     Err(Fault::refused(format!(
         "{name} would start empty in {to}: [{old}], which the topology no longer names, has its data in {from}"
     ))
     .hint(format!(
-        "take the data along (or give [{old}] its name back: to begin empty, drop it in a run of its own):\n{stop}\ninstall -d -o {user} -g {user} -m 0750 {to}\ncp -a {from}/. {to}/\nredis-tp apply"
+        "take the data along (or give [{old}] its name back: to begin empty, drop it in a run of its own):\n{stop}\n{copy}\nredis-tp apply"
     )))
 }
 
@@ -318,7 +341,9 @@ pub fn topology_gone(state: &State) -> Result<(), Fault> {
 /// A [`Fault`] that names the directive.
 pub fn edited(facts: &Facts) -> Result<(), Fault> {
     for (path, written) in &facts.written {
-        let (Some(there), false) = (facts.text(path), path.starts_with(crate::secrets::dir())) else {
+        let conf = path.starts_with(container::dir()) && path.extension().is_some_and(|is| is == "conf");
+        let ours = path.starts_with(crate::secrets::dir()) && !conf;
+        let (Some(there), false) = (facts.text(path), ours) else {
             continue;
         };
         let written = written.expose();
@@ -446,6 +471,9 @@ fn overlaps(instance: &Instance, listener: IpAddr) -> bool {
 
 /// Whether the listener is the instance itself, or another of ours that gives the port up.
 fn is_ours(facts: &Facts, instance: &Instance, listener: &Listener) -> bool {
+    if let Runtime::Container(_) = instance.runtime {
+        return containers::publishes(facts, listener.port);
+    }
     let Some(owner) = &listener.owner else { return false };
     if facts.pids.values().any(|pid| *pid == owner.pid) {
         return true;
@@ -458,6 +486,9 @@ fn is_ours(facts: &Facts, instance: &Instance, listener: &Listener) -> bool {
 /// A unit that cannot be started, or that would start again what is to be no unit.
 pub fn unit(facts: &Facts, instance: &Instance) -> Result<(), Fault> {
     let Some(unit) = facts.unit(&instance.unit).filter(|_| facts.installed()) else { return Ok(()) };
+    if instance.runtime.is_container() {
+        return Ok(());
+    }
     if instance.runtime == Runtime::Process {
         if under_another_runtime(facts, instance).is_some() {
             return Ok(());

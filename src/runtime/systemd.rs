@@ -49,7 +49,7 @@ pub fn needed(instance: &Instance, facts: &Facts) -> Result<Option<(PathBuf, Str
 
 fn unit_context(instance: &Instance, server: &Path) -> UnitContext {
     let run = instance.pidfile.parent().and_then(Path::file_name).unwrap_or_default();
-    let log = instance.logfile.parent().unwrap_or(Path::new("/var/log"));
+    let log = instance.log_dir().unwrap_or(Path::new("/var/log"));
     let paths = [instance.dir.as_path(), log, &instance.engine.etc()].map(|path| path.display().to_string());
     UnitContext {
         unit: instance.unit.clone(),
@@ -96,7 +96,7 @@ pub fn closed_to(instance: &Instance) -> Vec<String> {
     let engine: Engine = instance.engine;
     let open =
         [engine.data(crate::engine::MASTER), engine.log(), engine.etc(), engine.run(instance.name.as_str())];
-    let log = instance.logfile.parent().unwrap_or(Path::new("/"));
+    let log = instance.log_dir().unwrap_or(Path::new("/"));
     [instance.dir.as_path(), log]
         .into_iter()
         .filter(|path| !open.iter().any(|open| path.starts_with(open)))

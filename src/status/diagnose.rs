@@ -5,11 +5,12 @@ use std::collections::BTreeMap;
 use super::{Heard, Link, Log, Node, State, number, on_disk};
 use crate::apply::service;
 use crate::exit::Fault;
-use crate::facts::{Auth, Facts};
+use crate::facts::{Auth, Facts, containers};
 use crate::host::Host;
 use crate::instance::Instance;
 use crate::plan::refuse;
 use crate::runtime::systemd::unit_word;
+use crate::runtime::{Program, Runtime};
 use crate::wire::Trouble;
 
 /// How many lines of a log are shown.
@@ -137,6 +138,9 @@ fn stopped(node: &Node, instance: &Instance, facts: &Facts) -> Problem {
         return fault.into();
     }
     let service = |verb: &str| format!("redis-tp service {verb} {}", node.name);
+    if let Runtime::Container(program) = instance.runtime {
+        return no_container(program, instance, facts, service("start"));
+    }
     let unit = unit_word(&instance.unit);
     let silent = format!("but nobody listens on {}", node.address);
     match (node.unit_state.as_deref(), node.pid) {
@@ -150,6 +154,20 @@ fn stopped(node: &Node, instance: &Instance, facts: &Facts) -> Problem {
         (None, None) => Problem::new("it does not run", service("start")),
     }
     .logged()
+}
+
+fn no_container(program: Program, instance: &Instance, facts: &Facts, start: String) -> Problem {
+    if let Some(trouble) = &facts.containers.trouble {
+        return containers::refused(program, trouble).into();
+    }
+    let name = instance.container();
+    match facts.containers.containers.get(&name) {
+        None => Problem::new(format!("its container {name} is gone"), "redis-tp apply"),
+        Some(seen) if !seen.joined => {
+            Problem::new(format!("its container {name} was taken off the network"), "redis-tp apply")
+        }
+        Some(seen) => Problem::new(format!("its container {name} {}", seen.word()), start).logged(),
+    }
 }
 
 fn broken_link(
@@ -219,7 +237,17 @@ fn log_of(host: &Host, instance: &Instance) -> Vec<String> {
 fn shown(instance: &Instance, lines: &[String]) -> Option<Log> {
     let end = lines.iter().rposition(|line| sign(line).is_some()).map_or(lines.len(), |at| at + 1);
     let lines = lines.get(end.saturating_sub(SHOWN)..end)?.to_vec();
-    (!lines.is_empty()).then(|| Log { source: instance.logfile.display().to_string(), lines })
+    (!lines.is_empty()).then(|| Log { source: log_source(instance), lines })
+}
+
+fn log_source(instance: &Instance) -> String {
+    match (&instance.logfile, instance.runtime) {
+        (Some(log), _) => log.display().to_string(),
+        (None, Runtime::Container(program)) => {
+            crate::apply::containers::logs_command(program, &instance.container())
+        }
+        (None, _) => String::new(),
+    }
 }
 
 /// What an instance last said. One that failed before it had read its file said it to systemd.
@@ -229,5 +257,5 @@ fn last_words(host: &Host, node: &Node, instance: &Instance) -> Option<Log> {
         return Some(Log { source: format!("journalctl -u {}", unit_word(&instance.unit)), lines });
     }
     let (log, lines) = service::last_lines(host, &instance.target(), SHOWN)?;
-    Some(Log { source: log.display().to_string(), lines })
+    Some(Log { source: log, lines })
 }

@@ -83,9 +83,10 @@ pub fn look(host: &Host, app: &App, facts: &Facts) -> WebApp {
             Some(counts.iter().filter(|(result, _)| *result != "hit").map(|(_, count)| count).sum());
     }
     if let Some((problem, cure, log)) = problem(app, facts, &health, &shown) {
-        let lines = if log { service::last_lines(host, app.runtime, SHOWN) } else { Vec::new() };
+        let target = app.target(&facts.program.path);
+        let lines = if log { service::last_lines(host, &target, SHOWN) } else { Vec::new() };
         let source = match app.runtime {
-            Runtime::Systemd => service::log_command(app.runtime),
+            Runtime::Systemd | Runtime::Container(_) => service::log_command(&target),
             Runtime::Process => logfile().display().to_string(),
         };
         shown.log = (!lines.is_empty()).then_some(Log { source, lines });
@@ -141,6 +142,6 @@ fn problem(
     }
     shown.master.is_none().then(|| {
         let what = "it has no cache, and answers from the database".to_owned();
-        (what, service::log_command(app.runtime), true)
+        (what, service::log_command(&app.target(&facts.program.path)), true)
     })
 }

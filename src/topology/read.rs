@@ -7,7 +7,8 @@ use ini::{Ini, ParseOption};
 
 use super::values::{absolute, port_number, yes_or_no};
 use super::{
-    APP, AppSection, Bind, Name, Named, OURS, ReplicaOf, RuntimeChoice, Section, Topology, did_you_mean,
+    APP, AppSection, Bind, Image, Name, Named, OURS, ReplicaOf, RuntimeChoice, Section, Topology,
+    did_you_mean,
 };
 use crate::conf;
 use crate::directives::{self, closest};
@@ -73,6 +74,7 @@ impl<'a> Reader<'a> {
             file: self.file.to_owned(),
             engine: Engine::default(),
             runtime: RuntimeChoice::default(),
+            image: None,
             password: true,
             instances: Vec::new(),
             app: None,
@@ -144,6 +146,12 @@ impl<'a> Reader<'a> {
         match key {
             "engine" => topology.engine = self.choice(line, key, value)?,
             "runtime" => topology.runtime = self.choice(line, key, value)?,
+            "image" => {
+                let image = Image::parse(value).map_err(|why| {
+                    self.fault(line, &format!("image = {value}: {why}"), "write it as docker does: redis:7")
+                })?;
+                topology.image = Some(image);
+            }
             "password" => match value {
                 "none" => topology.password = false,
                 "generated" | "file" => topology.password = true,
@@ -155,11 +163,11 @@ impl<'a> Reader<'a> {
                 )),
             },
             _ => {
-                let near = closest(key, ["engine", "runtime", "password"]);
+                let near = closest(key, ["engine", "runtime", "image", "password"]);
                 return Err(self.fault(
                     line,
                     &format!("unknown key '{key}' in [{OURS}]"),
-                    &did_you_mean(near, "known keys: engine, runtime, password"),
+                    &did_you_mean(near, "known keys: engine, runtime, image, password"),
                 ));
             }
         }

@@ -55,6 +55,55 @@ impl From<Name> for String {
     }
 }
 
+/// The image of a container: `redis:7`, `registry.example/team/redis@sha256:…`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct Image(String);
+
+impl Image {
+    /// Reads the name of an image; what it names, only an engine knows.
+    ///
+    /// # Errors
+    /// What no engine takes for a name.
+    pub fn parse(text: &str) -> Result<Self, String> {
+        let fits = |c: char| c.is_ascii_alphanumeric() || "./:@_-".contains(c);
+        let begins = text.starts_with(|c: char| c.is_ascii_alphanumeric());
+        match begins && text.len() <= 255 && text.chars().all(fits) {
+            true => Ok(Self(text.to_owned())),
+            false => Err(format!("'{text}' is no name of an image, as redis:7 is")),
+        }
+    }
+
+    /// One that we name ourselves.
+    pub fn known(text: &'static str) -> Self {
+        Self(text.to_owned())
+    }
+
+    /// The name as text.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Display for Image {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(&self.0)
+    }
+}
+
+impl TryFrom<String> for Image {
+    type Error = String;
+    fn try_from(text: String) -> Result<Self, String> {
+        Self::parse(&text)
+    }
+}
+
+impl From<Image> for String {
+    fn from(image: Image) -> Self {
+        image.0
+    }
+}
+
 /// One address of `bind`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Bind {

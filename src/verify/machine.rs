@@ -10,8 +10,10 @@ use crate::finding::Finding;
 use crate::host::Kind;
 use crate::instance::Instance;
 use crate::layout;
-use crate::runtime::Runtime;
+use crate::plan;
+use crate::runtime::container::Port;
 use crate::runtime::systemd::unit_word;
+use crate::runtime::{Program, Runtime};
 use crate::secrets;
 use crate::topology::BindAddress;
 
@@ -24,11 +26,17 @@ fn pid(proof: &mut Proof<'_>, instance: &Instance) -> Result<u32, Finding> {
 }
 
 pub fn did_listen(_: &Proof<'_>, instance: &Instance) -> String {
-    format!("looked up every address on which the process of {} listens", instance.name)
+    match instance.runtime {
+        Runtime::Container(program) => format!("asked {program} what it publishes of {}", instance.name),
+        _ => format!("looked up every address on which the process of {} listens", instance.name),
+    }
 }
 
 /// It listens where the topology says, and nowhere else.
 pub fn listen(proof: &mut Proof<'_>, instance: &Instance) -> Look {
+    if instance.runtime.is_container() {
+        return published(proof, instance);
+    }
     let version = version(proof, instance)?;
     let pid = pid(proof, instance)?;
     let sockets = facts::listening_of(proof.host, pid)
@@ -63,6 +71,36 @@ pub fn listen(proof: &mut Proof<'_>, instance: &Instance) -> Look {
         found.collect::<Vec<_>>().join("; "),
         "its addresses were changed in its file, or while it ran",
         format!("redis-tp apply && redis-tp service restart {}", instance.name),
+    ))
+}
+
+/// What is published of a container is what the topology says, and nothing else.
+fn published(proof: &Proof<'_>, instance: &Instance) -> Look {
+    let facts = proof.subject.facts;
+    let Some(seen) = facts.containers.containers.get(&instance.container()) else {
+        return Err(Finding::unknown("there is no container to look at", "redis-tp status"));
+    };
+    let wanted = plan::containers::published(instance.bind.as_deref(), instance.port);
+    let shown = |ports: &mut dyn Iterator<Item = &Port>| -> Vec<String> {
+        ports.map(|at| SocketAddr::new(at.host, at.port).to_string()).collect()
+    };
+    let extra = shown(&mut seen.ports.iter().filter(|port| !wanted.contains(port)));
+    let missing = shown(&mut wanted.iter().filter(|port| !seen.ports.contains(port)));
+    if extra.is_empty() && missing.is_empty() {
+        let all = shown(&mut seen.ports.iter());
+        return Ok(Finding::pass(format!("published on {}", all.join(", "))));
+    }
+    let mut found = Vec::new();
+    if !extra.is_empty() {
+        found.push(format!("also on {}", extra.join(", ")));
+    }
+    if !missing.is_empty() {
+        found.push(format!("not on {}", missing.join(", ")));
+    }
+    Ok(Finding::fail(
+        found.join("; "),
+        "the container was made anew by another hand, or is off its network",
+        "redis-tp apply",
     ))
 }
 
@@ -109,13 +147,16 @@ pub fn owner(proof: &mut Proof<'_>, instance: &Instance) -> Look {
     let Some(server) = proof.subject.facts.user else {
         return Err(Finding::unknown(format!("there is no user '{user}'"), "redis-tp install"));
     };
-    let ours = [
-        (instance.conf.clone(), server, true),
-        (instance.dir.clone(), server, true),
-        (instance.logfile.clone(), server, false),
+    let mut ours = vec![(instance.conf.clone(), server, true)];
+    ours.extend(instance.store.path().map(|dir| (dir.to_path_buf(), server, true)));
+    ours.extend(instance.logfile.clone().map(|log| (log, server, false)));
+    if instance.runtime.is_container() {
+        ours.extend(instance.conf.parent().map(|dir| (dir.to_path_buf(), server, true)));
+    }
+    ours.extend([
         (secrets::password_file(), layout::here().own(), false),
         (secrets::upstream_file(&instance.name), layout::here().own(), false),
-    ];
+    ]);
     let (mut found, mut cures, mut seen) = (Vec::new(), Vec::new(), 0);
     for (path, owner, required) in ours {
         let shown = path.display();
@@ -157,12 +198,14 @@ pub fn did_service(_: &Proof<'_>, instance: &Instance) -> String {
     match instance.runtime {
         Runtime::Systemd => format!("looked at {} and its process", unit_word(&instance.unit)),
         Runtime::Process => format!("looked at the process in {}", instance.pidfile.display()),
+        Runtime::Container(program) => format!("asked {program} for {}", instance.container()),
     }
 }
 
 /// What answers is what systemd, or the pid file, keeps; as the server's user.
 pub fn service(proof: &mut Proof<'_>, instance: &Instance) -> Look {
     let kept = match instance.runtime {
+        Runtime::Container(program) => return container(proof, program, instance),
         Runtime::Systemd => unit(proof, instance)?,
         Runtime::Process => {
             let pid = proof.subject.facts.pids.get(&instance.name).copied();
@@ -198,9 +241,46 @@ pub fn service(proof: &mut Proof<'_>, instance: &Instance) -> Look {
     }
     let state = match instance.runtime {
         Runtime::Systemd => "active, enabled, ",
-        Runtime::Process => "",
+        Runtime::Process | Runtime::Container(_) => "",
     };
     Ok(Finding::pass(format!("{state}process {answers} of {runs_as}")))
+}
+
+/// A container that runs, starts by itself, and runs as the user that it is to run as.
+fn container(proof: &Proof<'_>, program: Program, instance: &Instance) -> Look {
+    let facts = proof.subject.facts;
+    let (name, of) = (instance.container(), &instance.name);
+    let Some(seen) = facts.containers.containers.get(&name) else {
+        return Ok(Finding::fail(
+            format!("there is no container {name}"),
+            "somebody removed it",
+            "redis-tp apply",
+        ));
+    };
+    if !seen.is_up() {
+        let start = format!("redis-tp service start {of}");
+        return Ok(Finding::fail(
+            format!("{name} {}", seen.word()),
+            "it was stopped, or could not start",
+            start,
+        ));
+    }
+    if !seen.boot {
+        let enable = format!("redis-tp service enable {of}");
+        return Ok(Finding::fail("no restart policy", "it would not start with the machine", enable));
+    }
+    let uid = facts::about(proof.host, seen.pid).map(|process| process.uid);
+    if let (Some(uid), Some(wanted)) = (uid, facts.user.filter(|_| proof.host.euid() == 0))
+        && uid != wanted.uid
+    {
+        return Ok(Finding::fail(
+            format!("its process runs as uid {uid}, and not as {}", wanted.uid),
+            "the container was made by another hand",
+            format!("{program} rm -f {name} && redis-tp apply"),
+        ));
+    }
+    let user = uid.map_or_else(String::new, |uid| format!(", uid {uid}"));
+    Ok(Finding::pass(format!("{program} container {name}{user}")))
 }
 
 /// The main process of a unit that is as it should be.

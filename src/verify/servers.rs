@@ -162,9 +162,10 @@ impl<'a> Servers<'a> {
     fn at(&self, host: String, port: u16, from: &Place) -> Place {
         let local = |instance: &&Instance| {
             let binds = instance.bind.iter().flatten();
-            instance.port == port
-                && (["localhost", "127.0.0.1", "::1"].contains(&host.as_str())
-                    || binds.map(Bind::reach).any(|reach| reach == host))
+            instance.peer() == Address { host: host.clone(), port }
+                || instance.port == port
+                    && (["localhost", "127.0.0.1", "::1"].contains(&host.as_str())
+                        || binds.map(Bind::reach).any(|reach| reach == host))
         };
         match (self.instances.iter().find(local), from) {
             (Some(instance), _) => Place::of(instance),

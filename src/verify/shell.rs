@@ -85,8 +85,11 @@ fn machine(lines: &mut Vec<String>, instances: &[Instance]) {
     let ports: Vec<String> = instances.iter().map(|at| format!("sport = :{}", at.port)).collect();
     let listeners = (!ports.is_empty()).then(|| format!("ss -Hltn '{}'", ports.join(" or ")));
     section(lines, "the addresses they listen on", listeners.into_iter());
-    let files =
-        |at: &Instance| format!("ls -ld {} {} {}", at.conf.display(), at.dir.display(), at.logfile.display());
+    let files = |at: &Instance| {
+        let paths = [Some(at.conf.as_path()), at.store.path(), at.logfile.as_deref()];
+        let paths: Vec<String> = paths.into_iter().flatten().map(|path| path.display().to_string()).collect();
+        format!("ls -ld {}", paths.join(" "))
+    };
     let locked = instances.iter().any(|at| at.requirepass.is_some());
     let password = locked.then(|| format!("ls -l {}", secrets::password_file().display()));
     section(
@@ -101,6 +104,9 @@ fn service(instance: &Instance) -> String {
     match instance.runtime {
         Runtime::Systemd => {
             format!("systemctl show -p ActiveState,UnitFileState,MainPID {}", unit_word(&instance.unit))
+        }
+        Runtime::Container(program) => {
+            format!("{program} ps --filter name={}", instance.container())
         }
         Runtime::Process => format!("ps -o user,pid,args -p \"$(cat {})\"", instance.pidfile.display()),
     }

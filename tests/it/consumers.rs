@@ -93,7 +93,7 @@ fn a_server_takes_every_value_as_the_topology_has_it() {
         machine.write("/tmp/password", PASSWORD);
         for instance in instances(EVERYTHING) {
             let run = instance.pidfile.parent().expect("a pid file is in a directory").to_owned();
-            let log = instance.logfile.parent().expect("a log is in a directory").to_owned();
+            let log = instance.log_dir().expect("a log is in a directory").to_owned();
             for directory in [&instance.dir, &run, &log] {
                 machine.run(&format!("install -d -o redis -g redis {}", directory.display())).ok();
             }

@@ -13,9 +13,10 @@ use redis_tp::journal::{self, End, Record, Saved, Undo};
 use redis_tp::state::State;
 
 /// `tests/cases/journal/format-N.jsonl`: all that a redis-tp of format N could write.
-const FORMATS: [(&str, &str); 2] = [
+const FORMATS: [(&str, &str); 3] = [
     ("format-1", include_str!("../cases/journal/format-1.jsonl")),
     ("format-2", include_str!("../cases/journal/format-2.jsonl")),
+    ("format-3", include_str!("../cases/journal/format-3.jsonl")),
 ];
 
 #[test]
@@ -36,7 +37,7 @@ fn a_journal_of_every_format_reads_whole() {
 }
 
 /// How many kinds of effect there are, as [`kind`] knows them.
-const KINDS: usize = 12;
+const KINDS: usize = 16;
 
 /// The compiler asks for a line here, and the test above for one in the case, for every new kind.
 fn kind(undo: &Undo) -> &'static str {
@@ -53,6 +54,10 @@ fn kind(undo: &Undo) -> &'static str {
         Undo::StopApp { .. } => "stop-app",
         Undo::StartApp { .. } => "start-app",
         Undo::User { .. } => "user",
+        Undo::Container { .. } => "container",
+        Undo::Network { .. } => "network",
+        Undo::Volume { .. } => "volume",
+        Undo::Boot { .. } => "boot",
     }
 }
 

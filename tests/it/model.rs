@@ -5,14 +5,17 @@ use std::path::{Path, PathBuf};
 use redis_tp::app::{AppTarget, service};
 use redis_tp::conf::Conf;
 use redis_tp::engine::{Engine, Version};
+use redis_tp::facts::containers::{Seen, Volume, layout};
 use redis_tp::facts::{Auth, Facts, Listener, Package, Process, Role, Running, Server, Unit};
 use redis_tp::host::{Ids, Kind, Stat};
 use redis_tp::instance::Target;
 use redis_tp::plan::Plan;
 use redis_tp::runtime::Runtime;
+use redis_tp::runtime::container::{self, Container};
 use redis_tp::secret::Secret;
 use redis_tp::state::State;
 use redis_tp::step::{Body, Owner, Step};
+use redis_tp::store::Store;
 
 /// The ids that Debian's package gives the server's user on the modelled machine.
 pub const REDIS: Ids = Ids { uid: 102, gid: 105 };
@@ -46,7 +49,25 @@ fn carry_out_step(step: &Step, facts: &mut Facts) {
             forget_path(path, facts);
             facts.state.directories.retain(|made| made != path);
         }
-        Step::Purge { path, keep: true } => drop(facts.occupied.remove(path)),
+        Step::Purge { path, keep: true } => drop(facts.occupied.remove(&Store::Path(path.clone()))),
+        Step::Pull { .. } => pull(facts),
+        Step::Network { .. } => facts.containers.network = Some(layout()),
+        Step::RemoveNetwork { .. } => facts.containers.network = None,
+        Step::Volumes { volumes, .. } => {
+            let ours = || Volume { layout: layout(), ..Volume::default() };
+            facts.containers.volumes.extend(volumes.iter().map(|volume| (volume.name.clone(), ours())));
+        }
+        Step::PurgeVolume { program, name } => {
+            facts.containers.volumes.remove(name);
+            facts.occupied.remove(&Store::Volume { program: *program, volume: name.clone() });
+        }
+        Step::Container { container, .. } => make_container(container, facts),
+        Step::Join { name, .. } => seen(name, facts).joined = true,
+        Step::Boot { name, on, .. } => seen(name, facts).boot = *on,
+        Step::RemoveContainer { name, .. } => {
+            facts.containers.containers.remove(name);
+            facts.state.containers.remove(name);
+        }
         Step::Reload => facts.units.values_mut().for_each(|unit| unit.needs_reload = false),
         Step::Enable { unit } => unit_of(unit, facts).enabled = true,
         Step::Disable { unit } => unit_of(unit, facts).enabled = false,
@@ -75,11 +96,44 @@ fn carry_out_step(step: &Step, facts: &mut Facts) {
     }
 }
 
+/// The identifier of the image that every tag stands for.
+const IMAGE: &str = "0123456789abcdef";
+
+fn pull(facts: &mut Facts) {
+    facts.containers.image = Some(IMAGE.into());
+    let server = PathBuf::from("/usr/bin/redis-server");
+    facts.server = Some(Server { path: server, version: Version { major: 7, minor: 0, patch: 15 } });
+    facts.user = Some(REDIS);
+}
+
+fn make_container(container: &Container, facts: &mut Facts) {
+    let made = Seen {
+        state: "created".into(),
+        layout: layout(),
+        spec: container.digest(),
+        image: IMAGE.into(),
+        boot: true,
+        joined: true,
+        ports: container.ports.iter().cloned().collect(),
+        ..Seen::default()
+    };
+    facts.containers.containers.insert(container.name.clone(), made);
+    facts.state.containers.insert(container.name.clone(), container.clone());
+}
+
+fn seen<'a>(name: &str, facts: &'a mut Facts) -> &'a mut Seen {
+    facts.containers.containers.get_mut(name).unwrap_or_else(|| panic!("there is no container {name}"))
+}
+
 fn start_app(app: &AppTarget, facts: &mut Facts) {
     stop_app(app, facts);
     let pid = 5000;
     facts.app.pid = Some(pid);
     facts.app.exe = Some(app.program.clone());
+    if app.runtime.is_container() {
+        let seen = seen(&app.container(), facts);
+        (seen.state, seen.pid) = ("running".into(), pid);
+    }
     let unit = (app.runtime == Runtime::Systemd).then(|| service::UNIT.to_owned());
     if unit.is_some() {
         let unit = unit_of(service::UNIT, facts);
@@ -94,6 +148,9 @@ fn stop_app(app: &AppTarget, facts: &mut Facts) {
     facts.app.pid = None;
     facts.app.exe = None;
     facts.listeners.retain(|listener| listener.port != app.port);
+    if let Some(seen) = facts.containers.containers.get_mut(&app.container()) {
+        (seen.state, seen.pid) = ("exited".into(), 0);
+    }
     if app.runtime == Runtime::Systemd {
         let unit = unit_of(service::UNIT, facts);
         (unit.active, unit.pid) = ("inactive".into(), 0);
@@ -131,7 +188,7 @@ fn stat(kind: Kind, owner: Owner, mode: u32) -> Stat {
     let ids = match owner {
         Owner::Root => Ids::ROOT,
         Owner::App => APP,
-        Owner::Server(_) | Owner::ServerAdm(_) => REDIS,
+        Owner::Server(_) | Owner::ServerAdm(_) | Owner::Image => REDIS,
     };
     Stat { kind, mode, uid: ids.uid, gid: ids.gid, inode: 0 }
 }
@@ -150,7 +207,7 @@ fn forget_path(path: &PathBuf, facts: &mut Facts) {
     facts.paths.remove(path);
     facts.texts.remove(path);
     facts.written.remove(path);
-    facts.occupied.remove(path);
+    facts.occupied.remove(&Store::Path(path.clone()));
     facts.state.files.remove(path);
 }
 
@@ -166,7 +223,16 @@ fn start(target: &Target, facts: &mut Facts) {
     let pid = 1000 + u32::from(target.address.port);
     let (run_id, config) = Default::default();
     facts.running.insert(target.name.clone(), Running { pid, auth: Auth::Wanted, run_id, role, config });
-    facts.occupied.extend(conf.word("dir").map(PathBuf::from));
+    facts.occupied.insert(match target.runtime {
+        Runtime::Container(program) => {
+            Store::Volume { program, volume: container::volume(target.engine, target.name.as_str()) }
+        }
+        _ => Store::Path(conf.word("dir").expect("it has a directory").into()),
+    });
+    if target.runtime.is_container() {
+        let seen = seen(&target.container(), facts);
+        (seen.state, seen.pid) = ("running".into(), pid);
+    }
     let unit = (target.runtime == Runtime::Systemd).then(|| target.unit());
     if let Some(name) = &unit {
         let unit = unit_of(name, facts);
@@ -182,6 +248,9 @@ fn start(target: &Target, facts: &mut Facts) {
 fn stop(target: &Target, facts: &mut Facts) {
     let pid = facts.running.remove(&target.name).map(|running| running.pid);
     facts.pids.remove(&target.name);
+    if let Some(seen) = facts.containers.containers.get_mut(&target.container()) {
+        (seen.state, seen.pid) = ("exited".into(), 0);
+    }
     facts.listeners.retain(|listener| listener.owner.as_ref().map(|owner| owner.pid) != pid);
     if target.runtime == Runtime::Systemd {
         let unit = unit_of(&target.unit(), facts);

@@ -26,9 +26,10 @@ use redis_tp::host::{Kind, Stat};
 use redis_tp::instance::Instance;
 use redis_tp::plan::{Note, Plan, Wanted, leave, plan, refuse};
 use redis_tp::report::plan as show;
-use redis_tp::runtime::Runtime;
+use redis_tp::runtime::{Means, Runtime, container};
 use redis_tp::secret::Secret;
 use redis_tp::secrets::{Secrets, lost_password, password_file, upstream_file};
+use redis_tp::store::Store;
 use redis_tp::topology::{self, Name, Topology};
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
@@ -134,9 +135,10 @@ fn what_was_uninstalled_with_purge_is_forgotten() {
         let plan = outcome.plan.expect("an uninstall is never refused");
         model::carry_out(&plan, &mut outcome.facts);
         // But for data that was there before, which is told.
-        let told = |path: &&PathBuf| plan.notes.contains(&Note::NotOurs { path: (*path).clone() });
-        let occupied = outcome.facts.occupied.iter().filter(|path| !told(path));
-        let left: Vec<_> = outcome.facts.written.keys().chain(occupied).collect();
+        let told = |store: &&Store| plan.notes.contains(&Note::NotOurs { store: (*store).clone() });
+        let occupied = outcome.facts.occupied.iter().filter(|store| !told(store)).map(Store::to_string);
+        let files = outcome.facts.written.keys().map(|path| path.display().to_string());
+        let left: Vec<String> = files.chain(occupied).collect();
         assert!(left.is_empty(), "{} leaves {left:?}", case.name());
     }
 }
@@ -249,7 +251,9 @@ fn parse(text: &str) -> Result<Topology> {
 fn plan_for(text: &str, facts: &mut Facts, wish: &Wish) -> Result<Plan> {
     let topology = parse(text)?;
     let secrets = secrets(&topology, facts, wish)?;
-    let runtime = Runtime::settle(topology.runtime, facts.systemd).map_err(anyhow::Error::msg)?;
+    let means = Means { systemd: facts.systemd, ..facts.means };
+    let runtime = Runtime::settle(topology.runtime, means)?;
+    let image = topology.image.clone().unwrap_or_else(|| container::default_image(topology.engine));
     let instances = Instance::resolve(&topology, &secrets, runtime);
     // Facts are gathered about what is wanted, and about nothing else.
     let wanted = |name: &Name| instances.iter().any(|instance| &instance.name == name);
@@ -263,6 +267,7 @@ fn plan_for(text: &str, facts: &mut Facts, wish: &Wish) -> Result<Plan> {
         text: (standing != Some(text)).then_some(text),
         instances: &instances,
         app: app.as_ref(),
+        image: &image,
         secrets: &secrets,
         overwrite: wish.overwrite,
         purge: wish.purge.as_ref(),

@@ -10,6 +10,7 @@ use crate::apply;
 use crate::facts;
 use crate::finding::Finding;
 use crate::http::{self, Url};
+use crate::runtime::Program;
 use crate::topology::AppSection;
 
 fn at<'a>(proof: &AppProof<'a>) -> Result<(Url, &'a AppSection), Finding> {
@@ -39,6 +40,12 @@ pub fn service(proof: &mut AppProof<'_>) -> Look {
         ));
     }
     proof.seen.prefix = Some(text("prefix"));
+    let told = format!("redis-tp {}", text("version"));
+    if let Some(program) =
+        proof.subject.facts.state.app.as_ref().and_then(|kept| kept.target.runtime.program())
+    {
+        return container(proof, program, &told);
+    }
     let pid = health.get("pid").and_then(Value::as_u64).and_then(|pid| u32::try_from(pid).ok());
     let Some(process) = pid.and_then(|pid| facts::about(proof.host, pid)) else {
         return Ok(Finding::fail(
@@ -52,7 +59,7 @@ pub fn service(proof: &mut AppProof<'_>) -> Look {
         number if number.parse::<u32>().is_ok() => format!("uid {number}"),
         name => name,
     };
-    let as_whom = format!("redis-tp {}, process {} of {user}", text("version"), process.pid);
+    let as_whom = format!("{told}, process {} of {user}", process.pid);
     let by_us = process.unit.as_deref() == Some(UNIT) || (process.unit.is_none() && user == USER);
     Ok(match process.uid {
         0 if by_us => Finding::fail(
@@ -67,6 +74,26 @@ pub fn service(proof: &mut AppProof<'_>) -> Look {
             format!("kill {} && redis-tp service start app", process.pid),
         ),
     })
+}
+
+/// One in a container tells the container's own number; its engine knows better.
+fn container(proof: &AppProof<'_>, program: Program, told: &str) -> Look {
+    let facts = proof.subject.facts;
+    let Some(process) = facts.app.pid.and_then(|pid| facts::about(proof.host, pid)) else {
+        return Ok(Finding::fail(
+            format!("{told} answers, and its container does not run"),
+            "another one has its port",
+            format!("{program} ps"),
+        ));
+    };
+    match process.uid {
+        0 if proof.host.euid() == 0 => Ok(Finding::fail(
+            format!("{told}, process {} of root", process.pid),
+            "its container was made by another hand: the web app needs no right of root's",
+            "redis-tp app remove && redis-tp app install",
+        )),
+        uid => Ok(Finding::pass(format!("{told}, in a {program} container, uid {uid}"))),
+    }
 }
 
 pub fn did_reads(proof: &AppProof<'_>) -> String {

@@ -19,6 +19,7 @@ use crate::instance::Instance;
 use crate::runtime::Runtime;
 use crate::secret::Secret;
 use crate::secrets::Secrets;
+use crate::store::Store;
 use crate::topology::Topology;
 use crate::verify::{App, Curves, Options, Subject, verify};
 use crate::wire::Wire;
@@ -77,14 +78,16 @@ impl Lab {
         fs::create_dir(&dir).unwrap();
         fs::set_permissions(&dir, fs::Permissions::from_mode(0o750)).unwrap();
         let instance = &mut self.instances[index];
-        (instance.logfile, instance.pidfile) = (dir.join("log"), dir.join("pid"));
+        let log = dir.join("log");
+        (instance.logfile, instance.pidfile) = (Some(log.clone()), dir.join("pid"));
+        instance.store = Store::Path(dir.clone());
         instance.dir = dir;
         let text = instance.configuration(Path::new("topology.ini"), version, &[]).unwrap();
         let conf = self.dir.path().join(instance.conf.strip_prefix("/").unwrap());
         fs::write(&conf, text).unwrap();
-        fs::write(&instance.logfile, "").unwrap();
+        fs::write(&log, "").unwrap();
         let user = user();
-        for path in [&conf, &instance.dir, &instance.logfile] {
+        for path in [&conf, &instance.dir, &log] {
             chown(path, Some(user.uid), Some(user.gid)).unwrap();
             let mode = if path.is_dir() { 0o750 } else { 0o640 };
             fs::set_permissions(path, fs::Permissions::from_mode(mode)).unwrap();

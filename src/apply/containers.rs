@@ -1,0 +1,304 @@
+//! What steps do to containers, volumes and the network, by the engine's own program; and how each is
+//! undone. Only what has our label is ever touched.
+
+use std::time::Duration;
+
+use anyhow::{Result, bail};
+use nix::sys::signal::Signal;
+
+use super::{Event, Run};
+use crate::engine::Engine;
+use crate::exit::{Code, Fault};
+use crate::facts::containers::{self, Seen, Volume};
+use crate::host::{Host, Ids};
+use crate::journal::Undo;
+use crate::runtime::Program;
+use crate::runtime::container::{Container, DATA_DIR, LAYOUT, Making, NETWORK, restart_word};
+use crate::state::State;
+use crate::step::{Inside, NewVolume};
+use crate::topology::Image;
+
+/// How long one command may take.
+const PATIENCE: Duration = Duration::from_secs(60);
+/// How long an image may take to come.
+const DOWNLOAD: Duration = Duration::from_secs(3600);
+
+/// Runs the engine's program, and takes a status other than 0 for a failure.
+///
+/// # Errors
+/// What it said.
+pub fn run<S: AsRef<str>>(host: &Host, program: Program, words: &[S]) -> Result<String> {
+    let words = words.iter().map(|word| word.as_ref().to_owned());
+    let done = host.run(containers::command(host, program).args(words).deadline(PATIENCE))?;
+    if done.ok() {
+        return Ok(done.stdout);
+    }
+    match containers::trouble(&done.stderr) {
+        Some(trouble @ (containers::Trouble::Down | containers::Trouble::Closed)) => {
+            Err(containers::refused(program, &trouble).into())
+        }
+        _ => bail!("{program}: {}", done.tail()),
+    }
+}
+
+impl Run<'_> {
+    /// Fetches an image. Like a package that apt has fetched, it stays when the run is undone.
+    pub(super) fn pull(&mut self, program: Program, image: &Image) -> Result<()> {
+        let child = containers::command(self.host, program).args(["pull", image.as_str()]);
+        let (mut layers, mut here) = (0, 0);
+        let tell = &mut self.tell;
+        let mut hear = |line: &str| {
+            layers += u32::from(line.ends_with("Pulling fs layer") || line.starts_with("Copying blob"));
+            here += u32::from(line.ends_with("Pull complete") || line.ends_with("done"));
+            if layers > 0 {
+                tell(Event::Waiting(&format!("{image}: {} of {layers} layers are here", here.min(layers))));
+            }
+        };
+        let done = self.host.run_heard(child.deadline(DOWNLOAD), &mut hear)?;
+        match done.ok() {
+            true => Ok(()),
+            false => {
+                let why = done.stderr.lines().rev().find(|line| !line.trim().is_empty());
+                let why = why.unwrap_or_default().trim_start_matches("Error response from daemon: ");
+                Err(containers::missing(program, image, why).into())
+            }
+        }
+    }
+
+    pub(super) fn network(&mut self, program: Program) -> Result<()> {
+        self.announce(Undo::Network { program, before: false })?;
+        make_network(self.host, program)
+    }
+
+    pub(super) fn remove_network(&mut self, program: Program) -> Result<()> {
+        self.announce(Undo::Network { program, before: true })?;
+        drop_network(self.host, program)
+    }
+
+    /// Makes volumes, and gives them to the user that servers run as in one go: it takes a container.
+    pub(super) fn volumes(&mut self, inside: &Inside, volumes: &[NewVolume]) -> Result<()> {
+        let (_, contents) = self.contents(inside.program, &inside.image, inside.engine)?;
+        for NewVolume { name, copy } in volumes {
+            self.announce(Undo::Volume { program: inside.program, name: name.clone(), copy: *copy })?;
+            let label = format!("{LAYOUT}={}", containers::layout());
+            run(self.host, inside.program, &["volume", "create", "--label", &label, name])?;
+        }
+        own(self.host, inside, volumes, containers::runs_as(self.host, contents.ids))
+    }
+
+    pub(super) fn container(&mut self, container: &Container, engine: Engine) -> Result<()> {
+        let program = container.program;
+        let (_, contents) = self.contents(program, &container.image, engine)?;
+        let there = containers::look(self.host, program, &container.name)?;
+        let boot = there.as_ref().is_none_or(|seen| seen.boot);
+        let before = self.state.containers.get(&container.name).filter(|_| there.is_some());
+        let before = before.cloned().map(Box::new);
+        self.announce(Undo::Container { program, name: container.name.clone(), engine, before, boot })?;
+        if there.is_some() {
+            run(self.host, program, &["rm", &container.name])?;
+        }
+        make(self.host, container, contents.ids, boot)?;
+        self.state.containers.insert(container.name.clone(), container.clone());
+        Ok(())
+    }
+
+    pub(super) fn remove_container(&mut self, program: Program, name: &str, engine: Engine) -> Result<()> {
+        let there = containers::look(self.host, program, name)?;
+        let before = self.state.containers.remove(name).filter(|_| there.is_some()).map(Box::new);
+        if let Some(seen) = there {
+            let name = name.to_owned();
+            let undo = Undo::Container { program, name: name.clone(), engine, before, boot: seen.boot };
+            self.announce(undo)?;
+            run(self.host, program, &["rm", name.as_str()])?;
+        }
+        Ok(())
+    }
+
+    pub(super) fn purge_volume(&mut self, program: Program, name: &str) -> Result<()> {
+        self.journal.no_return(self.host)?;
+        drop_volume(self.host, program, name)
+    }
+
+    pub(super) fn boot(&mut self, program: Program, name: &str, on: bool) -> Result<()> {
+        self.announce(Undo::Boot { program, name: name.to_owned(), before: !on })?;
+        set_boot(self.host, program, name, on)
+    }
+
+    fn contents(
+        &self,
+        program: Program,
+        image: &Image,
+        engine: Engine,
+    ) -> Result<(String, crate::state::Contents)> {
+        containers::contents_of(self.host, program, image, engine, &self.state)
+    }
+}
+
+/// The numbers of the user that containers of an image run as.
+///
+/// # Errors
+/// The image is not here.
+pub fn ids(host: &Host, inside: &Inside, state: &State) -> Result<Ids> {
+    let (_, contents) = containers::contents_of(host, inside.program, &inside.image, inside.engine, state)?;
+    Ok(containers::runs_as(host, contents.ids))
+}
+
+fn make(host: &Host, container: &Container, image: Ids, boot: bool) -> Result<()> {
+    let user = containers::runs_as(host, image);
+    let making = Making {
+        layout: &containers::layout(),
+        user: &format!("{}:{}", user.uid, user.gid),
+        boot,
+        rootless: host.euid() != 0,
+    };
+    run(host, container.program, &container.create(&making)).map(drop)
+}
+
+fn make_network(host: &Host, program: Program) -> Result<()> {
+    let label = format!("{LAYOUT}={}", containers::layout());
+    run(host, program, &["network", "create", "--label", &label, NETWORK]).map(drop)
+}
+
+fn drop_network(host: &Host, program: Program) -> Result<()> {
+    match containers::network(host, program)? {
+        Some(owner) if owner == containers::layout() => {
+            run(host, program, &["network", "rm", NETWORK]).map(drop)
+        }
+        _ => Ok(()),
+    }
+}
+
+fn drop_volume(host: &Host, program: Program, name: &str) -> Result<()> {
+    match volume(host, program, name)? {
+        Some(_) => run(host, program, &["volume", "rm", name]).map(drop),
+        None => Ok(()),
+    }
+}
+
+/// A volume of ours; none where there is none.
+fn volume(host: &Host, program: Program, name: &str) -> Result<Option<Volume>> {
+    let ours = |volume: &Volume| volume.layout == containers::layout();
+    Ok(containers::volume(host, program, name)?.filter(ours))
+}
+
+/// Gives volumes to a user. What is in them already is left alone.
+fn own(host: &Host, inside: &Inside, volumes: &[NewVolume], user: Ids) -> Result<()> {
+    let mut words: Vec<String> =
+        ["run", "--rm", "--network", "none", "--user", "0:0"].map(str::to_owned).into();
+    if inside.program == Program::Podman && host.euid() != 0 {
+        words.extend(["--userns".into(), "keep-id".into()]);
+    }
+    let mut places = Vec::new();
+    for (index, NewVolume { name, .. }) in volumes.iter().enumerate() {
+        let place = format!("{DATA_DIR}/{index}");
+        words.extend(["--volume".into(), format!("{name}:{place}")]);
+        places.push(place);
+    }
+    let places = places.join(" ");
+    words.extend(["--entrypoint".into(), "sh".into(), inside.image.to_string(), "-c".into()]);
+    words.push(format!("chown {}:{} {places} && chmod 700 {places}", user.uid, user.gid));
+    run(host, inside.program, &words).map(drop)
+}
+
+fn set_boot(host: &Host, program: Program, name: &str, on: bool) -> Result<()> {
+    run(host, program, &["update", "--restart", restart_word(on), name]).map(drop)
+}
+
+/// Lets a container be on our network again.
+///
+/// # Errors
+/// The engine refuses.
+pub fn join(host: &Host, program: Program, name: &str) -> Result<()> {
+    run(host, program, &["network", "connect", NETWORK, name]).map(drop)
+}
+
+/// Starts containers, in their order.
+///
+/// # Errors
+/// The first that does not start, in the engine's words.
+pub fn start(host: &Host, program: Program, names: &[String]) -> Result<()> {
+    let words: Vec<&str> = ["start"].into_iter().chain(names.iter().map(String::as_str)).collect();
+    run(host, program, &words).map(drop)
+}
+
+/// Sends a signal to a container's process; nothing happens where it does not run.
+///
+/// # Errors
+/// The engine refuses.
+pub fn signal(host: &Host, program: Program, name: &str, signal: Signal) -> Result<()> {
+    match containers::look(host, program, name)? {
+        Some(seen) if seen.runs() => {
+            run(host, program, &["kill", "--signal", signal.as_str(), name]).map(drop)
+        }
+        _ => Ok(()),
+    }
+}
+
+/// A container of ours; none where there is none.
+///
+/// # Errors
+/// The engine does not answer.
+pub fn seen(host: &Host, program: Program, name: &str) -> Result<Option<Seen>> {
+    containers::look(host, program, name)
+}
+
+/// The last lines that a container said.
+pub fn logs(host: &Host, program: Program, name: &str, count: usize) -> Vec<String> {
+    let count = count.to_string();
+    let child = containers::command(host, program).args(["logs", "--tail", &count, name]);
+    let Ok(done) = host.run(child) else { return Vec::new() };
+    let said = crate::conf::redact(&format!("{}{}", done.stdout, done.stderr));
+    said.lines().filter(|line| !line.trim().is_empty()).map(str::to_owned).collect()
+}
+
+/// What a person types to see what a container said.
+pub fn logs_command(program: Program, name: &str) -> String {
+    format!("{program} logs {name}")
+}
+
+/// Undoes one effect. `kept` says of a volume that it holds what is nowhere else.
+///
+/// # Errors
+/// The engine refuses.
+pub fn undo(host: &Host, undo: &Undo, kept: impl Fn(&str) -> bool) -> Result<()> {
+    match undo {
+        Undo::Network { program, before: true } => match containers::network(host, *program)? {
+            None => make_network(host, *program),
+            Some(_) => Ok(()),
+        },
+        Undo::Network { program, before: false } => drop_network(host, *program),
+        Undo::Volume { program, name, copy } => match volume(host, *program, name)? {
+            Some(volume) if kept(name) || (volume.occupied && !*copy) => Ok(()),
+            Some(_) => drop_volume(host, *program, name),
+            None => Ok(()),
+        },
+        Undo::Boot { program, name, before } => match containers::look(host, *program, name)? {
+            Some(seen) if seen.boot != *before => set_boot(host, *program, name, *before),
+            _ => Ok(()),
+        },
+        Undo::Container { program, name, engine, before, boot } => {
+            let there = containers::look(host, *program, name)?;
+            let same = |seen: &Seen| before.as_ref().is_some_and(|before| before.digest() == seen.spec);
+            if there.as_ref().is_some_and(same) {
+                return Ok(());
+            }
+            if there.is_some() {
+                run(host, *program, &["rm", "--force", name])?;
+            }
+            let Some(before) = before else { return Ok(()) };
+            let state = State::load(host)?;
+            let (_, contents) = containers::contents_of(host, *program, &before.image, *engine, &state)?;
+            make(host, before, contents.ids, *boot)
+        }
+        _ => Ok(()),
+    }
+}
+
+/// A container that ended when it was started, with what it said last.
+pub fn ended(host: &Host, program: Program, name: &str) -> Fault {
+    let said = logs(host, program, name, 8);
+    let text = said.join("\n");
+    let lines = crate::log::telling(&text, 4).join("\n  ");
+    Fault::new(Code::Failed, format!("the container {name} ended at once; it said:\n  {lines}"))
+        .hint(format!("see the whole of it:\n{}", logs_command(program, name)))
+}
