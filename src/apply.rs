@@ -11,11 +11,12 @@ use crate::exit::{Code, Fault};
 use crate::host::{Child, Host, Ids, Kind};
 use crate::instance::Target;
 use crate::journal::{End, Journal, Undo};
+use crate::layout;
 use crate::plan::Plan;
 use crate::prove;
 use crate::runtime::{Runtime, systemd};
 use crate::secrets;
-use crate::state::{DIR, State};
+use crate::state::{self, State};
 use crate::step::{Body, Inside, Owner, Step};
 
 pub mod app;
@@ -103,8 +104,8 @@ impl Run<'_> {
         if plan.forget {
             // The last of ours; the lock is given back by its holder.
             self.journal.end(self.host, End::Done)?;
-            for name in self.host.list(Path::new(DIR))?.iter().filter(|name| *name != "lock") {
-                let path = Path::new(DIR).join(name);
+            for name in self.host.list(state::dir())?.iter().filter(|name| *name != "lock") {
+                let path = state::dir().join(name);
                 match self.host.stat(&path)?.map(|stat| stat.kind) {
                     Some(Kind::Dir) => self.host.remove_tree(&path)?,
                     _ => self.host.remove(&path)?,
@@ -293,7 +294,7 @@ impl Run<'_> {
             let written = State::written(path);
             self.make_parent(&written)?;
             self.journal.announce_file(self.host, &written)?;
-            self.host.write(&written, ours.expose().as_bytes(), Ids::ROOT, 0o600)?;
+            self.host.write(&written, ours.expose().as_bytes(), layout::here().own(), 0o600)?;
         }
         Ok(())
     }
@@ -320,9 +321,9 @@ impl Run<'_> {
             return Ok(());
         }
         self.make_parent(parent)?;
-        let mode = if parent.starts_with(DIR) { 0o700 } else { 0o755 };
+        let mode = if parent.starts_with(state::dir()) { 0o700 } else { 0o755 };
         self.announce(Undo::Directory { path: parent.to_path_buf(), before: None, copy: false })?;
-        self.host.directory(parent, Ids::ROOT, mode)
+        self.host.directory(parent, layout::here().own(), mode)
     }
 
     fn take_away(&mut self, path: &Path) -> Result<()> {
@@ -405,7 +406,12 @@ impl Run<'_> {
         let policy = Path::new(package::POLICY);
         let before = self.host.take(policy)?;
         self.journal.announce_file(self.host, policy)?;
-        self.host.write(policy, package::policy(&self.host.birth()?).as_bytes(), Ids::ROOT, 0o755)?;
+        self.host.write(
+            policy,
+            package::policy(&self.host.birth()?).as_bytes(),
+            layout::here().own(),
+            0o755,
+        )?;
         let installed = package::install(self.host, engine, repair, &mark, self.tell);
         match before {
             Some(taken) => self.host.put(policy, &taken)?,
@@ -421,11 +427,14 @@ impl Run<'_> {
 
 /// The numbers of an owner.
 pub fn ids(host: &Host, owner: Owner) -> Result<Ids> {
+    if let Some(login) = &layout::here().login {
+        return Ok(login.ids);
+    }
     let server = |engine: crate::engine::Engine| {
         host.user(engine.user())?.with_context(|| format!("there is no user '{}'", engine.user()))
     };
     Ok(match owner {
-        Owner::Root => Ids::ROOT,
+        Owner::Root => layout::here().own(),
         Owner::App => {
             let user = crate::app::service::USER;
             host.user(user)?.with_context(|| format!("there is no user '{user}'"))?

@@ -1,9 +1,11 @@
 //! The engine: Redis or Valkey as Debian packages it. Data, not code paths.
 
 use std::fmt;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
+
+use crate::layout;
 
 /// Which server family is wanted.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
@@ -61,22 +63,22 @@ impl Engine {
 
     /// The directory of configurations; Debian has it 2770 and owned by the server's user.
     pub fn etc(self) -> PathBuf {
-        Path::new("/etc").join(self.name())
+        layout::here().config.join(self.name())
     }
 
     /// The directory of logs; Debian has it 2750 with group adm.
     pub fn log(self) -> PathBuf {
-        Path::new("/var/log").join(self.name())
+        layout::here().log.join(self.name())
     }
 
     /// The data directory of an instance: the first master has the distribution's own.
     pub fn data(self, instance: &str) -> PathBuf {
-        Path::new("/var/lib").join(self.directory(instance))
+        layout::here().data.join(self.directory(instance))
     }
 
     /// The run directory of an instance, which systemd makes and the process runtime must make.
     pub fn run(self, instance: &str) -> PathBuf {
-        Path::new("/run").join(self.directory(instance))
+        layout::here().run.join(self.directory(instance))
     }
 
     /// The configuration file of an instance.
@@ -178,6 +180,8 @@ impl From<Version> for String {
 
 #[cfg(test)]
 mod tests {
+    use std::path::Path;
+
     use super::*;
 
     #[test]

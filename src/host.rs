@@ -12,7 +12,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context, Result, bail};
-use nix::unistd::{Group, Uid, User};
+use nix::unistd::{Gid, Group, Uid, User};
 use serde::{Deserialize, Serialize};
 
 use crate::secret::Secret;
@@ -23,9 +23,6 @@ mod net;
 mod own;
 
 pub use child::{Child, Done};
-
-/// Where scratch directories are: gone at the latest with a restart, for there are passwords in them.
-pub const SCRATCH: &str = "/run/redis-tp";
 
 /// The umask is the process's, and proofs run in threads.
 static UMASK: std::sync::Mutex<()> = std::sync::Mutex::new(());
@@ -152,6 +149,11 @@ impl Host {
     /// The name of a user, or the number where there is none.
     pub fn user_name(&self, uid: u32) -> String {
         User::from_uid(Uid::from_raw(uid)).ok().flatten().map_or_else(|| uid.to_string(), |user| user.name)
+    }
+
+    /// The name of a group, or the number where there is none.
+    pub fn group_name(&self, gid: u32) -> String {
+        Group::from_gid(Gid::from_raw(gid)).ok().flatten().map_or_else(|| gid.to_string(), |group| group.name)
     }
 
     /// A variable of our environment, if it is set and not empty.

@@ -15,9 +15,10 @@ use crate::engine::Engine;
 use crate::exit::{Code, Fault};
 use crate::host::{Host, Ids, Stat, Taken};
 use crate::instance::Target;
+use crate::layout;
 use crate::runtime::Program;
 use crate::runtime::container::Container;
-use crate::state::{DIR, SCHEMA};
+use crate::state::{self, SCHEMA};
 
 /// How many finished runs are kept for `rollback`.
 const HISTORY: usize = 10;
@@ -271,7 +272,7 @@ impl Journal {
             Some(Taken::File { bytes, mode, ids }) => {
                 self.copies += 1;
                 let copy = self.dir.join(self.copies.to_string());
-                host.write(&copy, &bytes, Ids::ROOT, 0o600)?;
+                host.write(&copy, &bytes, layout::here().own(), 0o600)?;
                 Some(Saved { copy, mode, ids, link: None })
             }
             Some(Taken::Link { target, ids }) => {
@@ -309,8 +310,8 @@ impl Journal {
 
     fn begin(&mut self, host: &Host) -> Result<()> {
         if !self.begun {
-            host.directory(&Path::new(DIR).join("runs"), Ids::ROOT, 0o700)?;
-            host.directory(&self.dir, Ids::ROOT, 0o700)?;
+            host.directory(&state::dir().join("runs"), layout::here().own(), 0o700)?;
+            host.directory(&self.dir, layout::here().own(), 0o700)?;
             self.begun = true;
             let head = Line::Head {
                 journal: SCHEMA,
@@ -339,7 +340,7 @@ pub fn close(host: &Host, run: u32, end: End) -> Result<()> {
     if torn {
         let text = host.text(&path)?.unwrap_or_default();
         let whole = text.rfind('\n').map_or("", |end| text.get(..=end).unwrap_or_default());
-        host.write(&path, whole.as_bytes(), Ids::ROOT, 0o600)?;
+        host.write(&path, whole.as_bytes(), layout::here().own(), 0o600)?;
     }
     let mut line = serde_json::to_string(&Line::End { end })?;
     line.push('\n');
@@ -400,14 +401,14 @@ fn read(host: &Host, run: u32) -> Result<Option<Record>> {
 
 /// The numbers of the runs that are on disk, in order.
 fn runs(host: &Host) -> Result<Vec<u32>> {
-    let names = host.list(&Path::new(DIR).join("runs"))?;
+    let names = host.list(&state::dir().join("runs"))?;
     let mut runs: Vec<u32> = names.iter().filter_map(|name| name.parse().ok()).collect();
     runs.sort_unstable();
     Ok(runs)
 }
 
 fn run_dir(run: u32) -> PathBuf {
-    Path::new(DIR).join("runs").join(format!("{run:06}"))
+    state::dir().join("runs").join(format!("{run:06}"))
 }
 
 fn forget_old(host: &Host) -> Result<()> {
@@ -430,10 +431,10 @@ impl Lock {
     /// # Errors
     /// Another run holds it (exit code 6), named by its process.
     pub fn take(host: &Host) -> Result<Self> {
-        let path = Path::new(DIR).join("lock");
+        let path = state::dir().join("lock");
         loop {
-            if host.stat(Path::new(DIR))?.is_none() {
-                host.directory(Path::new(DIR), Ids::ROOT, 0o700)?;
+            if host.stat(state::dir())?.is_none() {
+                host.directory(state::dir(), layout::here().own(), 0o700)?;
             }
             let file = host.lock_file(&path)?;
             match file.try_lock() {
@@ -451,7 +452,7 @@ impl Lock {
 
     /// Gives the lock back, and takes the state directory away if this run left nothing in it.
     pub fn release(self, host: &Host) -> Result<()> {
-        let dir = Path::new(DIR);
+        let dir = state::dir();
         let runs = dir.join("runs");
         if host.list(&runs)?.is_empty() {
             host.remove_empty(&runs)?;
@@ -466,7 +467,7 @@ impl Lock {
 
 /// The process that changes the machine now, as the kernel's list of locks has it.
 pub fn at_work(host: &Host) -> Option<String> {
-    let inode = host.stat(&Path::new(DIR).join("lock")).ok().flatten()?.inode;
+    let inode = host.stat(&state::dir().join("lock")).ok().flatten()?.inode;
     let locks = host.text(Path::new("/proc/locks")).ok().flatten()?;
     let line = locks.lines().find(|line| line.contains(&format!(":{inode} ")))?;
     line.split_whitespace().nth(4).map(str::to_owned)

@@ -41,6 +41,7 @@ pub mod host;
 pub mod http;
 pub mod instance;
 pub mod journal;
+pub mod layout;
 pub mod log;
 pub mod plan;
 pub mod prove;

@@ -14,12 +14,13 @@ use crate::facts::containers::Seen;
 use crate::facts::{Facts, Role, Upstream};
 use crate::host::Kind;
 use crate::instance::{Instance, Target};
+use crate::layout;
 use crate::runtime::{Runtime, process};
 use crate::secrets::Secrets;
 use crate::state::{Kept, KeptApp, UnitBefore};
 use crate::step::{Body, Candidate, Inside, Origin, Owner, Step};
 use crate::store::Store;
-use crate::topology::{Image, Name, SYSTEM_FILE, Topology};
+use crate::topology::{self, Image, Name, Topology};
 
 pub mod app;
 pub mod app_refuse;
@@ -452,7 +453,7 @@ fn places(wanted: &Wanted<'_>, facts: &Facts, order: &[&Instance], plan: &mut Pl
         }
     };
     let contained = order.iter().any(|instance| instance.runtime.is_container());
-    let (ours, packaged) = (Path::new(crate::secrets::DIR), !facts.installed());
+    let (ours, packaged) = (crate::secrets::dir(), !facts.installed());
     step(ours, Owner::Root, 0o755, false, false);
     if contained {
         return;
@@ -489,7 +490,7 @@ fn places(wanted: &Wanted<'_>, facts: &Facts, order: &[&Instance], plan: &mut Pl
 
 fn owns(facts: &Facts, owner: Owner, uid: u32) -> bool {
     match owner {
-        Owner::Root => uid == 0,
+        Owner::Root => uid == layout::here().own().uid,
         Owner::App => facts.app.user.is_some_and(|user| user.uid == uid),
         Owner::Image => facts.user.is_some_and(|user| user.uid == uid),
         Owner::Server(_) | Owner::ServerAdm(_) => facts.user.is_some_and(|user| user.uid == uid),
@@ -512,7 +513,13 @@ fn files(wanted: &Wanted<'_>, facts: &Facts, changes: &[Change<'_>], plan: &mut 
         // A topology with a password in it is nobody's to read.
         let mode = if wanted.topology.instances.iter().any(has_secret) { 0o600 } else { 0o644 };
         let body = Body::Conf(crate::secret::Secret::new(text));
-        plan.steps.push(Step::Write { path: SYSTEM_FILE.into(), body, ours: None, owner: Owner::Root, mode });
+        plan.steps.push(Step::Write {
+            path: topology::file().into(),
+            body,
+            ours: None,
+            owner: Owner::Root,
+            mode,
+        });
     }
     for change in changes {
         if let Some(text) = &change.text {
@@ -536,16 +543,18 @@ fn files(wanted: &Wanted<'_>, facts: &Facts, changes: &[Change<'_>], plan: &mut 
 /// A topology that was edited in its place is written once more as it is, so that there is a copy of what
 /// was applied last. Only root's own plain file, and only along with other steps: it is no change itself.
 fn keep_topology(facts: &Facts, plan: &mut Plan) {
-    let path = Path::new(SYSTEM_FILE);
+    let path = topology::file();
     let planned = plan.steps.iter().position(|step| matches!(step, Step::Write { .. }));
     let (Some(at), Some(text), Some(stat)) = (planned, facts.texts.get(path), facts.path(path)) else {
         return;
     };
-    let written = plan
-        .steps
-        .iter()
-        .any(|step| matches!(step, Step::Write { path, .. } if path == Path::new(SYSTEM_FILE)));
-    if written || facts.written.get(path) == Some(text) || stat.kind != Kind::File || stat.uid != 0 {
+    let written =
+        plan.steps.iter().any(|step| matches!(step, Step::Write { path, .. } if path == topology::file()));
+    if written
+        || facts.written.get(path) == Some(text)
+        || stat.kind != Kind::File
+        || stat.uid != layout::here().own().uid
+    {
         return;
     }
     let body = Body::Conf(text.clone());

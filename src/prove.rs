@@ -10,6 +10,7 @@ use crate::conf::{self, Conf};
 use crate::directives;
 use crate::exit::Fault;
 use crate::host::{Child, Done, Host, Ids};
+use crate::layout;
 use crate::log;
 use crate::secret::MASK;
 use crate::step::{Candidate, Inside};
@@ -29,7 +30,7 @@ const BOOT: Duration = Duration::from_secs(10);
 /// A [`Fault`] that quotes the user's own key and file.
 fn prove(host: &Host, server: &Path, candidate: &Candidate) -> Result<()> {
     let user = candidate.target.engine.user();
-    let ids = host.user(user)?.with_context(|| format!("there is no user '{user}'"))?;
+    let ids = layout::here().ids(host, user)?.with_context(|| format!("there is no user '{user}'"))?;
     let text = neutral(candidate.text.expose());
     parse_probe(host, Child::new(server).user(ids), &text, candidate)?;
     neutral_boot(host, server, ids, &text, candidate)

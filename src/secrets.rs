@@ -1,5 +1,5 @@
 //! Where passwords are kept: one for the machine's own instances, one for each master elsewhere,
-//! in files of mode 0600 under `/etc/redis-tp`.
+//! in files of mode 0600 beside the topology (`/etc/redis-tp`).
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -10,19 +10,22 @@ use crate::app::Settings;
 use crate::conf::Conf;
 use crate::exit::Fault;
 use crate::host::Host;
+use crate::layout;
 use crate::runtime::container;
 use crate::secret::Secret;
 use crate::state::State;
-use crate::topology::{Name, ReplicaOf, SYSTEM_FILE, Topology};
+use crate::topology::{self, Name, ReplicaOf, Topology};
 
 /// The directory of the topology and of the secrets.
-pub const DIR: &str = "/etc/redis-tp";
+pub fn dir() -> &'static Path {
+    &layout::here().etc
+}
 
 /// Whether a file is a secret from end to end, of which no copy is kept. The topology beside them is none,
 /// and neither are the app's settings and what containers read: like a redis.conf, they have a secret in them.
 pub fn is_secret(path: &Path) -> bool {
-    let configuration = path == Path::new(SYSTEM_FILE) || path == Settings::file();
-    path.starts_with(DIR) && !configuration && !path.starts_with(container::dir())
+    let configuration = path == topology::file() || path == Settings::file();
+    path.starts_with(dir()) && !configuration && !path.starts_with(container::dir())
 }
 
 /// The passwords that a topology needs.
@@ -127,12 +130,12 @@ pub fn lost_password(
 
 /// Where the password of the machine's own instances is.
 pub fn password_file() -> PathBuf {
-    Path::new(DIR).join("password")
+    dir().join("password")
 }
 
 /// Where a replica's password for its master elsewhere is.
 pub fn upstream_file(replica: &Name) -> PathBuf {
-    Path::new(DIR).join(format!("{replica}.masterauth"))
+    dir().join(format!("{replica}.masterauth"))
 }
 
 /// A password that the user hands over: a file, or `-` for standard input.
@@ -149,7 +152,7 @@ pub fn given(host: &Host, source: &str) -> Result<Secret> {
             };
             let text = host.text(Path::new(file)).map_err(|error| {
                 Fault::refused(format!("{error:#}"))
-                    .hint("give a file that root can read, or - for standard input")
+                    .hint("give a file that you can read, or - for standard input")
             })?;
             (text.ok_or_else(missing)?, format!("the password file {file}"))
         }

@@ -10,13 +10,17 @@ use serde::{Deserialize, Serialize};
 use crate::app::AppTarget;
 use crate::engine::{Engine, Version};
 use crate::host::{Host, Ids};
+use crate::layout;
 use crate::runtime::Runtime;
 use crate::runtime::container::Container;
 use crate::store::Store;
 use crate::topology::Name;
 
 /// The directory of our own state, mode 0700.
-pub const DIR: &str = "/var/lib/redis-tp";
+pub fn dir() -> &'static Path {
+    &layout::here().state
+}
+
 /// The format of the state and of the journal that this program writes.
 pub const SCHEMA: u32 = 3;
 
@@ -146,22 +150,22 @@ impl State {
     pub fn save(&self, host: &Host) -> Result<()> {
         let mut text = serde_json::to_string_pretty(self)?;
         text.push('\n');
-        host.write(&Self::path(), text.as_bytes(), Ids::ROOT, 0o600)
+        host.write(&Self::path(), text.as_bytes(), layout::here().own(), 0o600)
     }
 
     /// Where the record is.
     pub fn path() -> PathBuf {
-        Path::new(DIR).join("state.json")
+        dir().join("state.json")
     }
 
     /// Where we keep what we last wrote to a file.
     pub fn written(path: &Path) -> PathBuf {
-        Path::new(DIR).join("written").join(flat(path))
+        dir().join("written").join(flat(path))
     }
 
     /// Where we keep what stood at a path before us.
     pub fn original(path: &Path) -> PathBuf {
-        Path::new(DIR).join("original").join(flat(path))
+        dir().join("original").join(flat(path))
     }
 }
 

@@ -9,6 +9,7 @@ use crate::app::{AppTarget, service as app_service};
 use crate::conf;
 use crate::engine::Engine;
 use crate::instance::Target;
+use crate::layout;
 use crate::runtime::container::{self, Container, Making, NETWORK};
 use crate::runtime::{Program, Runtime, process, systemd};
 use crate::secret::{MASK, Secret};
@@ -282,11 +283,12 @@ pub enum Owner {
 impl Owner {
     /// As chown(1) takes it.
     pub fn word(self) -> String {
+        let owner = |user: &str, group: &str| layout::here().owner_word(user, group);
         match self {
-            Self::Root => "root:root".into(),
-            Self::Server(engine) => format!("{0}:{0}", engine.user()),
-            Self::ServerAdm(engine) => format!("{}:adm", engine.user()),
-            Self::App => format!("{0}:{0}", app_service::USER),
+            Self::Root => owner("root", "root"),
+            Self::Server(engine) => owner(engine.user(), engine.user()),
+            Self::ServerAdm(engine) => owner(engine.user(), "adm"),
+            Self::App => owner(app_service::USER, app_service::USER),
             Self::Image => "the image's user".into(),
         }
     }
@@ -443,7 +445,7 @@ impl Step {
                 .collect(),
             Self::Container { container, .. } => {
                 let words = container.create(&Making {
-                    layout: crate::state::DIR,
+                    layout: &crate::state::dir().to_string_lossy(),
                     user: "UID:GID",
                     boot: true,
                     rootless: false,
@@ -545,7 +547,7 @@ fn shell_write(path: &Path, body: &Body, owner: Owner, mode: u32) -> Vec<String>
     let owner = if owner == Owner::Image { "UID:GID".into() } else { owner.word() };
     let (user, group) = owner.split_once(':').unwrap_or((&owner, &owner));
     let mut lines = Vec::new();
-    if let Some(parent) = path.parent().filter(|parent| parent.starts_with("/etc/systemd")) {
+    if let Some(parent) = path.parent().filter(|parent| parent.starts_with(&layout::here().units)) {
         lines.push(format!("mkdir -p {}", parent.display()));
     }
     lines.push(format!("install -o {user} -g {group} -m {mode:04o} /dev/stdin {} <<'EOF'", path.display()));

@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::engine::Engine;
 use crate::exit::Fault;
+use crate::layout;
 
 mod app;
 mod edit;
@@ -17,8 +18,10 @@ pub use app::{APP, AppSection, Prefix, ReadFrom, Source, Table, delay, lifetime}
 pub use edit::Document;
 pub use values::{Bind, BindAddress, Binds, Image, Name, ReplicaOf, port_number, reach, yes_or_no};
 
-/// Where the topology is, in the system layout.
-pub const SYSTEM_FILE: &str = "/etc/redis-tp/topology.ini";
+/// Where the topology is.
+pub fn file() -> &'static Path {
+    &layout::here().topology
+}
 
 /// The lab's two instances and its web app: what `up` uses where no topology is written yet.
 pub const LAB: &str = "\

@@ -12,6 +12,7 @@ use crate::engine::Engine;
 use crate::facts::Program;
 use crate::http::Url;
 use crate::instance::Instance;
+use crate::layout;
 use crate::runtime::{Runtime, container};
 use crate::templates::{self, AppUnitContext};
 use crate::topology::{AppSection, Topology, reach};
@@ -37,7 +38,7 @@ pub const COMM: &str = "redis-tp";
 
 /// Where the service finds our program, if it was started from a place that is not root's alone.
 pub fn program_copy() -> PathBuf {
-    "/usr/local/lib/redis-tp/redis-tp".into()
+    layout::here().program.clone()
 }
 
 /// Where the service finds our program: in its place, or as a copy.
@@ -47,12 +48,12 @@ pub fn program(own: &Program) -> PathBuf {
 
 /// The supervisor's pid file, in a directory of the app's own.
 pub fn pidfile() -> PathBuf {
-    "/run/redis-tp-app/app.pid".into()
+    layout::here().run.join("redis-tp-app/app.pid")
 }
 
 /// What the app says where no journal takes it, in a directory of the app's own.
 pub fn logfile() -> PathBuf {
-    "/var/log/redis-tp/app.log".into()
+    layout::here().app_log.clone()
 }
 
 /// The unit's file.

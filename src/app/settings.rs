@@ -101,7 +101,7 @@ impl Settings {
 
     /// Where the file for the service is, mode 0600: passwords are in it.
     pub fn file() -> PathBuf {
-        PathBuf::from(crate::secrets::DIR).join("app.json")
+        crate::secrets::dir().join("app.json")
     }
 
     /// The file's text.

@@ -15,6 +15,7 @@ use crate::facts;
 use crate::facts::containers::Seen;
 use crate::host::{Child, Host};
 use crate::http::{self, Trouble, Url};
+use crate::layout;
 use crate::log;
 use crate::runtime::{Runtime, process, systemd};
 
@@ -66,7 +67,7 @@ pub fn settings(host: &Host, app: &AppTarget) -> Result<String> {
 
 /// Starts the supervisor as the app's user. The settings go by standard input: their file is root's.
 fn supervise(host: &Host, app: &AppTarget, settings: String) -> Result<()> {
-    let user = host.user(USER)?.with_context(|| format!("there is no user '{USER}'"))?;
+    let user = layout::here().ids(host, USER)?.with_context(|| format!("there is no user '{USER}'"))?;
     let run = process::run_dir(&names::pidfile());
     if host.stat(&run)?.is_none() {
         // /run is empty after a restart of the machine.
@@ -238,7 +239,7 @@ pub fn last_lines(host: &Host, app: &AppTarget, count: usize) -> Vec<String> {
         }
         Runtime::Systemd => service::said_to_systemd(host, UNIT).unwrap_or_default().join("\n"),
         Runtime::Process => {
-            let owner = host.user(USER).ok().flatten().map(|user| user.uid);
+            let owner = layout::here().ids(host, USER).ok().flatten().map(|user| user.uid);
             host.tail(&names::logfile(), TAIL, owner).unwrap_or_default()
         }
     };

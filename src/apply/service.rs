@@ -15,6 +15,7 @@ use crate::exit::Fault;
 use crate::facts::{self, Role, parse};
 use crate::host::{Child, Host};
 use crate::instance::Target;
+use crate::layout;
 use crate::log;
 use crate::runtime::{Program, Runtime, container, process, systemd};
 use crate::state::State;
@@ -116,7 +117,9 @@ fn start_process(host: &Host, target: &Target) -> Result<()> {
         return Ok(());
     }
     let engine = target.engine;
-    let user = host.user(engine.user())?.with_context(|| format!("there is no user '{}'", engine.user()))?;
+    let user = layout::here()
+        .ids(host, engine.user())?
+        .with_context(|| format!("there is no user '{}'", engine.user()))?;
     let server =
         host.which(engine.server()).with_context(|| format!("{} is not on PATH", engine.server()))?;
     // systemd takes a unit's run directory away with it; without one the server would leave no pid file,
@@ -223,7 +226,7 @@ pub fn pid(host: &Host, target: &Target) -> Result<Option<u32>> {
 /// # Errors
 /// There is one.
 pub fn assert_gone(host: &Host, target: &Target) -> Result<()> {
-    let Some(user) = host.user(target.engine.user())? else { return Ok(()) };
+    let Some(user) = layout::here().ids(host, target.engine.user())? else { return Ok(()) };
     if target.runtime != Runtime::Process {
         return Ok(());
     }
@@ -257,7 +260,7 @@ fn cannot_save(host: &Host, target: &Target) -> Option<String> {
     let saves = config.get("save").is_some_and(|save| !save.is_empty());
     let dir = config.get("dir").filter(|_| saves)?;
     let pid = wire.info("server").ok()?.get("process_id")?.clone();
-    let user = host.user(target.engine.user()).ok()??;
+    let user = layout::here().ids(host, target.engine.user()).ok()??;
     // As the server sees it: its unit may have mounted the directory read-only.
     let seen = PathBuf::from(format!("/proc/{pid}/root{dir}"));
     match host.could_write(&seen, user) {
@@ -463,7 +466,7 @@ pub fn log_lines(host: &Host, target: &Target) -> String {
 
 /// Whose a log has to be before root prints it. Another user sees no more through a link than without.
 pub fn log_owner(host: &Host, engine: Engine) -> Result<Option<u32>> {
-    let user = host.user(engine.user())?.map(|user| user.uid);
+    let user = layout::here().ids(host, engine.user())?.map(|user| user.uid);
     Ok(user.filter(|_| host.euid() == 0))
 }
 

@@ -231,8 +231,8 @@ pub(super) fn secrets(host: &Host, subject: &Subject<'_>) -> Result<Finding> {
     let mut places: Vec<(PathBuf, Kind, u32)> =
         files.iter().map(|path| (path.clone(), Kind::File, 0o077)).collect();
     // Ours has copies of configurations in it; the other may be read, for the topology's sake.
-    places.push((PathBuf::from(secrets::DIR), Kind::Dir, 0o022));
-    places.push((PathBuf::from(state::DIR), Kind::Dir, 0o077));
+    places.push((secrets::dir().to_path_buf(), Kind::Dir, 0o022));
+    places.push((state::dir().to_path_buf(), Kind::Dir, 0o077));
     for (path, kind, closed) in &places {
         if let Some(finding) = secret_place(host, path, *kind, *closed)? {
             return Ok(finding);

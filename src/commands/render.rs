@@ -1,7 +1,5 @@
 //! `redis-tp render`: the configuration as it is wanted, to stdout.
 
-use std::path::Path;
-
 use anyhow::Result;
 
 use super::scene::{Scene, Wish};
@@ -15,7 +13,7 @@ use crate::plan::{ASSUMED, containers};
 use crate::report::console;
 use crate::runtime::compose::{self, Service};
 use crate::runtime::{Program, Runtime};
-use crate::topology::{LAB, SYSTEM_FILE};
+use crate::topology::{self, LAB};
 
 /// Prints one configuration, or all of them one after the other.
 ///
@@ -37,7 +35,7 @@ pub fn run(host: &Host, args: &cli::Render) -> Result<Code> {
         None => scene.instances.iter().collect(),
     };
     for (index, instance) in chosen.iter().enumerate() {
-        let text = instance.configuration(Path::new(SYSTEM_FILE), version, &[])?;
+        let text = instance.configuration(topology::file(), version, &[])?;
         if chosen.len() > 1 {
             let gap = if index == 0 { "" } else { "\n" };
             console::out(format_args!("{gap}## {}", instance.conf.display()));
@@ -54,7 +52,7 @@ fn compose(scene: &Scene, reveal: bool) -> Result<String> {
     let version = facts.server.as_ref().map_or(ASSUMED, |server| server.version);
     let mut services = Vec::new();
     for instance in &scene.instances {
-        let text = instance.configuration(Path::new(SYSTEM_FILE), version, &[])?;
+        let text = instance.configuration(topology::file(), version, &[])?;
         let container = containers::of_instance(instance, &scene.image, facts);
         services.extend(container.map(|container| Service {
             container,

@@ -12,7 +12,7 @@ use crate::exit::Code;
 use crate::host::Host;
 use crate::journal::{self, Record, Undo};
 use crate::report::console;
-use crate::state::DIR;
+use crate::state;
 
 #[derive(Debug, Serialize)]
 struct Json<'a> {
@@ -73,7 +73,7 @@ fn report(args: &cli::Rollback, record: Option<&Record>) -> Result<Code> {
 
 /// An undo in words; none for our own bookkeeping.
 fn describe(undo: &Undo) -> Option<String> {
-    let ours = |path: &Path| path.starts_with(DIR);
+    let ours = |path: &Path| path.starts_with(state::dir());
     Some(match undo {
         Undo::File { path, .. } | Undo::Directory { path, .. } if ours(path) => return None,
         Undo::File { path, before: Some(_) } => format!("put {} back", path.display()),

@@ -14,7 +14,7 @@ use crate::runtime::{Runtime, container, systemd};
 use crate::secret::Secret;
 use crate::secrets::Secrets;
 use crate::state::State;
-use crate::topology::{self, Document, Image, Name, SYSTEM_FILE, Topology};
+use crate::topology::{self, Document, Image, Name, Topology};
 
 /// The topology to be, and the passwords that come with it.
 #[derive(Debug)]
@@ -36,13 +36,13 @@ pub struct Wish {
 impl Wish {
     /// The topology of this machine, or where there is none the text to begin with.
     pub fn standing_or(host: &Host, otherwise: &str) -> Result<Self> {
-        let standing = host.text(Path::new(SYSTEM_FILE))?;
+        let standing = host.text(topology::file())?;
         if standing.is_none() {
             refuse::topology_gone(&State::load(host)?)?;
         }
         Ok(Self {
             document: Document::new(standing.as_deref().unwrap_or(otherwise)),
-            source: SYSTEM_FILE.into(),
+            source: topology::file().into(),
             standing,
             password: None,
             upstream: None,
@@ -55,13 +55,16 @@ impl Wish {
     /// # Errors
     /// There is none.
     pub fn standing(host: &Host) -> Result<Self> {
-        match host.text(Path::new(SYSTEM_FILE))? {
+        match host.text(topology::file())? {
             Some(_) => Self::standing_or(host, ""),
             None => {
                 refuse::topology_gone(&State::load(host)?)?;
-                Err(Fault::refused(format!("nothing is set up here yet: there is no {SYSTEM_FILE}"))
-                    .hint("set up a master and a replica:\nredis-tp up")
-                    .into())
+                Err(Fault::refused(format!(
+                    "nothing is set up here yet: there is no {}",
+                    topology::file().display()
+                ))
+                .hint("set up a master and a replica:\nredis-tp up")
+                .into())
             }
         }
     }
@@ -79,7 +82,7 @@ impl Wish {
             Fault::refused(format!("there is no file {}", file.display()))
                 .hint("begin with the lab's:\nredis-tp up --dry-run")
         })?;
-        let standing = host.text(Path::new(SYSTEM_FILE))?;
+        let standing = host.text(topology::file())?;
         Ok(Self {
             document: Document::new(&text),
             source,
@@ -113,9 +116,8 @@ impl Wish {
 
     /// What messages call the text: lines of an edited file are not yet those of the disk.
     fn label(&self) -> PathBuf {
-        let edited =
-            self.source == Path::new(SYSTEM_FILE) && self.standing.as_ref() != Some(&self.document.text());
-        if edited { format!("{SYSTEM_FILE} (as edited)").into() } else { self.source.clone() }
+        let edited = self.source == topology::file() && self.standing.as_ref() != Some(&self.document.text());
+        if edited { format!("{} (as edited)", self.source.display()).into() } else { self.source.clone() }
     }
 }
 
@@ -168,7 +170,8 @@ impl Scene {
         })?;
         let image = topology.image.clone().unwrap_or_else(|| container::default_image(topology.engine));
         let instances = Instance::resolve(&topology, &secrets, runtime);
-        let files = vec![PathBuf::from(SYSTEM_FILE), PathBuf::from(crate::secrets::DIR), wish.source.clone()];
+        let files =
+            vec![topology::file().to_path_buf(), crate::secrets::dir().to_path_buf(), wish.source.clone()];
         let app = App::resolve(&topology, &instances, runtime);
         let question = Question {
             engine: topology.engine,

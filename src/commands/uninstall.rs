@@ -1,7 +1,5 @@
 //! `redis-tp uninstall`: everything of ours, gone.
 
-use std::path::Path;
-
 use anyhow::Result;
 
 use super::converge::{Session, carry_out};
@@ -15,7 +13,7 @@ use crate::report::plan as show;
 use crate::secret::Secret;
 use crate::secrets;
 use crate::state::State;
-use crate::topology::{SYSTEM_FILE, Topology};
+use crate::topology::{self, Topology};
 
 /// Takes away what our record names.
 ///
@@ -23,8 +21,8 @@ use crate::topology::{SYSTEM_FILE, Topology};
 /// A step failed; a purge that was interrupted is finished by the same command.
 pub fn run(host: &Host, args: &cli::Uninstall) -> Result<Code> {
     let _session = Session::open(host, args.dry_run)?;
-    let text = host.text(Path::new(SYSTEM_FILE))?;
-    let topology = text.as_deref().and_then(|text| Topology::parse(text, Path::new(SYSTEM_FILE)).ok());
+    let text = host.text(topology::file())?;
+    let topology = text.as_deref().and_then(|text| Topology::parse(text, topology::file()).ok());
     let mut facts = facts(host)?;
     if let Some(program) = containers::recorded(host, &mut facts) {
         plan_containers::answers(program, &facts)?;

@@ -324,7 +324,7 @@ pub fn volume(host: &Host, program: Program, name: &str) -> Result<Option<Volume
 
 /// What our label says.
 pub fn layout() -> String {
-    crate::state::DIR.to_owned()
+    crate::state::dir().display().to_string()
 }
 
 /// Looks into an image: a start of it that runs nothing of ours.

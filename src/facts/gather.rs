@@ -15,6 +15,7 @@ use crate::directives;
 use crate::engine::{Engine, Version};
 use crate::host::{Child, Host};
 use crate::instance::{Instance, Target};
+use crate::layout;
 use crate::runtime::{Means, Program, Runtime, process, systemd};
 use crate::secret::Secret;
 use crate::state::{Kept, State};
@@ -46,7 +47,7 @@ pub fn gather(host: &Host, question: &Question<'_>) -> Result<Facts> {
         systemd: systemd::runs(host)?,
         apt: host.which("apt-get").is_some(),
         state: State::load(host)?,
-        user: host.user(question.engine.user())?,
+        user: layout::here().ids(host, question.engine.user())?,
         ..Facts::default()
     };
     facts.means = means(host, facts.systemd, &facts.state);
@@ -146,7 +147,7 @@ fn files(host: &Host, question: &Question<'_>, facts: &mut Facts) -> Result<()> 
             }
         }
     }
-    let written = [engine.etc(), PathBuf::from(crate::secrets::DIR), PathBuf::from(crate::state::DIR)];
+    let written = [engine.etc(), crate::secrets::dir().to_path_buf(), crate::state::dir().to_path_buf()];
     let data = question.instances.iter().filter_map(|instance| instance.store.path());
     for path in written.into_iter().chain(data.map(Path::to_path_buf)) {
         if let Some(room) = host.room(&path) {
@@ -392,7 +393,7 @@ fn unbindable(host: &Host, question: &Question<'_>) -> Vec<IpAddr> {
 /// stale, lost or a lie, so it is a hint: a process is the instance's if it is the engine's user's, its
 /// program is the server, and it works in the instance's directory or listens on its port.
 pub fn pid_of(host: &Host, target: &Target, kept: Option<&Kept>) -> Result<Option<u32>> {
-    let Some(user) = host.user(target.engine.user())? else { return Ok(None) };
+    let Some(user) = layout::here().ids(host, target.engine.user())? else { return Ok(None) };
     let conf = Conf::parse(&host.text(&target.conf()).ok().flatten().unwrap_or_default()).unwrap_or_default();
     let server = |pid: u32| is_server(host, pid, target.engine, user.uid);
     // Between the writing of a file and the restart, the server is still where our record has it.

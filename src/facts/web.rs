@@ -9,6 +9,7 @@ use super::{Facts, Program, about};
 use crate::app::App;
 use crate::app::service::{self, COMM, UNIT, USER};
 use crate::host::{Host, Kind};
+use crate::layout;
 use crate::runtime::{Runtime, process};
 use crate::topology::Source;
 
@@ -40,7 +41,7 @@ pub fn gather(host: &Host, app: Option<&App>, facts: &mut Facts) -> Result<()> {
         return Ok(());
     }
     facts.program = program(host)?;
-    facts.app.user = host.user(USER)?;
+    facts.app.user = layout::here().ids(host, USER)?;
     let first = host.text(Path::new("/proc/sys/net/ipv4/ip_unprivileged_port_start"))?;
     facts.app.first_port = first.and_then(|port| port.trim().parse().ok()).unwrap_or_default();
     let by_systemd = facts.unit(UNIT).map(|unit| unit.pid).filter(|pid| *pid > 0);
@@ -109,7 +110,7 @@ pub fn supervisor(host: &Host) -> Result<Option<u32>> {
 
 /// The app's user by its number, which outlives an account that somebody deleted.
 fn uid(host: &Host) -> Result<Option<u32>> {
-    if let Some(user) = host.user(USER)? {
+    if let Some(user) = layout::here().ids(host, USER)? {
         return Ok(Some(user.uid));
     }
     let run = host.stat(&process::run_dir(&service::pidfile()))?;

@@ -14,6 +14,7 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
 use super::{Host, Ids, with_umask};
+use crate::layout;
 use crate::secret::Secret;
 
 /// How much of a child's output is kept for an error message, in bytes.
@@ -278,7 +279,7 @@ pub(super) fn environment(more: Vec<(String, OsString)>) -> Vec<(OsString, OsStr
     let mut vars: Vec<(OsString, OsString)> = vec![
         ("PATH".into(), "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin".into()),
         ("LC_ALL".into(), "C.UTF-8".into()),
-        ("HOME".into(), "/root".into()),
+        ("HOME".into(), layout::here().home.clone().into_os_string()),
     ];
     vars.extend(more.into_iter().map(|(name, value)| (OsString::from(name), value)));
     vars

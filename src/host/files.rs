@@ -13,7 +13,11 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result, bail};
 use nix::unistd::{Gid, Uid, fchown};
 
-use super::{Host, Ids, Kind, SCRATCH, Stat, Taken, with_umask};
+use super::{Host, Ids, Kind, Stat, Taken, with_umask};
+use crate::layout;
+
+/// Where a scratch directory is where there is no better place.
+const TMP: &str = "/tmp";
 
 impl Host {
     /// What the path is; none when nothing is there.
@@ -311,16 +315,18 @@ impl Host {
             .with_context(|| format!("cannot rename {} to {}", from.display(), to.display()))
     }
 
-    /// A directory for scratch files, root's own: others may enter it and not list it, and nothing in it
+    /// A directory for scratch files, our own: others may enter it and not list it, and nothing in it
     /// can be swapped. Gone when the value is dropped; what a killed run left goes by [`Host::sweep`].
     pub fn scratch(&self) -> Result<tempfile::TempDir> {
         // Not TMPDIR: it may be the caller's own, closed to the server's user.
-        let run = self.path(Path::new("/run")).is_dir();
-        let below = Path::new(if run { SCRATCH } else { "/tmp" });
+        let here = layout::here();
+        let run =
+            here.scratch.as_deref().filter(|dir| dir.parent().is_some_and(|run| self.path(run).is_dir()));
+        let below = run.unwrap_or(Path::new(TMP));
         let prefix = format!("redis-tp-{}-", self.birth()?.replace(' ', "-"));
         let make = || {
-            if run {
-                self.directory(below, Ids { uid: self.euid(), ..Ids::ROOT }, 0o711)?;
+            if run.is_some() {
+                self.directory(below, Ids { uid: self.euid(), ..here.own() }, 0o711)?;
             }
             // Not under the umask of another proof's socket: its server could not enter.
             let mut scratch = tempfile::Builder::new();
@@ -334,7 +340,8 @@ impl Host {
     /// Takes away the scratch directories that killed runs left. A dry run takes no lock, so what a
     /// process that still lives made stays.
     pub fn sweep(&self) -> Result<()> {
-        for base in [SCRATCH, "/tmp"].map(Path::new) {
+        let here = layout::here();
+        for base in here.scratch.as_deref().into_iter().chain([Path::new(TMP)]) {
             for name in self.list(base)? {
                 let Some((pid, rest)) =
                     name.strip_prefix("redis-tp-").and_then(|maker| maker.split_once('-'))
@@ -343,8 +350,9 @@ impl Host {
                 };
                 let Some((start, _)) = rest.split_once('-') else { continue };
                 let dir = base.join(&name);
-                // Anybody may put a directory into /tmp; only root's own is one of ours.
-                let ours = self.stat(&dir)?.is_some_and(|stat| stat.uid == 0 && stat.kind == Kind::Dir);
+                // Anybody may put a directory into /tmp; only our own user's is one of ours.
+                let own = here.own().uid;
+                let ours = self.stat(&dir)?.is_some_and(|stat| stat.uid == own && stat.kind == Kind::Dir);
                 if ours && self.birth_of(pid) != Some(format!("{pid} {start}")) {
                     self.remove_tree(&dir)?;
                 }
@@ -355,7 +363,7 @@ impl Host {
 
     /// Takes the directory of scratch directories away when none is in it.
     pub fn scratch_done(&self) -> Result<()> {
-        self.remove_empty(Path::new(SCRATCH)).map(drop)
+        layout::here().scratch.as_deref().map_or(Ok(()), |dir| self.remove_empty(dir).map(drop))
     }
 
     /// This process: its number and its start time, which no other process ever has together.

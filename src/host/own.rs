@@ -15,6 +15,7 @@ use nix::unistd::{Gid, Uid, fchown, getegid, geteuid, setsid};
 
 use super::child::{environment, mortal};
 use super::{Child, Host, Ids, with_umask};
+use crate::layout;
 
 /// The kernel's own name for the program of a process, also when its file was replaced.
 const EXE: &str = "/proc/self/exe";
@@ -61,7 +62,7 @@ impl Host {
         let bytes = fs::read(EXE).context("cannot read this program")?;
         let time =
             fs::metadata(EXE).and_then(|meta| meta.modified()).context("cannot look at this program")?;
-        self.write(to, &bytes, Ids::ROOT, 0o755)?;
+        self.write(to, &bytes, layout::here().own(), 0o755)?;
         File::open(self.path(to))
             .and_then(|file| file.set_modified(time))
             .with_context(|| format!("cannot set the time of {}", to.display()))
@@ -74,12 +75,12 @@ impl Host {
     }
 
     /// Starts a child that outlives us. What it says goes to a log, which is made for its user in a
-    /// directory that has to be root's alone.
+    /// directory that has to be ours alone.
     ///
     /// # Errors
     /// It cannot be started; the log is no file of its user's.
     pub fn daemon(&self, child: Child, log: &Path) -> Result<()> {
-        let log = self.log_for(log, child.user.unwrap_or(Ids::ROOT))?;
+        let log = self.log_for(log, child.user.unwrap_or(layout::here().own()))?;
         let name = child.program.display().to_string();
         let both = log.try_clone().context("cannot share the log")?;
         start(child, Stdio::from(log), Stdio::from(both))

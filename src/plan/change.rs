@@ -1,7 +1,7 @@
 //! What changes for one instance: its configuration in the light of three states, its drop-in, and
 //! whether it has to start or restart.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use anyhow::Result;
 
@@ -16,7 +16,7 @@ use crate::instance::{Hand, Instance};
 use crate::runtime::container::Container;
 use crate::runtime::{Runtime, systemd};
 use crate::secret::Secret;
-use crate::topology::SYSTEM_FILE;
+use crate::topology;
 use crate::unit;
 
 /// The change of one instance.
@@ -161,7 +161,7 @@ struct File {
 
 impl File {
     fn look(wanted: &Wanted<'_>, facts: &Facts, instance: &Instance, version: Version) -> Result<Self> {
-        let render = |kept: &[Hand]| instance.configuration(Path::new(SYSTEM_FILE), version, kept);
+        let render = |kept: &[Hand]| instance.configuration(topology::file(), version, kept);
         let ours = render(&[])?;
         let want = parse(&ours)?;
         let Some(there_text) = facts.text(&instance.conf) else {
@@ -316,7 +316,7 @@ fn note(instance: &Instance, difference: &Difference) -> Note {
 
 fn foreign(wanted: &Wanted<'_>, facts: &Facts, instance: &Instance, why: &str) -> Fault {
     // Only what is known for sure is a line to copy: other commands have flags of their own.
-    let first = facts.path(Path::new(SYSTEM_FILE)).is_none();
+    let first = facts.path(topology::file()).is_none();
     let again = match wanted.text {
         Some(crate::topology::LAB) if first => "redis-tp up --overwrite",
         None => "redis-tp apply --overwrite",

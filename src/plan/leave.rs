@@ -194,7 +194,7 @@ fn purge_all(topology: Option<&Topology>, facts: &Facts, instances: &[(&Name, &K
     }
     let steps = &mut plan.steps;
     let mut own: Vec<_> = topology.map(|topology| topology.file.clone()).into_iter().collect();
-    own.extend(state.files.keys().filter(|path| path.starts_with(crate::secrets::DIR)).cloned());
+    own.extend(state.files.keys().filter(|path| path.starts_with(crate::secrets::dir())).cloned());
     own.sort();
     own.dedup();
     for path in own {

@@ -11,9 +11,10 @@ use crate::exit::Fault;
 use crate::facts::{Facts, Listener, Role, Upstream};
 use crate::host::{Kind, Stat};
 use crate::instance::{Instance, Target, refuse_open_doors};
+use crate::layout;
 use crate::runtime::{Runtime, container, process, systemd};
 use crate::state::{Kept, State};
-use crate::topology::{BindAddress, Name, SYSTEM_FILE, Topology, did_you_mean};
+use crate::topology::{self, BindAddress, Name, Topology, did_you_mean};
 
 /// The first thing that stands in the way.
 ///
@@ -70,7 +71,7 @@ fn engine(wanted: &Wanted<'_>, facts: &Facts) -> Result<(), Fault> {
 
 /// A topology that is a link: to write it would cut the link, and leave the file behind it as it was.
 fn linked_topology(wanted: &Wanted<'_>, facts: &Facts) -> Result<(), Fault> {
-    let file = Path::new(crate::topology::SYSTEM_FILE);
+    let file = topology::file();
     match facts.path(file).filter(|stat| stat.kind == Kind::Link && wanted.text.is_some()) {
         Some(_) => {
             Err(Fault::refused(format!("{} is a symbolic link, which a change would cut", file.display()))
@@ -322,13 +323,13 @@ pub fn topology_gone(state: &State) -> Result<(), Fault> {
     if active.is_empty() {
         return Ok(());
     }
-    let copy = State::written(Path::new(SYSTEM_FILE));
+    let (file, copy) = (topology::file().display(), State::written(topology::file()));
     Err(Fault::refused(format!(
-        "{SYSTEM_FILE} is gone, though redis-tp keeps {} running by it",
+        "{file} is gone, though redis-tp keeps {} running by it",
         active.join(" and ")
     ))
-    .hint(match state.files.contains_key(Path::new(SYSTEM_FILE)) {
-        true => format!("put back the one that was applied last:\ncp {} {SYSTEM_FILE}", copy.display()),
+    .hint(match state.files.contains_key(topology::file()) {
+        true => format!("put back the one that was applied last:\ncp {} {file}", copy.display()),
         false => "write it again, with all of them in it, and apply that:\nredis-tp apply -f FILE".into(),
     }))
 }
@@ -341,12 +342,12 @@ pub fn topology_gone(state: &State) -> Result<(), Fault> {
 pub fn edited(facts: &Facts) -> Result<(), Fault> {
     for (path, written) in &facts.written {
         let conf = path.starts_with(container::dir()) && path.extension().is_some_and(|is| is == "conf");
-        let ours = path.starts_with(crate::secrets::DIR) && !conf;
+        let ours = path.starts_with(crate::secrets::dir()) && !conf;
         let (Some(there), false) = (facts.text(path), ours) else {
             continue;
         };
         let written = written.expose();
-        let what = if path.starts_with("/etc/systemd") {
+        let what = if path.starts_with(&layout::here().units) {
             (!crate::unit::same(there, written)).then(|| "it".to_owned())
         } else {
             match (Conf::parse(written), Conf::parse(there)) {
@@ -436,7 +437,7 @@ pub fn port(facts: &Facts, instance: &Instance) -> Result<(), Fault> {
 }
 
 fn command(facts: &Facts, instance: &Instance, port: u16) -> String {
-    let first = facts.path(Path::new(SYSTEM_FILE)).is_none();
+    let first = facts.path(topology::file()).is_none();
     let local = instance.upstream.as_ref().is_some_and(|of| of.instance.is_some());
     match (&instance.upstream, instance.name.as_str()) {
         // There is no master yet that it could follow.

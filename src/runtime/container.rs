@@ -60,7 +60,7 @@ pub fn mounted(container: &str) -> PathBuf {
 
 /// The directory of all that is mounted into containers.
 pub fn dir() -> PathBuf {
-    PathBuf::from(crate::secrets::DIR).join("containers")
+    crate::secrets::dir().join("containers")
 }
 
 /// The image that instances run, where the topology names none.

@@ -10,10 +10,8 @@ use crate::engine::Engine;
 use crate::facts::{Facts, Unit, parse};
 use crate::host::{Child, Host};
 use crate::instance::{Instance, Target};
+use crate::layout;
 use crate::templates::{self, UnitContext};
-
-/// Where administrators' units and drop-ins are.
-const ETC: &str = "/etc/systemd/system";
 
 /// Whether systemd is PID 1 (sd_booted(3)).
 pub fn runs(host: &Host) -> Result<bool> {
@@ -22,12 +20,12 @@ pub fn runs(host: &Host) -> Result<bool> {
 
 /// Our drop-in for a unit.
 pub fn drop_in(unit: &str) -> PathBuf {
-    Path::new(ETC).join(format!("{unit}.d")).join("redis-tp.conf")
+    layout::here().units.join(format!("{unit}.d")).join("redis-tp.conf")
 }
 
 /// A whole unit of ours, for a server that came without one.
 pub fn own_unit(unit: &str) -> PathBuf {
-    Path::new(ETC).join(unit)
+    layout::here().units.join(unit)
 }
 
 /// Every file of ours that a unit may have.
@@ -67,7 +65,7 @@ fn unit_context(instance: &Instance, server: &Path) -> UnitContext {
 
 /// Whether a unit starts at boot: the link that `systemctl enable` makes, without asking systemctl.
 pub fn is_enabled(host: &Host, unit: &str) -> Result<bool> {
-    Ok(host.stat(&Path::new(ETC).join("multi-user.target.wants").join(unit))?.is_some())
+    Ok(host.stat(&layout::here().units.join("multi-user.target.wants").join(unit))?.is_some())
 }
 
 /// The state of units, as systemd has it.

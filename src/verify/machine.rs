@@ -7,8 +7,9 @@ use super::{Look, Place, Proof};
 use crate::engine::Version;
 use crate::facts;
 use crate::finding::Finding;
-use crate::host::{Ids, Kind};
+use crate::host::Kind;
 use crate::instance::Instance;
+use crate::layout;
 use crate::plan;
 use crate::runtime::container::Port;
 use crate::runtime::systemd::unit_word;
@@ -153,8 +154,8 @@ pub fn owner(proof: &mut Proof<'_>, instance: &Instance) -> Look {
         ours.extend(instance.conf.parent().map(|dir| (dir.to_path_buf(), server, true)));
     }
     ours.extend([
-        (secrets::password_file(), Ids::ROOT, false),
-        (secrets::upstream_file(&instance.name), Ids::ROOT, false),
+        (secrets::password_file(), layout::here().own(), false),
+        (secrets::upstream_file(&instance.name), layout::here().own(), false),
     ]);
     let (mut found, mut cures, mut seen) = (Vec::new(), Vec::new(), 0);
     for (path, owner, required) in ours {
@@ -176,7 +177,7 @@ pub fn owner(proof: &mut Proof<'_>, instance: &Instance) -> Look {
             cures.push(format!("chown {} {shown}", proof.host.user_name(owner.uid)));
         }
         // A password is root's alone; the log's group, adm, may read.
-        let (closed, cure) = if owner == Ids::ROOT { (0o077, "go=") } else { (0o007, "o=") };
+        let (closed, cure) = if path.starts_with(secrets::dir()) { (0o077, "go=") } else { (0o007, "o=") };
         if stat.mode & closed != 0 && stat.kind != Kind::Link {
             found.push(format!("{shown} has mode {:04o}", stat.mode));
             cures.push(format!("chmod {cure} {shown}"));

@@ -30,7 +30,7 @@ use redis_tp::runtime::{Means, Runtime, container};
 use redis_tp::secret::Secret;
 use redis_tp::secrets::{Secrets, lost_password, password_file, upstream_file};
 use redis_tp::store::Store;
-use redis_tp::topology::{Name, SYSTEM_FILE, Topology};
+use redis_tp::topology::{self, Name, Topology};
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
 use similar::TextDiff;
@@ -186,7 +186,7 @@ impl Case {
         let mut facts = self.facts.clone();
         let plan = match self.wish.uninstall {
             Some(uninstall) => {
-                let topology = facts.text(Path::new(SYSTEM_FILE)).map(parse).transpose();
+                let topology = facts.text(topology::file()).map(parse).transpose();
                 let topology = topology.expect("an earlier run's topology can be read");
                 let purge = uninstall == Uninstall::Purge;
                 let allowed = if purge || self.wish.overwrite { Ok(()) } else { refuse::edited(&facts) };
@@ -244,7 +244,7 @@ fn error_lines(error: &anyhow::Error) -> Vec<String> {
 // ---- from a case's files to the planner's arguments -------------------------------------------
 
 fn parse(text: &str) -> Result<Topology> {
-    Ok(Topology::parse(text, Path::new(SYSTEM_FILE))?)
+    Ok(Topology::parse(text, topology::file())?)
 }
 
 /// What the commands do between reading the facts and planning (`commands/scene.rs`).
@@ -261,7 +261,7 @@ fn plan_for(text: &str, facts: &mut Facts, wish: &Wish) -> Result<Plan> {
     let app = App::resolve(&topology, &instances, runtime);
     let of_app = |unit: &str| unit == app::service::UNIT && (app.is_some() || facts.state.app.is_some());
     facts.units.retain(|name, _| of_app(name) || instances.iter().any(|instance| &instance.unit == name));
-    let standing = facts.text(Path::new(SYSTEM_FILE));
+    let standing = facts.text(topology::file());
     let wanted = Wanted {
         topology: &topology,
         text: (standing != Some(text)).then_some(text),
