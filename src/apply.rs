@@ -23,6 +23,7 @@ pub mod app;
 pub mod containers;
 pub mod package;
 pub mod service;
+mod software;
 mod undo;
 
 pub use undo::{recover, roll_back};
@@ -139,6 +140,7 @@ impl Run<'_> {
     fn step(&mut self, step: &Step) -> Result<()> {
         match step {
             Step::Install { engine, repair } => self.install(*engine, *repair),
+            Step::Fetch { engine, path } => self.fetch(*engine, path),
             Step::Prove { candidates, inside } => prove::prove_all(self.host, candidates, inside.as_ref()),
             Step::Pull { program, image } => self.pull(*program, image),
             Step::Network { program } => self.network(*program),
@@ -421,6 +423,22 @@ impl Run<'_> {
         self.state.packages.extend(package::installed_by(self.host, &mark)?);
         self.state.packages.sort();
         self.state.packages.dedup();
+        Ok(())
+    }
+
+    /// Unpacks software where none was. What a killed run left half-way goes as a whole.
+    fn fetch(&mut self, engine: crate::engine::Engine, path: &Path) -> Result<()> {
+        let work = Host::staging(path);
+        for place in [work.as_path(), path] {
+            self.announce(Undo::Directory { path: place.to_path_buf(), before: None, copy: true })?;
+            self.host.remove_tree(place)?;
+        }
+        self.host.directory(&work, layout::here().own(), 0o700)?;
+        let (root, packages) = software::fetch(self.host, engine, &work, self.tell)?;
+        self.host.rename(&root, path)?;
+        self.host.remove_tree(&work)?;
+        software::try_out(self.host, engine)?;
+        self.state.software.extend(packages);
         Ok(())
     }
 }

@@ -134,7 +134,7 @@ impl Row {
 
     fn timed(&self, host: &Host, subject: String, look: impl FnOnce() -> Result<Finding>) -> Check {
         let start = host.now();
-        let finding = look().unwrap_or_else(|error| could_not_look(host, &error));
+        let finding = look().unwrap_or_else(|error| could_not_look(&error));
         Check { id: self.id, subject, did: self.did.into(), finding, time: start.elapsed() }
     }
 }
@@ -143,13 +143,9 @@ fn name(instance: &Instance) -> String {
     instance.name.to_string()
 }
 
-fn could_not_look(host: &Host, error: &anyhow::Error) -> Finding {
+fn could_not_look(error: &anyhow::Error) -> Finding {
     let hint = error.chain().find_map(|cause| cause.downcast_ref::<Fault>()?.cure());
-    let cure = match hint {
-        Some(hint) => hint,
-        None if host.euid() != 0 => "sudo redis-tp check",
-        None => "redis-tp check",
-    };
+    let cure = hint.unwrap_or("redis-tp check");
     Finding::unknown(conf::redact(&format!("{error:#}")), cure)
 }
 

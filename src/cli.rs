@@ -19,7 +19,7 @@ use crate::wire::Address;
 #[command(after_help = "\
 Begin with:  redis-tp up
 Exit codes:  0 done or nothing to do, 1 failed, 2 usage, 3 changes pending or drift, 4 findings,
-             5 refused before any change, 6 another redis-tp is at work, 7 needs root,
+             5 refused before any change, 6 another redis-tp is at work, 7 is root's to do,
              8 failed and rolled back, 9 rollback incomplete")]
 pub struct Cli {
     /// What to do.
@@ -196,7 +196,7 @@ pub struct ReplicaRemove {
 /// `apply`
 #[derive(Debug, Args)]
 pub struct Apply {
-    /// A topology to take over (- for standard input) [default: /etc/redis-tp/topology.ini]
+    /// A topology to take over (- for standard input) [default: root's in /etc/redis-tp, else the user's]
     #[arg(short = 'f', long, value_name = "FILE|-")]
     pub file: Option<PathBuf>,
     #[command(flatten)]
@@ -207,7 +207,7 @@ pub struct Apply {
 /// `plan`
 #[derive(Debug, Args)]
 pub struct Plan {
-    /// A topology to look at (- for standard input) [default: /etc/redis-tp/topology.ini]
+    /// A topology to look at (- for standard input) [default: root's in /etc/redis-tp, else the user's]
     #[arg(short = 'f', long, value_name = "FILE|-")]
     pub file: Option<PathBuf>,
     /// Print the plan as JSON

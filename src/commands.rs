@@ -9,6 +9,7 @@ use clap::Parser;
 use crate::cli::{App, Cli, Command, Replica};
 use crate::exit::{self, Code, Fault};
 use crate::host::Host;
+use crate::layout;
 use crate::report::console;
 
 mod app;
@@ -50,7 +51,7 @@ pub fn main() -> Code {
 fn run(host: &Host, command: Command) -> Result<Code> {
     refuse_settings(&command)?;
     if !is_for_anybody(&command) {
-        needs_root(host)?;
+        layout::settle(host)?;
     }
     match command {
         Command::Up(args) => up::run(host, args),
@@ -84,7 +85,7 @@ fn refuse_settings(command: &Command) -> Result<(), Fault> {
     access.settings().map(drop)
 }
 
-/// Whether a command touches nothing of the machine's: it asks what listens on the network, or prints.
+/// Whether a command has no place on the machine: it asks what listens on the network, or prints.
 fn is_for_anybody(command: &Command) -> bool {
     match command {
         Command::Completions(_) | Command::Man => true,
@@ -95,21 +96,14 @@ fn is_for_anybody(command: &Command) -> bool {
     }
 }
 
-/// Passwords, units and other people's processes are root's to see.
-fn needs_root(host: &Host) -> Result<(), Fault> {
-    if host.euid() == 0 {
-        return Ok(());
-    }
+/// What there is to see here is root's: the same command as it is to be typed.
+fn needs_root(what: &str) -> Fault {
     let words: Vec<String> = std::env::args_os()
         .map(OsString::into_string)
         .map(|word| word.unwrap_or_else(|word| word.to_string_lossy().into_owned()))
         .collect();
     let line: Vec<String> = words.iter().map(|word| shell_word(word)).collect();
-    Err(Fault::new(
-        Code::NeedsRoot,
-        "redis-tp needs root: it installs packages, owns files and reads passwords",
-    )
-    .hint(format!("type:\nsudo {}", line.join(" "))))
+    Fault::new(Code::NeedsRoot, what).hint(format!("type:\nsudo {}", line.join(" ")))
 }
 
 /// A word as a shell reads it back.

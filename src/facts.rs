@@ -102,6 +102,8 @@ pub struct App {
     pub pid: Option<u32>,
     /// The program of that process; with ` (deleted)` behind it once it was replaced.
     pub exe: Option<PathBuf>,
+    /// Its processes that may listen for it.
+    pub workers: BTreeSet<u32>,
     /// The first port that any user may listen on.
     pub first_port: u16,
 }
@@ -129,6 +131,9 @@ pub struct Server {
     pub path: PathBuf,
     /// Its version.
     pub version: Version,
+    /// It was unpacked without root.
+    #[serde(default)]
+    pub unpacked: bool,
 }
 
 /// A unit as systemd has it.

@@ -392,8 +392,9 @@ fn read(host: &Host, run: u32) -> Result<Option<Record>> {
     let Some(text) = host.text(&path)?.filter(|text| text.contains('\n')) else { return Ok(None) };
     let cure = || {
         Fault::refused(format!("{} cannot be read", path.display())).hint(format!(
-            "look at it, and if nothing in it matters to you, move it away:\nmv {} /root/",
-            run_dir(run).display()
+            "look at it, and if nothing in it matters to you, move it away:\nmv {} {}/",
+            run_dir(run).display(),
+            layout::here().home.display()
         ))
     };
     Record::parse(&text).map(Some).map_err(|error| anyhow::Error::new(cure()).context(format!("{error:#}")))
@@ -433,10 +434,11 @@ impl Lock {
     pub fn take(host: &Host) -> Result<Self> {
         let path = state::dir().join("lock");
         loop {
-            if host.stat(state::dir())?.is_none() {
-                host.directory(state::dir(), layout::here().own(), 0o700)?;
-            }
+            let made = make_way(host)?;
             let file = host.lock_file(&path)?;
+            if !made.is_empty() {
+                host.append(&path, made.as_bytes())?;
+            }
             match file.try_lock() {
                 Ok(()) => {}
                 Err(TryLockError::WouldBlock) => return Err(held(host).into()),
@@ -458,11 +460,31 @@ impl Lock {
             host.remove_empty(&runs)?;
         }
         if host.list(dir)? == ["lock"] {
+            let made = host.text(&dir.join("lock"))?.unwrap_or_default();
             host.remove(&dir.join("lock"))?;
             host.remove_empty(dir)?;
+            made.lines().rev().try_for_each(|above| host.remove_empty(Path::new(above)).map(drop))?;
         }
         Ok(())
     }
+}
+
+/// Makes the state directory, and tells those above it that had to be made, too: the lock names them, so
+/// that they can go with it.
+fn make_way(host: &Host) -> Result<String> {
+    let (dir, own) = (state::dir(), layout::here().own());
+    let mut made = String::new();
+    if host.stat(dir)?.is_some() {
+        return Ok(made);
+    }
+    for above in layout::here().above(dir) {
+        if host.stat(above)?.is_none() {
+            host.directory(above, own, 0o700)?;
+            made += &format!("{}\n", above.display());
+        }
+    }
+    host.directory(dir, own, 0o700)?;
+    Ok(made)
 }
 
 /// The process that changes the machine now, as the kernel's list of locks has it.

@@ -20,6 +20,11 @@ pub fn here() -> &'static Layout {
     HERE.get().unwrap_or(&SYSTEM)
 }
 
+/// Root's topology, for who is not root.
+pub fn roots() -> Option<&'static Path> {
+    here().login.as_ref().map(|_| SYSTEM.topology.as_path())
+}
+
 /// Settles the layout of this process, once and before anything asks for it.
 ///
 /// # Errors

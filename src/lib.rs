@@ -49,6 +49,7 @@ pub mod report;
 pub mod runtime;
 pub mod secret;
 pub mod secrets;
+pub mod software;
 pub mod state;
 pub mod status;
 pub mod step;

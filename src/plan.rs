@@ -17,6 +17,7 @@ use crate::instance::{Instance, Target};
 use crate::layout;
 use crate::runtime::{Runtime, process};
 use crate::secrets::Secrets;
+use crate::software;
 use crate::state::{Kept, KeptApp, UnitBefore};
 use crate::step::{Body, Candidate, Inside, Origin, Owner, Step};
 use crate::store::Store;
@@ -395,15 +396,24 @@ fn under_another_runtime<'a>(facts: &'a Facts, instance: &Instance) -> Option<&'
 /// Drop-ins, package, proof. The drop-ins come before the package: its postinst makes systemd read
 /// its files anyway, and that spares a reload of our own.
 fn software(wanted: &Wanted<'_>, facts: &Facts, changes: &[Change<'_>], plan: &mut Plan) {
-    let inside = containers::inside(wanted, facts);
+    let (engine, inside) = (wanted.topology.engine, containers::inside(wanted, facts));
     if let Some(Inside { program, image, .. }) = &inside {
         if facts.containers.image.is_none() {
             plan.steps.push(Step::Pull { program: *program, image: image.clone() });
         }
+    } else if let Some(path) = software::unpacked(engine).filter(|_| !facts.installed()) {
+        let above = layout::here().above(&path).into_iter().filter(|above| facts.path(above).is_none());
+        plan.steps.extend(above.map(|above| Step::Directory {
+            path: above.to_path_buf(),
+            owner: Owner::Root,
+            mode: 0o700,
+            copy: false,
+        }));
+        plan.steps.push(Step::Fetch { engine, path });
     } else if !facts.installed() {
         unit_files(changes, plan);
         plan.steps.push(Step::Install {
-            engine: wanted.topology.engine,
+            engine,
             repair: facts.package.as_ref().is_some_and(|package| package.status != "config-files"),
         });
     }
@@ -435,7 +445,15 @@ fn candidate(wanted: &Wanted<'_>, change: &Change<'_>) -> Option<Candidate> {
 /// Directories, parents first.
 fn places(wanted: &Wanted<'_>, facts: &Facts, order: &[&Instance], plan: &mut Plan) {
     let engine = wanted.topology.engine;
-    let mut planned: Vec<PathBuf> = Vec::new();
+    let here = layout::here();
+    let mut planned: Vec<PathBuf> = plan
+        .steps
+        .iter()
+        .filter_map(|step| match step {
+            Step::Directory { path, .. } => Some(path.clone()),
+            _ => None,
+        })
+        .collect();
     // systemd takes a run directory away together with the unit.
     let leaves_unit = |instance: &&&Instance| under_another_runtime(facts, instance).is_some();
     let go_with_units: Vec<PathBuf> =
@@ -447,13 +465,21 @@ fn places(wanted: &Wanted<'_>, facts: &Facts, order: &[&Instance], plan: &mut Pl
             Some(_) => true,
             None => false,
         };
-        if !right && !planned.contains(&path.to_path_buf()) {
-            planned.push(path.to_path_buf());
-            plan.steps.push(Step::Directory { path: path.to_path_buf(), owner, mode, copy });
+        let above = if right { Vec::new() } else { here.above(path) };
+        let above = above.into_iter().filter(|above| facts.path(above).is_none());
+        let mut missing: Vec<_> = above.map(|above| (above, Owner::Root, 0o700, false)).collect();
+        missing.extend((!right).then_some((path, owner, mode, copy)));
+        for (path, owner, mode, copy) in missing {
+            let path = path.to_path_buf();
+            if !planned.contains(&path) {
+                planned.push(path.clone());
+                plan.steps.push(Step::Directory { path, owner, mode, copy });
+            }
         }
     };
     let contained = order.iter().any(|instance| instance.runtime.is_container());
-    let (ours, packaged) = (crate::secrets::dir(), !facts.installed());
+    // A user's software brings no directories.
+    let (ours, packaged) = (crate::secrets::dir(), !facts.installed() && here.login.is_none());
     step(ours, Owner::Root, 0o755, false, false);
     if contained {
         return;
@@ -475,6 +501,7 @@ fn places(wanted: &Wanted<'_>, facts: &Facts, order: &[&Instance], plan: &mut Pl
             }
             for parent in path.ancestors().skip(1).collect::<Vec<_>>().into_iter().rev() {
                 if parent != Path::new("/")
+                    && here.login.is_none()
                     && !matches!(parent.to_str(), Some("/var" | "/var/lib" | "/var/log"))
                 {
                     step(parent, Owner::Root, 0o755, false, false);

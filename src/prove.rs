@@ -1,7 +1,6 @@
 //! Proof that a server will take a configuration, before anything that runs is touched: a parse
 //! probe and a neutral boot with the installed server, as the server's user, in a scratch directory.
 
-use std::path::Path;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
@@ -13,6 +12,7 @@ use crate::host::{Child, Done, Host, Ids};
 use crate::layout;
 use crate::log;
 use crate::secret::MASK;
+use crate::software::{self, Tool};
 use crate::step::{Candidate, Inside};
 
 mod inside;
@@ -24,15 +24,15 @@ const PILL: &str = "redis-tp-eof";
 /// How long a scratch server may take to start, modules and all.
 const BOOT: Duration = Duration::from_secs(10);
 
-/// Proves one candidate with the server at `server`.
+/// Proves one candidate with this server.
 ///
 /// # Errors
 /// A [`Fault`] that quotes the user's own key and file.
-fn prove(host: &Host, server: &Path, candidate: &Candidate) -> Result<()> {
+fn prove(host: &Host, server: &Tool, candidate: &Candidate) -> Result<()> {
     let user = candidate.target.engine.user();
     let ids = layout::here().ids(host, user)?.with_context(|| format!("there is no user '{user}'"))?;
     let text = neutral(candidate.text.expose());
-    parse_probe(host, Child::new(server).user(ids), &text, candidate)?;
+    parse_probe(host, server.child().user(ids), &text, candidate)?;
     neutral_boot(host, server, ids, &text, candidate)
 }
 
@@ -57,7 +57,7 @@ pub fn parse_probe(host: &Host, server: Child, text: &str, candidate: &Candidate
     Err(complaint(text, &said, candidate).into())
 }
 
-fn neutral_boot(host: &Host, server: &Path, ids: Ids, text: &str, candidate: &Candidate) -> Result<()> {
+fn neutral_boot(host: &Host, server: &Tool, ids: Ids, text: &str, candidate: &Candidate) -> Result<()> {
     // The server's user may enter it, but swap nothing in it under our hands; what the server itself
     // makes lies in a directory of its own.
     let scratch = host.scratch()?;
@@ -69,7 +69,7 @@ fn neutral_boot(host: &Host, server: &Path, ids: Ids, text: &str, candidate: &Ca
     // By standard input, as before: a run that is killed leaves no password in a scratch file.
     let mut args: Vec<String> = vec!["-".into()];
     args.extend(overrides(text, &dir, &socket, "systemd"));
-    let child = Child::new(server).args(args).stdin(text).user(ids).dies_with_us().deadline(BOOT);
+    let child = server.child().args(args).stdin(text).user(ids).dies_with_us().deadline(BOOT);
     let child = child.env("NOTIFY_SOCKET", at("notify"));
     let done = host.run_until(child, || {
         // Not until there is no more: whoever floods the socket must not hold us past the deadline.
@@ -201,7 +201,7 @@ pub fn prove_all(host: &Host, candidates: &[Candidate], inside: Option<&Inside>)
         return inside::prove_all(host, candidates, inside);
     }
     let engine = first.target.engine;
-    let Some(server) = host.which(engine.server()) else {
+    let Some(server) = software::find(host, engine, engine.server()) else {
         bail!("{} is not on this machine", engine.server())
     };
     let results: Vec<Result<()>> = std::thread::scope(|scope| {

@@ -5,6 +5,7 @@ use std::fmt;
 use serde::{Deserialize, Serialize};
 
 use crate::exit::Fault;
+use crate::layout;
 use crate::topology::RuntimeChoice;
 
 pub mod compose;
@@ -59,6 +60,10 @@ impl Runtime {
         match choice {
             RuntimeChoice::Auto | RuntimeChoice::Systemd if means.systemd => Ok(Self::Systemd),
             RuntimeChoice::Auto | RuntimeChoice::Process => Ok(Self::Process),
+            RuntimeChoice::Systemd if layout::here().login.is_some() => {
+                Err(Fault::refused("runtime = systemd, but without root there are no units to keep")
+                    .hint("let redis-tp choose: runtime = auto"))
+            }
             RuntimeChoice::Systemd => Err(Fault::refused("runtime = systemd, but systemd is not PID 1 here")
                 .hint("let redis-tp choose: runtime = auto")),
             RuntimeChoice::Docker if means.podman && means.podman_is_in_use => container(Program::Podman),

@@ -32,6 +32,9 @@ pub struct State {
     pub schema: u32,
     /// Packages that were not there before us.
     pub packages: Vec<String>,
+    /// Packages that were unpacked without root, with their versions.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub software: BTreeMap<String, String>,
     /// Every instance that we set up and whose data may still be there.
     pub instances: BTreeMap<Name, Kept>,
     /// The web app that we set up.
@@ -66,6 +69,7 @@ impl Default for State {
         Self {
             schema: SCHEMA,
             packages: Vec::new(),
+            software: BTreeMap::new(),
             instances: BTreeMap::new(),
             app: None,
             users: Vec::new(),

@@ -13,6 +13,7 @@ use crate::layout;
 use crate::runtime::container::{self, Container, Making, NETWORK};
 use crate::runtime::{Program, Runtime, process, systemd};
 use crate::secret::{MASK, Secret};
+use crate::software;
 use crate::topology::Image;
 use crate::wire::Address;
 
@@ -26,6 +27,13 @@ pub enum Step {
         engine: Engine,
         /// dpkg was left half-way and has to finish first.
         repair: bool,
+    },
+    /// Fetch the engine's package and what it needs, and unpack them where no root is needed.
+    Fetch {
+        /// Redis or Valkey.
+        engine: Engine,
+        /// Where they go.
+        path: PathBuf,
     },
     /// Prove configurations with the installed server, before anything that runs is touched.
     Prove {
@@ -336,6 +344,7 @@ impl Step {
         match self {
             Self::Install { engine, repair: false } => format!("install {}", engine.package()),
             Self::Install { engine, repair: true } => format!("finish installing {}", engine.package()),
+            Self::Fetch { engine, path } => format!("unpack {} in {}", engine.package(), path.display()),
             Self::Prove { candidates, inside } => {
                 let place = inside.as_ref().map_or_else(String::new, |at| format!(" in {}", at.image));
                 format!(
@@ -396,6 +405,7 @@ impl Step {
                 }
                 lines
             }
+            Self::Fetch { engine, path } => shell_fetch(*engine, path),
             Self::Prove { candidates, inside } => candidates
                 .iter()
                 .map(|Candidate { target, .. }| {
@@ -405,11 +415,13 @@ impl Step {
                             target.engine.server(), target.conf().display()
                         );
                     }
-                    let (user, server, conf) = (target.engine.user(), target.engine.server(), target.conf());
-                    format!(
-                        "# before it goes live: runuser -u {user} -- {server} - --port redis-tp-eof < {}",
-                        conf.display()
-                    )
+                    let (server, conf) = (target.engine.server(), target.conf());
+                    let runuser = match layout::here().login {
+                        Some(_) => String::new(),
+                        None => format!("runuser -u {} -- ", target.engine.user()),
+                    };
+                    let conf = conf.display();
+                    format!("# before it goes live: {runuser}{server} - --port redis-tp-eof < {conf}")
                 })
                 .collect(),
             Self::Directory { path, owner: Owner::Image, mode, .. } => {
@@ -511,6 +523,24 @@ fn names<'a>(targets: impl IntoIterator<Item = &'a Target>) -> String {
     names.join(", ")
 }
 
+/// What of apt works without root.
+fn shell_fetch(engine: Engine, path: &Path) -> Vec<String> {
+    let (path, both) = (path.display(), format!("{} {}", engine.package(), engine.tools_package()));
+    let own = "-o Debug::NoLocking=1";
+    vec![
+        format!("mkdir -p {path}/debs && cd {path}/debs"),
+        format!("apt-get install {own} --reinstall --print-uris -qq --no-install-recommends {both} |"),
+        "  awk '{ split($2, part, \"_\"); sub(\"%3a\", \":\", part[2]); print part[1] \"=\" part[2] }' |"
+            .into(),
+        format!("  xargs apt-get download {own}"),
+        format!("for deb in *.deb; do dpkg-deb -x \"$deb\" {path}; done; cd && rm -r {path}/debs"),
+        format!(
+            "export PATH={path}/usr/bin:$PATH {}=\"$(echo {path}/usr/lib/*-linux-*)\"",
+            software::LIBRARIES
+        ),
+    ]
+}
+
 fn shell_start(targets: &[Target]) -> Vec<String> {
     let mut lines = Vec::new();
     let units: Vec<&Target> = targets.iter().filter(|target| target.runtime == Runtime::Systemd).collect();
@@ -533,11 +563,11 @@ fn shell_app(app: &AppTarget, verbs: &[&str]) -> Vec<String> {
         (Runtime::Container(program), verb) => format!("{program} {verb} {}", app.container()),
         (Runtime::Process, "stop") => format!("kill \"$(cat {})\"", app_service::pidfile().display()),
         (Runtime::Process, _) => format!(
-            "setpriv --reuid={user} --regid={user} --clear-groups {} app serve --config - --supervise {} < {} &",
+            "{}{} app serve --config - --supervise {} < {} &",
+            process::as_user(app_service::USER),
             app.program.display(),
             app_service::pidfile().display(),
             crate::app::Settings::file().display(),
-            user = app_service::USER,
         ),
     };
     verbs.iter().map(line).collect()

@@ -87,15 +87,7 @@ pub fn install(host: &Host, engine: Engine, repair: bool, mark: &str, tell: List
     if done.ok() {
         return Ok(());
     }
-    let said = format!("{}{}", done.stdout, done.stderr);
-    let stale = [
-        "Unable to locate package",
-        "has no installation candidate",
-        "404 ",
-        "Failed to fetch",
-        "Unable to fetch",
-    ];
-    if !stale.iter().any(|sign| said.contains(sign)) {
+    if !is_stale(&done) {
         bail!("apt-get install {}: {}", engine.package(), last_lines(&done));
     }
     tell(Event::Waiting("apt's index does not serve: apt-get update"));
@@ -107,6 +99,19 @@ pub fn install(host: &Host, engine: Engine, repair: bool, mark: &str, tell: List
         bail!("apt-get install {} (after apt-get update): {why}", engine.package());
     }
     Ok(())
+}
+
+/// Whether apt failed for want of a new index.
+pub(super) fn is_stale(done: &Done) -> bool {
+    let said = format!("{}{}", done.stdout, done.stderr);
+    let signs = [
+        "Unable to locate package",
+        "has no installation candidate",
+        "404 ",
+        "Failed to fetch",
+        "Unable to fetch",
+    ];
+    signs.iter().any(|sign| said.contains(sign))
 }
 
 /// Lets dpkg finish what was interrupted.
@@ -196,7 +201,8 @@ fn quiet(child: Child) -> Child {
     child.env("DEBIAN_FRONTEND", "noninteractive").env("NEEDRESTART_SUSPEND", "1").deadline(APT)
 }
 
-fn last_lines(done: &Done) -> String {
+/// What a run of apt or dpkg says is wrong.
+pub(super) fn last_lines(done: &Done) -> String {
     let tail = done.tail();
     let errors: Vec<&str> = tail.lines().filter(|line| line.starts_with("E: ")).collect();
     if errors.is_empty() { tail } else { errors.join(" / ") }

@@ -18,6 +18,7 @@ use crate::instance::Target;
 use crate::layout;
 use crate::log;
 use crate::runtime::{Program, Runtime, container, process, systemd};
+use crate::software;
 use crate::state::State;
 use crate::store::Store;
 use crate::wire::{Address, Trouble, Wire};
@@ -120,15 +121,15 @@ fn start_process(host: &Host, target: &Target) -> Result<()> {
     let user = layout::here()
         .ids(host, engine.user())?
         .with_context(|| format!("there is no user '{}'", engine.user()))?;
-    let server =
-        host.which(engine.server()).with_context(|| format!("{} is not on PATH", engine.server()))?;
+    let server = software::find(host, engine, engine.server())
+        .with_context(|| format!("{} is not on PATH", engine.server()))?;
     // systemd takes a unit's run directory away with it; without one the server would leave no pid file,
     // and no run of ours would find it again.
     let run = process::run_dir(&target.pidfile());
     if host.stat(&run)?.is_none() {
         host.directory(&run, user, 0o2755)?;
     }
-    let done = host.run(Child::new(server).args([target.conf()]).user(user).private_files())?;
+    let done = host.run(server.child().args([target.conf()]).user(user).private_files())?;
     if !done.ok() {
         bail!("{} did not start: {}", target.name, conf::redact(&done.tail()));
     }
@@ -232,7 +233,7 @@ pub fn assert_gone(host: &Host, target: &Target) -> Result<()> {
     }
     let port = target.address.port;
     let left = facts::listening(host, &[], |other| other == port)?.into_iter().find_map(|listener| {
-        let owner = listener.owner.filter(|owner| owner.unit.is_none())?;
+        let owner = listener.owner.filter(|owner| owner.unit.is_none() || layout::here().login.is_some())?;
         facts::is_server(host, owner.pid, target.engine, user.uid).then_some(owner.pid)
     });
     match left {

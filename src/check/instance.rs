@@ -11,6 +11,7 @@ use crate::facts::{Facts, Unit, containers};
 use crate::finding::Finding;
 use crate::host::{Host, Ids, Kind, Stat};
 use crate::instance::Instance;
+use crate::layout;
 use crate::plan::refuse;
 use crate::prove;
 use crate::runtime::container::NETWORK;
@@ -94,7 +95,7 @@ fn unreachable(host: &Host, facts: &Facts, instance: &Instance, path: &Path) -> 
         .find(|above| facts.path(above).is_some_and(|stat| stat.kind == Kind::Dir && !may(*stat, user, 1)))?;
     let owner = facts.path(closed).map(|stat| host.user_name(stat.uid)).unwrap_or_default();
     Some(Finding::fail(
-        format!("{} cannot reach {}", instance.engine.user(), path.display()),
+        format!("{} cannot reach {}", layout::here().account(instance.engine.user()), path.display()),
         format!("{} belongs to {owner} and is closed to others", closed.display()),
         format!("chmod o+x {}", closed.display()),
     ))
@@ -112,7 +113,7 @@ fn may(stat: Stat, user: Ids, what: u32) -> bool {
 
 fn data(host: &Host, facts: &Facts, instance: &Instance) -> Option<Finding> {
     let (stat, user) = (facts.path(&instance.dir)?, facts.user?);
-    let (dir, name) = (instance.dir.display(), instance.engine.user());
+    let (dir, name) = (instance.dir.display(), layout::here().account(instance.engine.user()));
     if stat.uid != user.uid {
         return Some(Finding::fail(
             format!("{dir} belongs to {}", host.user_name(stat.uid)),
@@ -145,7 +146,7 @@ fn logs(facts: &Facts, instance: &Instance, dir: &Path) -> Option<Finding> {
         Some(stat) => may(*stat, user, 2),
         None => facts.path(dir).is_some_and(|stat| may(*stat, user, 3)),
     };
-    let name = instance.engine.user();
+    let name = layout::here().account(instance.engine.user());
     (!writable).then(|| {
         let path = if file.is_some() { logfile } else { dir };
         Finding::fail(
@@ -177,8 +178,9 @@ pub(super) fn configuration(host: &Host, subject: &Subject<'_>, instance: &Insta
     if facts.server.is_none() {
         return Ok(Finding::unknown("there is no server to prove it with", "redis-tp up"));
     }
-    if host.euid() != 0 {
-        bail!("only root can prove it as {}", instance.engine.user());
+    let as_it = facts.user.is_some_and(|user| [0, user.uid].contains(&host.euid()));
+    if !as_it && host.euid() != 0 {
+        bail!("only root can prove it as {}", layout::here().account(instance.engine.user()));
     }
     let body = Body::Conf(Secret::new(text));
     let candidate = Candidate { target: instance.target(), text: body, origins: Vec::new() };
@@ -204,7 +206,7 @@ fn cure(facts: &Facts, path: &Path, text: &str) -> &'static str {
 }
 
 fn access(host: &Host, facts: &Facts, instance: &Instance, stat: Stat) -> Option<Finding> {
-    let (path, name) = (instance.conf.display(), instance.engine.user());
+    let (path, name) = (instance.conf.display(), layout::here().account(instance.engine.user()));
     if stat.kind != Kind::File {
         return Some(Finding::fail(
             format!("{path} is no file"),

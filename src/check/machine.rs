@@ -12,9 +12,11 @@ use crate::finding::Finding;
 use crate::host::{Host, Kind};
 use crate::instance::refuse_open_doors;
 use crate::journal;
+use crate::layout;
 use crate::plan::refuse;
 use crate::runtime::Runtime;
 use crate::secrets::{self, password_file, upstream_file};
+use crate::software;
 use crate::state;
 use crate::step::Inside;
 use crate::topology::ReplicaOf;
@@ -30,7 +32,7 @@ pub(super) fn engine_installed(host: &Host, subject: &Subject<'_>) -> Result<Fin
     if let Some(inside) = subject.inside {
         return Ok(image(inside, facts));
     }
-    let program = host.which(engine.server());
+    let program = software::find(host, engine, engine.server());
     Ok(match (&facts.package, &facts.server) {
         (Some(package), Some(_)) if package.installed() => {
             Finding::pass(format!("{} {}", engine.package(), package.version))
@@ -46,6 +48,12 @@ pub(super) fn engine_installed(host: &Host, subject: &Subject<'_>) -> Result<Fin
                 "an installation was interrupted",
                 "redis-tp up",
             )
+        }
+        (None, Some(server)) if server.unpacked => {
+            let version = facts.state.software.get(engine.package()).map_or("", String::as_str);
+            let all = facts.state.software.len();
+            let place = server.path.display();
+            Finding::pass(format!("{} {version} (one of {all} packages unpacked: {place})", engine.package()))
         }
         (None, Some(server)) => Finding::pass(format!("{} (of no package)", server.path.display())),
         (None, None) if program.is_some() => Finding::fail(
@@ -99,7 +107,7 @@ pub(super) fn engine_version(_: &Host, subject: &Subject<'_>) -> Result<Finding>
 /// Somebody to run as who is not root.
 pub(super) fn user(_: &Host, subject: &Subject<'_>) -> Result<Finding> {
     let (engine, facts) = (subject.topology.engine, subject.facts);
-    let user = engine.user();
+    let user = layout::here().account(engine.user());
     Ok(match facts.user {
         Some(ids) if ids.uid == 0 => Finding::fail(
             format!("{user} is another name for root"),
@@ -130,6 +138,9 @@ pub(super) fn apt(host: &Host, subject: &Subject<'_>) -> Result<Finding> {
     }
     if !subject.facts.apt {
         return Ok(Finding::skip("no apt here"));
+    }
+    if layout::here().login.is_some() {
+        return Ok(Finding::skip("packages are root's to look after"));
     }
     if let Some(who) = package::lock_holder(host) {
         return Ok(Finding::unknown(format!("{who} is at work"), "redis-tp check    # when it has ended"));
@@ -176,6 +187,7 @@ pub(super) fn runtime(_: &Host, subject: &Subject<'_>) -> Result<Finding> {
     Ok(match Runtime::settle(subject.topology.runtime, facts.means) {
         Ok(Runtime::Systemd) => Finding::pass("systemd is PID 1"),
         Ok(Runtime::Process) if facts.systemd => Finding::pass("processes, as the topology says"),
+        Ok(Runtime::Process) if layout::here().login.is_some() => Finding::pass("processes: not root"),
         Ok(Runtime::Process) => Finding::pass("processes: systemd is not PID 1"),
         Ok(Runtime::Container(program)) => match &facts.containers.trouble {
             Some(trouble) => {
@@ -216,7 +228,7 @@ pub(super) fn topology(host: &Host, subject: &Subject<'_>) -> Result<Finding> {
     }))
 }
 
-/// Passwords that only root can read.
+/// Passwords that only their owner can read.
 pub(super) fn secrets(host: &Host, subject: &Subject<'_>) -> Result<Finding> {
     let mut files: Vec<PathBuf> = Vec::new();
     if subject.topology.password {
@@ -243,10 +255,11 @@ pub(super) fn secrets(host: &Host, subject: &Subject<'_>) -> Result<Finding> {
             return Ok(no_password(subject.facts, path));
         }
     }
+    let whose = layout::here().account("root");
     Ok(match files.len() {
         0 => Finding::pass("no password is kept"),
-        1 => Finding::pass("1 file, root's, 0600"),
-        count => Finding::pass(format!("{count} files, root's, 0600")),
+        1 => Finding::pass(format!("1 file, {whose}'s, 0600")),
+        count => Finding::pass(format!("{count} files, {whose}'s, 0600")),
     })
 }
 
@@ -262,17 +275,17 @@ fn secret_place(host: &Host, path: &Path, kind: Kind, closed: u32) -> Result<Opt
             format!("mv {shown} {shown}.aside"),
         )));
     }
-    if stat.uid != 0 {
+    if stat.uid != layout::here().own().uid {
         return Ok(Some(Finding::fail(
             format!("{shown} belongs to {}", host.user_name(stat.uid)),
             "its owner can read and change passwords",
-            format!("chown root:root {shown}"),
+            format!("chown {} {shown}", layout::here().owner_word("root", "root")),
         )));
     }
     Ok((stat.mode & closed != 0).then(|| {
         Finding::fail(
             format!("{shown} has mode {:04o}", stat.mode),
-            "others than root can read or change passwords",
+            format!("others than {} can read or change passwords", layout::here().account("root")),
             match (kind, closed) {
                 (Kind::Dir, 0o022) => format!("chmod 755 {shown}"),
                 (Kind::Dir, _) => format!("chmod 700 {shown}"),

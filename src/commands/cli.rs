@@ -8,6 +8,7 @@ use crate::exit::{Code, Fault};
 use crate::host::Host;
 use crate::instance::Instance;
 use crate::runtime::{Program, Runtime};
+use crate::software::{self, Tool};
 
 /// Becomes redis-cli.
 ///
@@ -22,11 +23,11 @@ pub fn run(host: &Host, args: &cli::RedisCli) -> Result<Code> {
         })?,
     };
     let program = instance.engine.cli();
-    let found = host.which(program);
+    let found = software::find(host, instance.engine, program);
     if let (None, Runtime::Container(engine)) = (&found, instance.runtime) {
         return inside(host, engine, instance, args);
     }
-    let path = found.ok_or_else(|| {
+    let tool = found.ok_or_else(|| {
         Fault::refused(format!("{program} is not on this machine"))
             .hint(format!("install it:\napt-get install {}", instance.engine.tools_package()))
     })?;
@@ -37,7 +38,7 @@ pub fn run(host: &Host, args: &cli::RedisCli) -> Result<Code> {
         words.push("-e".into());
     }
     words.extend(args.args.iter().cloned());
-    Err(host.exec(&path, &words, instance.requirepass.as_ref().map(|password| ("REDISCLI_AUTH", password))))
+    Err(host.exec(&tool, &words, instance.requirepass.as_ref().map(|password| ("REDISCLI_AUTH", password))))
 }
 
 /// Becomes the image's own client, where this machine has none. The password goes through the environment
@@ -63,5 +64,6 @@ fn inside(host: &Host, engine: Program, instance: &Instance, args: &cli::RedisCl
         words.push("-e".into());
     }
     words.extend(args.args.iter().cloned());
-    Err(host.exec(&path, &words, instance.requirepass.as_ref().map(|password| ("REDISCLI_AUTH", password))))
+    let tool = Tool { path, libraries: None };
+    Err(host.exec(&tool, &words, instance.requirepass.as_ref().map(|password| ("REDISCLI_AUTH", password))))
 }

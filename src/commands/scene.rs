@@ -9,6 +9,7 @@ use crate::exit::Fault;
 use crate::facts::{self, Facts, Question};
 use crate::host::Host;
 use crate::instance::Instance;
+use crate::layout;
 use crate::plan::{Wanted, refuse};
 use crate::runtime::{Runtime, container, systemd};
 use crate::secret::Secret;
@@ -59,6 +60,7 @@ impl Wish {
             Some(_) => Self::standing_or(host, ""),
             None => {
                 refuse::topology_gone(&State::load(host)?)?;
+                roots(host)?;
                 Err(Fault::refused(format!(
                     "nothing is set up here yet: there is no {}",
                     topology::file().display()
@@ -119,6 +121,16 @@ impl Wish {
         let edited = self.source == topology::file() && self.standing.as_ref() != Some(&self.document.text());
         if edited { format!("{} (as edited)", self.source.display()).into() } else { self.source.clone() }
     }
+}
+
+/// A user who has set up nothing asks for what root has set up, mostly.
+fn roots(host: &Host) -> Result<(), Fault> {
+    let Some(theirs) = layout::roots().filter(|file| matches!(host.stat(file), Ok(Some(_)))) else {
+        return Ok(());
+    };
+    let name = layout::here().account("root");
+    let what = format!("{} is root's, and {name} has set up nothing: this needs root", theirs.display());
+    Err(super::needs_root(&what))
 }
 
 fn unreadable(error: anyhow::Error) -> Fault {

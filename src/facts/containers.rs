@@ -135,7 +135,8 @@ pub fn gather(host: &Host, question: &Question<'_>, facts: &mut Facts) -> Result
             facts.state.images.insert(id.clone(), contents);
         }
         if let Some(contents) = facts.state.images.get(&id) {
-            facts.server = Some(Server { path: contents.server.clone(), version: contents.version });
+            facts.server =
+                Some(Server { path: contents.server.clone(), version: contents.version, unpacked: false });
             facts.user = Some(runs_as(host, contents.ids));
         }
     }

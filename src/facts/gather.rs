@@ -8,7 +8,9 @@ use std::path::{Path, PathBuf};
 use anyhow::Result;
 
 use super::sockets::{self, Family, Socket};
-use super::{Auth, Facts, Listener, Process, Role, Running, Server, Upstream, containers, parse, web};
+use super::{
+    Auth, Facts, Listener, Package, Process, Role, Running, Server, Upstream, containers, parse, web,
+};
 use crate::app::App;
 use crate::conf::Conf;
 use crate::directives;
@@ -18,6 +20,7 @@ use crate::instance::{Instance, Target};
 use crate::layout;
 use crate::runtime::{Means, Program, Runtime, process, systemd};
 use crate::secret::Secret;
+use crate::software::{self, Tool};
 use crate::state::{Kept, State};
 use crate::store::Store;
 use crate::topology::{BindAddress, Image, Name};
@@ -97,19 +100,27 @@ fn software(host: &Host, engine: Engine, facts: &mut Facts) -> Result<()> {
     if let Some(status) = host.text(Path::new("/var/lib/dpkg/status"))? {
         facts.package = parse::package(&status, engine.package());
     }
-    let Some(path) = host.which(engine.server()) else { return Ok(()) };
-    // The package says the version without a child, if the program is the package's own.
-    let packaged =
-        facts.package.as_ref().filter(|package| package.installed() && path.starts_with("/usr/bin"));
-    let version = match packaged.and_then(|package| Version::parse(&package.version)) {
-        Some(version) => Some(version),
-        None => host
-            .run(Child::new(&path).args(["--version"]))
-            .ok()
-            .and_then(|done| Version::of_banner(&done.stdout)),
+    let tool = software::find(host, engine, engine.server());
+    // A package that is half-way is root's to finish; the user's own software is whole, or not there.
+    if layout::here().login.is_some() && tool.as_ref().is_none_or(|tool| !is_packaged(tool, facts)) {
+        facts.package = None;
+    }
+    let Some(tool) = tool else { return Ok(()) };
+    // The record says the version without a child, if the program is the package's own.
+    let unpacked = tool.libraries.is_some();
+    let known = match unpacked {
+        true => facts.state.software.get(engine.package()),
+        false => facts.package.as_ref().filter(|_| is_packaged(&tool, facts)).map(|package| &package.version),
     };
-    facts.server = version.map(|version| Server { path, version });
+    let ask = || Version::of_banner(&host.run(tool.child().arg("--version")).ok()?.stdout);
+    let version = known.and_then(|version| Version::parse(version)).or_else(ask);
+    facts.server = version.map(|version| Server { path: tool.path, version, unpacked });
     Ok(())
+}
+
+/// Whether a program is that of the installed package.
+fn is_packaged(tool: &Tool, facts: &Facts) -> bool {
+    facts.package.as_ref().is_some_and(Package::installed) && tool.path.starts_with("/usr/bin")
 }
 
 fn files(host: &Host, question: &Question<'_>, facts: &mut Facts) -> Result<()> {
@@ -136,6 +147,10 @@ fn files(host: &Host, question: &Question<'_>, facts: &mut Facts) -> Result<()> 
     paths.extend(of_app);
     texts.extend(app_texts);
     paths.extend(facts.state.directories.iter().cloned());
+    paths.extend(software::unpacked(engine));
+    let above: Vec<PathBuf> =
+        paths.iter().flat_map(|path| layout::here().above(path)).map(Path::to_path_buf).collect();
+    paths.extend(above);
     for path in paths {
         if let Some(stat) = host.stat(&path)? {
             facts.paths.insert(path.clone(), stat);
@@ -291,7 +306,7 @@ fn listeners(host: &Host, question: &Question<'_>, facts: &Facts) -> Result<Vec<
         .running
         .values()
         .map(|running| running.pid)
-        .chain(web::workers(host, facts))
+        .chain(facts.app.workers.iter().copied())
         .chain(facts.units.values().map(|unit| unit.pid))
         .collect();
     listening(host, &known, |port| ports.contains(&port))

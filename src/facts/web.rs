@@ -36,14 +36,14 @@ pub fn files(app: Option<&App>) -> (BTreeSet<PathBuf>, BTreeSet<PathBuf>) {
 
 /// Our program, and the app as it runs.
 pub fn gather(host: &Host, app: Option<&App>, facts: &mut Facts) -> Result<()> {
+    let first = host.text(Path::new("/proc/sys/net/ipv4/ip_unprivileged_port_start"))?;
+    facts.app.first_port = first.and_then(|port| port.trim().parse().ok()).unwrap_or_default();
     let kept = facts.state.app.as_ref().filter(|kept| kept.active);
     if app.is_none() && kept.is_none() {
         return Ok(());
     }
     facts.program = program(host)?;
     facts.app.user = layout::here().ids(host, USER)?;
-    let first = host.text(Path::new("/proc/sys/net/ipv4/ip_unprivileged_port_start"))?;
-    facts.app.first_port = first.and_then(|port| port.trim().parse().ok()).unwrap_or_default();
     let by_systemd = facts.unit(UNIT).map(|unit| unit.pid).filter(|pid| *pid > 0);
     facts.app.pid = match kept.map(|kept| kept.target.runtime) {
         Some(Runtime::Process) => supervisor(host)?,
@@ -53,6 +53,7 @@ pub fn gather(host: &Host, app: Option<&App>, facts: &mut Facts) -> Result<()> {
             facts.containers.containers.get(&name).map(|seen| seen.pid).filter(|pid| *pid > 0)
         }
     };
+    facts.app.workers = facts.app.pid.map(|pid| workers(host, pid)).unwrap_or_default();
     facts.app.exe = facts.app.pid.and_then(|pid| host.link(Path::new(&format!("/proc/{pid}/exe"))));
     Ok(())
 }
@@ -69,14 +70,18 @@ fn program(host: &Host) -> Result<Program> {
 }
 
 /// Whether a program and the way to it are root's alone to change and everybody's to use, in a place that
-/// lasts and that a service sees.
+/// lasts and that a service sees. A user's service sees what the user does, and may have a program of its.
 fn is_fit(host: &Host, path: &Path) -> Result<bool> {
-    if ["/home", "/root", "/tmp", "/var/tmp", "/run"].iter().any(|place| path.starts_with(place)) {
+    let passing = ["/tmp", "/var/tmp", "/run"].as_slice();
+    let hidden = if layout::here().login.is_none() { ["/home", "/root"].as_slice() } else { &[] };
+    if passing.iter().chain(hidden).any(|place| path.starts_with(place)) {
         return Ok(false);
     }
+    let own = layout::here().own().uid;
     for part in path.ancestors() {
         let fit = host.stat(part)?.is_some_and(|stat| {
-            stat.kind != Kind::Link && stat.uid == 0 && stat.mode & 0o022 == 0 && stat.mode & 0o001 != 0
+            let open = stat.mode & 0o001 != 0 || (stat.uid == own && stat.mode & 0o100 != 0);
+            stat.kind != Kind::Link && [0, own].contains(&stat.uid) && stat.mode & 0o022 == 0 && open
         });
         if !fit {
             return Ok(false);
@@ -93,7 +98,7 @@ fn is_fit(host: &Host, path: &Path) -> Result<bool> {
 pub fn supervisor(host: &Host) -> Result<Option<u32>> {
     let Some(uid) = uid(host)? else { return Ok(None) };
     let ours = |pid: &u32| {
-        let process = about(host, *pid);
+        let process = about(host, *pid).filter(|_| layout::here().login.is_none() || is_kept(host, *pid));
         // One that has ended and that nobody asked for has no program any more.
         process.is_some_and(|process| process.program == COMM && process.uid == uid)
             && host.link(Path::new(&format!("/proc/{pid}/exe"))).is_some()
@@ -108,6 +113,14 @@ pub fn supervisor(host: &Host) -> Result<Option<u32>> {
     Ok(all.iter().copied().find(|pid| host.parent_of(*pid).is_none_or(|parent| !all.contains(&parent))))
 }
 
+/// Whether a process was started as the app's supervisor: where the app's user is a person, others of the
+/// program's processes are that person's, too.
+fn is_kept(host: &Host, pid: u32) -> bool {
+    let words = host.text(Path::new(&format!("/proc/{pid}/cmdline"))).ok().flatten().unwrap_or_default();
+    let pidfile = service::pidfile();
+    words.split('\0').skip_while(|word| *word != "--supervise").nth(1) == pidfile.to_str()
+}
+
 /// The app's user by its number, which outlives an account that somebody deleted.
 fn uid(host: &Host) -> Result<Option<u32>> {
     if let Some(user) = layout::here().ids(host, USER)? {
@@ -117,9 +130,8 @@ fn uid(host: &Host) -> Result<Option<u32>> {
     Ok(run.map(|stat| stat.uid).filter(|uid| *uid != 0))
 }
 
-/// The processes that may listen for the app.
-pub fn workers(host: &Host, facts: &Facts) -> Vec<u32> {
-    let Some(pid) = facts.app.pid else { return Vec::new() };
+/// The processes that may listen for the app: one, and its children.
+fn workers(host: &Host, pid: u32) -> BTreeSet<u32> {
     let children = host.text(Path::new(&format!("/proc/{pid}/task/{pid}/children"))).ok().flatten();
     let children = children.unwrap_or_default();
     children.split_whitespace().filter_map(|child| child.parse().ok()).chain([pid]).collect()

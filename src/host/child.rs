@@ -16,6 +16,7 @@ use nix::unistd::Pid;
 use super::{Host, Ids, with_umask};
 use crate::layout;
 use crate::secret::Secret;
+use crate::software::{self, Tool};
 
 /// How much of a child's output is kept for an error message, in bytes.
 const TAIL: usize = 1024;
@@ -28,6 +29,7 @@ pub struct Child {
     pub(super) env: Vec<(String, OsString)>,
     pub(super) stdin: Option<Vec<u8>>,
     pub(super) user: Option<Ids>,
+    dir: PathBuf,
     umask: bool,
     mortal: bool,
     deadline: Duration,
@@ -71,6 +73,7 @@ impl Child {
             env: Vec::new(),
             stdin: None,
             user: None,
+            dir: "/".into(),
             umask: false,
             mortal: false,
             deadline: Duration::from_secs(60),
@@ -103,6 +106,12 @@ impl Child {
     /// Runs it as this user, without root's supplementary groups.
     pub fn user(mut self, ids: Ids) -> Self {
         self.user = Some(ids);
+        self
+    }
+
+    /// The directory that it works in.
+    pub fn dir(mut self, dir: impl Into<PathBuf>) -> Self {
+        self.dir = dir.into();
         self
     }
 
@@ -213,15 +222,14 @@ impl Host {
         }
     }
 
-    /// Replaces this process by another program, with one more variable in its environment.
-    /// Returns only if that failed.
-    pub fn exec(&self, program: &Path, args: &[String], env: Option<(&str, &Secret)>) -> anyhow::Error {
-        let mut command = std::process::Command::new(program);
+    /// Replaces this process by another program, with a secret in its environment. Returns only if that
+    /// failed.
+    pub fn exec(&self, tool: &Tool, args: &[String], secret: Option<(&str, &Secret)>) -> anyhow::Error {
+        let mut command = std::process::Command::new(&tool.path);
         command.args(args);
-        if let Some((name, value)) = env {
-            command.env(name, value.expose());
-        }
-        anyhow::Error::new(command.exec()).context(format!("cannot run {}", program.display()))
+        command.envs(tool.libraries.iter().map(|libraries| (software::LIBRARIES, libraries)));
+        command.envs(secret.map(|(name, value)| (name, value.expose())));
+        anyhow::Error::new(command.exec()).context(format!("cannot run {}", tool.path.display()))
     }
 
     /// Sends a signal; a process that is gone already is no error.
@@ -242,11 +250,11 @@ fn start(child: Child) -> io::Result<duct::Handle> {
 
 /// A child as the library takes it; where its standard output goes is still to be said.
 fn expression(child: Child) -> duct::Expression {
-    let Child { program, args, env, stdin, user, .. } = mortal(child);
+    let Child { program, args, env, stdin, user, dir, .. } = mortal(child);
     // As a string: duct takes a bare name in a PathBuf for a file of the working directory.
     let expression = duct::cmd(program.into_os_string(), args)
         .full_env(environment(env))
-        .dir("/")
+        .dir(dir)
         .stderr_capture()
         .unchecked()
         .before_spawn(move |command| {

@@ -12,6 +12,7 @@ use crate::app::{App, Settings};
 use crate::engine::Engine;
 use crate::facts::Facts;
 use crate::host::Kind;
+use crate::layout;
 use crate::runtime::Runtime;
 use crate::runtime::container::{self, Container};
 use crate::secret::Secret;
@@ -127,7 +128,7 @@ impl AppChange<'_> {
     pub fn places(&self, facts: &Facts, plan: &mut Plan) {
         let steps = &mut plan.steps;
         if !facts.program.fit && !facts.program.copied {
-            steps.extend(missing(facts, &self.program, Owner::Root, 0o755));
+            missing(facts, &self.program, Owner::Root, steps);
             steps.push(Step::Program { path: self.program.clone() });
         }
         if self.app.runtime != Runtime::Process {
@@ -136,8 +137,8 @@ impl AppChange<'_> {
         if facts.app.user.is_none() {
             steps.push(Step::User { name: service::USER.into() });
         }
-        steps.extend(missing(facts, &service::logfile(), Owner::Root, 0o755));
-        steps.extend(missing(facts, &service::pidfile(), Owner::App, 0o755));
+        missing(facts, &service::logfile(), Owner::Root, steps);
+        missing(facts, &service::pidfile(), Owner::App, steps);
     }
 
     /// Its files.
@@ -206,11 +207,17 @@ pub fn boot(runtime: Runtime, engine: Engine, on: bool) -> Step {
     }
 }
 
-/// The directory of a file, if it is not there yet.
-fn missing(facts: &Facts, file: &Path, owner: Owner, mode: u32) -> Option<Step> {
-    let path = file.parent()?.to_path_buf();
-    let there = facts.path(&path).is_some_and(|stat| stat.kind == Kind::Dir);
-    (!there).then_some(Step::Directory { path, owner, mode, copy: false })
+/// The directory of a file, if it is not there yet, and those above it.
+fn missing(facts: &Facts, file: &Path, owner: Owner, steps: &mut Vec<Step>) {
+    let Some(dir) = file.parent() else { return };
+    let above = layout::here().above(dir).into_iter().map(|above| (above, Owner::Root, 0o700));
+    for (path, owner, mode) in above.chain([(dir, owner, 0o755)]) {
+        let there = facts.path(path).is_some_and(|stat| stat.kind == Kind::Dir);
+        let planned = |step: &Step| matches!(step, Step::Directory { path: other, .. } if other == path);
+        if !there && !steps.iter().any(planned) {
+            steps.push(Step::Directory { path: path.to_path_buf(), owner, mode, copy: false });
+        }
+    }
 }
 
 /// The steps that stop an app which is no longer wanted, or not like this, and take its files away.

@@ -10,6 +10,7 @@ use crate::app::service::{self, COMM, UNIT};
 use crate::exit::Fault;
 use crate::facts::{Facts, Listener};
 use crate::host::Kind;
+use crate::layout;
 use crate::runtime::Runtime;
 use crate::topology::Source;
 
@@ -86,7 +87,9 @@ fn is_ours(facts: &Facts, listener: &Listener) -> bool {
     }
     let Some(owner) = &listener.owner else { return false };
     let of_user = facts.app.user.is_some_and(|user| user.uid == owner.uid) && owner.program == COMM;
-    of_user || owner.unit.as_deref() == Some(UNIT)
+    // Where the app's user is a person, another program of the same name may be that person's, too.
+    let worker = layout::here().login.is_none() || facts.app.workers.contains(&owner.pid);
+    (of_user && worker) || owner.unit.as_deref() == Some(UNIT)
 }
 
 /// A unit that somebody forbade to start, or keeps running where it is to be none.
@@ -154,12 +157,13 @@ pub fn database(facts: &Facts, app: &App) -> Result<(), Fault> {
         return Err(Fault::refused(format!("{shown} is in a place that the web app's unit does not see"))
             .hint(format!("put it below /srv:\ninstall -m 0644 {shown} /srv/")));
     }
+    let ours = |uid: u32| layout::here().login.as_ref().is_some_and(|login| login.ids.uid == uid);
     for (above, stat) in file.ancestors().skip(1).filter_map(|path| Some((path, facts.path(path)?))) {
-        if stat.mode & 0o001 == 0 && stat.kind == Kind::Dir {
+        if stat.mode & 0o001 == 0 && stat.kind == Kind::Dir && !ours(stat.uid) {
             return Err(closed(above, "x"));
         }
     }
-    match stat.kind == Kind::File && stat.mode & 0o004 == 0 {
+    match stat.kind == Kind::File && stat.mode & 0o004 == 0 && !ours(stat.uid) {
         true => Err(closed(file, "r")),
         false => Ok(()),
     }

@@ -7,8 +7,10 @@ use super::{Note, Plan, Wanted, containers, stock_unit};
 use crate::engine::MASTER;
 use crate::facts::Facts;
 use crate::instance::Target;
+use crate::layout;
 use crate::runtime::{Runtime, systemd};
 use crate::secret::Secret;
+use crate::software;
 use crate::state::{Kept, KeptApp, UnitBefore};
 use crate::step::Step;
 use crate::store::Store;
@@ -147,7 +149,10 @@ pub fn purge_data(facts: &Facts, names: &[&Name], used: &[Store], plan: &mut Pla
             plan.steps.push(match store {
                 Store::Volume { program, volume } => Step::PurgeVolume { program, name: volume },
                 // The distribution's own directory stays for its package.
-                Store::Path(path) => Step::Purge { keep: path == kept.engine.data(MASTER), path },
+                Store::Path(path) => {
+                    let packaged = layout::here().login.is_none() && path == kept.engine.data(MASTER);
+                    Step::Purge { path, keep: packaged }
+                }
             });
         }
     }
@@ -193,6 +198,8 @@ fn purge_all(topology: Option<&Topology>, facts: &Facts, instances: &[(&Name, &K
         }
     }
     let steps = &mut plan.steps;
+    let software = software::place().filter(|_| !state.software.is_empty());
+    steps.extend(software.map(|path| Step::Purge { path, keep: false }));
     let mut own: Vec<_> = topology.map(|topology| topology.file.clone()).into_iter().collect();
     own.extend(state.files.keys().filter(|path| path.starts_with(crate::secrets::dir())).cloned());
     own.sort();

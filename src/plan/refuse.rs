@@ -33,6 +33,7 @@ pub fn impossible(wanted: &Wanted<'_>, facts: &Facts) -> Result<(), Fault> {
         data_left_behind(facts, instance)?;
         addresses(wanted.topology, facts, instance)?;
         unit(facts, instance)?;
+        low_port(facts, instance)?;
         port(facts, instance)?;
         let fresh = wanted.secrets.fresh.contains_key(&crate::secrets::upstream_file(&instance.name));
         master_elsewhere(facts, instance, fresh)?;
@@ -222,7 +223,7 @@ pub fn places(facts: &Facts, instance: &Instance) -> Result<(), Fault> {
     }
     let dir = instance.dir.as_path();
     if let (Some(stat), Some(user)) = (facts.path(dir), facts.user) {
-        let roots = stat.uid == 0 && !facts.occupied.contains(&instance.store);
+        let roots = stat.uid == layout::here().own().uid && !facts.occupied.contains(&instance.store);
         let strange = stat.uid != user.uid && !roots;
         if strange {
             return Err(Fault::refused(format!(
@@ -238,7 +239,44 @@ pub fn places(facts: &Facts, instance: &Instance) -> Result<(), Fault> {
             )));
         }
     }
+    own_places(facts, instance)?;
     files(facts, instance)
+}
+
+/// Without root: a place that is not the user's to make something in.
+fn own_places(facts: &Facts, instance: &Instance) -> Result<(), Fault> {
+    let Some(login) = &layout::here().login else { return Ok(()) };
+    for path in [Some(instance.dir.as_path()), instance.log_dir()].into_iter().flatten() {
+        let nearest = path.ancestors().find_map(|at| Some((at, facts.path(at)?)));
+        let Some((at, stat)) = nearest else { continue };
+        let bits = match (stat.uid == login.ids.uid, stat.gid == login.ids.gid) {
+            (true, _) => stat.mode >> 6,
+            (false, true) => stat.mode >> 3,
+            (false, false) => stat.mode,
+        };
+        // Behind a link may be anything: the step itself will tell.
+        if stat.kind == Kind::Dir && bits & 0o3 != 0o3 {
+            return Err(Fault::refused(format!("{} is not {}'s to write to", at.display(), login.name))
+                .hint(format!(
+                    "give [{}] another place in the topology than {}",
+                    instance.name,
+                    path.display()
+                )));
+        }
+    }
+    Ok(())
+}
+
+/// A port that is root's alone, where no root hands it over.
+fn low_port(facts: &Facts, instance: &Instance) -> Result<(), Fault> {
+    let port = instance.port;
+    if instance.runtime != Runtime::Process || port >= facts.app.first_port {
+        return Ok(());
+    }
+    let who = layout::here().account(instance.engine.user());
+    let free = free_port(facts, facts.app.first_port.max(6369));
+    Err(Fault::refused(format!("{who} may not listen on port {port}, which {} is to have", instance.name))
+        .hint(format!("choose one from {} on:\n{}", facts.app.first_port, command(facts, instance, free))))
 }
 
 fn files(facts: &Facts, instance: &Instance) -> Result<(), Fault> {

@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use crate::instance::Target;
+use crate::layout;
 
 /// The directory of a pid file, which systemd would make.
 pub fn run_dir(pidfile: &Path) -> PathBuf {
@@ -12,11 +13,15 @@ pub fn run_dir(pidfile: &Path) -> PathBuf {
 /// What a person would type to start it.
 pub fn start_command(target: &Target) -> String {
     let server = target.engine.server();
-    format!(
-        "setpriv --reuid={user} --regid={user} --clear-groups {server} {conf}",
-        user = target.engine.user(),
-        conf = target.conf().display()
-    )
+    format!("{}{server} {}", as_user(target.engine.user()), target.conf().display())
+}
+
+/// What stands before a command that another user is to run; nothing where one user runs all.
+pub fn as_user(user: &str) -> String {
+    match layout::here().login {
+        Some(_) => String::new(),
+        None => format!("setpriv --reuid={user} --regid={user} --clear-groups "),
+    }
 }
 
 /// What a person would type to stop it.

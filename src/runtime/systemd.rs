@@ -13,9 +13,9 @@ use crate::instance::{Instance, Target};
 use crate::layout;
 use crate::templates::{self, UnitContext};
 
-/// Whether systemd is PID 1 (sd_booted(3)).
+/// Whether systemd is PID 1 (sd_booted(3)), and we may give it units: it keeps only root's.
 pub fn runs(host: &Host) -> Result<bool> {
-    Ok(host.stat(Path::new("/run/systemd/system"))?.is_some())
+    Ok(layout::here().login.is_none() && host.stat(Path::new("/run/systemd/system"))?.is_some())
 }
 
 /// Our drop-in for a unit.

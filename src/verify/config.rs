@@ -46,8 +46,8 @@ pub fn did(_: &Proof<'_>, instance: &Instance) -> String {
 
 /// What the file says is what runs.
 pub fn config(proof: &mut Proof<'_>, instance: &Instance) -> Look {
-    let file = read(proof.host, &instance.conf, DEPTH)
-        .map_err(|why| Finding::unknown(why, "sudo redis-tp verify"))?;
+    let file =
+        read(proof.host, &instance.conf, DEPTH).map_err(|why| Finding::unknown(why, "redis-tp verify"))?;
     // No answer also where the command is renamed or forbidden.
     let live: BTreeMap<String, String> = proof.servers.ask(&Place::of(instance), &["CONFIG", "GET", "*"])?;
     let (file, live) = comparable(&file, &live);

@@ -40,12 +40,12 @@ pub fn listen(proof: &mut Proof<'_>, instance: &Instance) -> Look {
     let version = version(proof, instance)?;
     let pid = pid(proof, instance)?;
     let sockets = facts::listening_of(proof.host, pid)
-        .map_err(|error| Finding::unknown(format!("{error:#}"), "sudo redis-tp verify"))?;
+        .map_err(|error| Finding::unknown(format!("{error:#}"), "redis-tp verify"))?;
     let there: BTreeSet<SocketAddr> = sockets.into_iter().map(SocketAddr::from).collect();
     if there.is_empty() {
         return Err(Finding::unknown(
             format!("no look into process {pid}: it is another user's"),
-            "sudo redis-tp verify",
+            format!("ps -fp {pid}"),
         ));
     }
     let wanted = wanted_sockets(instance, version);
@@ -163,7 +163,7 @@ pub fn owner(proof: &mut Proof<'_>, instance: &Instance) -> Look {
         let stat = proof
             .host
             .stat(&path)
-            .map_err(|error| Finding::unknown(format!("{error:#}"), "sudo redis-tp verify"))?;
+            .map_err(|error| Finding::unknown(format!("{error:#}"), "redis-tp verify"))?;
         let Some(stat) = stat else {
             if required {
                 found.push(format!("{shown} is not there"));
@@ -234,7 +234,10 @@ pub fn service(proof: &mut Proof<'_>, instance: &Instance) -> Look {
     let wanted = proof.subject.facts.user;
     if process.uid == 0 || wanted.is_some_and(|wanted| wanted.uid != process.uid) {
         return Ok(Finding::fail(
-            format!("process {answers} runs as {runs_as}, and not as {}", instance.engine.user()),
+            format!(
+                "process {answers} runs as {runs_as}, and not as {}",
+                layout::here().account(instance.engine.user())
+            ),
             "it was started by hand",
             restart,
         ));

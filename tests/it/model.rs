@@ -38,7 +38,7 @@ pub fn carry_out(plan: &Plan, facts: &mut Facts) {
 
 fn carry_out_step(step: &Step, facts: &mut Facts) {
     match step {
-        Step::Install { engine, .. } => install(*engine, facts),
+        Step::Install { engine, .. } | Step::Fetch { engine, .. } => install(*engine, facts),
         Step::Prove { .. } | Step::AwaitLink { .. } => {}
         Step::Directory { path, owner, mode, .. } => make_directory(path, *owner, *mode, facts),
         Step::Write { path, body, ours, owner, mode } => {
@@ -102,7 +102,8 @@ const IMAGE: &str = "0123456789abcdef";
 fn pull(facts: &mut Facts) {
     facts.containers.image = Some(IMAGE.into());
     let server = PathBuf::from("/usr/bin/redis-server");
-    facts.server = Some(Server { path: server, version: Version { major: 7, minor: 0, patch: 15 } });
+    facts.server =
+        Some(Server { path: server, version: Version { major: 7, minor: 0, patch: 15 }, unpacked: false });
     facts.user = Some(REDIS);
 }
 
@@ -164,7 +165,7 @@ fn unit_of<'a>(name: &str, facts: &'a mut Facts) -> &'a mut Unit {
 fn install(engine: Engine, facts: &mut Facts) {
     facts.package = Some(Package { version: "5:7.0.15-1~deb12u10".into(), status: "installed".into() });
     let path = Path::new("/usr/bin").join(engine.server());
-    facts.server = Some(Server { path, version: Version { major: 7, minor: 0, patch: 15 } });
+    facts.server = Some(Server { path, version: Version { major: 7, minor: 0, patch: 15 }, unpacked: false });
     facts.user = Some(REDIS);
     make_directory(&engine.etc(), Owner::Server(engine), 0o2770, facts);
     make_directory(&engine.log(), Owner::ServerAdm(engine), 0o2750, facts);

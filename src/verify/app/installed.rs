@@ -10,6 +10,7 @@ use crate::apply;
 use crate::facts;
 use crate::finding::Finding;
 use crate::http::{self, Url};
+use crate::layout;
 use crate::runtime::Program;
 use crate::topology::AppSection;
 
@@ -60,7 +61,9 @@ pub fn service(proof: &mut AppProof<'_>) -> Look {
         name => name,
     };
     let as_whom = format!("{told}, process {} of {user}", process.pid);
-    let by_us = process.unit.as_deref() == Some(UNIT) || (process.unit.is_none() && user == USER);
+    // A user's own lies in whatever unit the user was logged in by.
+    let unit = process.unit.as_deref().filter(|_| layout::here().login.is_none());
+    let by_us = unit == Some(UNIT) || (unit.is_none() && user == layout::here().account(USER));
     Ok(match process.uid {
         0 if by_us => Finding::fail(
             as_whom,

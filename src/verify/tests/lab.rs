@@ -60,7 +60,7 @@ impl Lab {
         let banner = Command::new(&server).arg("--version").output().unwrap().stdout;
         let version = Version::of_banner(&String::from_utf8_lossy(&banner)).unwrap();
         let facts = Facts {
-            server: Some(Server { path: server.clone(), version }),
+            server: Some(Server { path: server.clone(), version, unpacked: false }),
             user: Some(user()),
             ..Facts::default()
         };
