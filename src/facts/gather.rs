@@ -136,6 +136,10 @@ fn files(host: &Host, question: &Question<'_>, facts: &mut Facts) -> Result<()> 
     paths.extend(of_app);
     texts.extend(app_texts);
     paths.extend(facts.state.directories.iter().cloned());
+    for kept in facts.state.instances.values() {
+        paths.extend(kept.dir.path().map(Path::to_path_buf));
+        paths.extend(kept.logfile.clone());
+    }
     for path in paths {
         if let Some(stat) = host.stat(&path)? {
             facts.paths.insert(path.clone(), stat);
@@ -181,7 +185,11 @@ fn processes(host: &Host, question: &Question<'_>, facts: &Facts) -> Result<BTre
     let record = &facts.state.instances;
     let kept = record.iter().map(|(name, kept)| (name, Target::of_record(name, kept, None)));
     let wanted = question.instances.iter().map(|instance| (&instance.name, instance.target()));
-    let all: BTreeMap<&Name, Target> = kept.chain(wanted).collect();
+    // One that moves is still where it was.
+    let moves = |target: &Target| {
+        record.get(&target.name).is_some_and(|kept| kept.active && kept.runtime != target.runtime)
+    };
+    let all: BTreeMap<&Name, Target> = kept.chain(wanted.filter(|(_, target)| !moves(target))).collect();
     let mut pids = BTreeMap::new();
     for (name, target) in all {
         if let Runtime::Container(_) = target.runtime {
@@ -214,6 +222,7 @@ fn ask(host: &Host, instance: &Instance, facts: &Facts) -> Option<Running> {
             auth: Auth::Unknown,
             run_id: String::new(),
             role: Role::Unknown,
+            keys: 0,
             config: BTreeMap::new(),
         });
     };
@@ -225,6 +234,7 @@ fn ask(host: &Host, instance: &Instance, facts: &Facts) -> Option<Running> {
         auth,
         run_id: get("run_id"),
         role: parse::role(&info),
+        keys: parse::keys(&info),
         config,
     })
 }
