@@ -205,6 +205,9 @@ pub struct Running {
     pub run_id: String,
     /// Master or replica, now.
     pub role: Role,
+    /// Keys in all its databases.
+    #[serde(default)]
+    pub keys: u64,
     /// CONFIG GET *, without its secrets; empty where the command is forbidden.
     #[serde(default)]
     pub config: BTreeMap<String, String>,

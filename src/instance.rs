@@ -294,14 +294,11 @@ impl Instance {
                     .as_ref()
                     .map(|of| format!("{} {}", conf::quote(&of.address.host), of.address.port)),
             ),
-            dir: word("dir", self.dir.display().to_string()),
-            logfile: word(
-                "logfile",
-                self.logfile.as_ref().map_or_else(|| "\"\"".into(), |log| log.display().to_string()),
-            ),
+            dir: word("dir", place(&self.dir)),
+            logfile: word("logfile", self.logfile.as_deref().map_or_else(|| "\"\"".into(), place)),
             pidfile: match self.runtime {
                 Runtime::Container(_) => optional("pidfile", None),
-                _ => word("pidfile", self.pidfile.display().to_string()),
+                _ => word("pidfile", place(&self.pidfile)),
             },
             daemonize: yes_no(!self.runtime.is_container()),
             defaults: DEFAULTS
@@ -319,6 +316,11 @@ impl Instance {
         let replica = self.upstream.is_some() || context.replicaof.is_some();
         templates::configuration(&context, replica)
     }
+}
+
+/// A path as a file has it; that of a home may have a blank in it.
+fn place(path: &Path) -> String {
+    conf::quote(&path.to_string_lossy())
 }
 
 /// A directive that somebody set by hand and that stays: its lines, without the name; none when the

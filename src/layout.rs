@@ -194,13 +194,11 @@ impl Layout {
     /// Refuses a place that is not the user's to write to: what lies there would be another's.
     fn refuse_foreign(&self, host: &Host, name: &str, base: &Path) -> Result<(), Fault> {
         let user = self.own();
-        let base = host.real_path(base);
-        let there = base.ancestors().find_map(|path| Some((path, host.stat(path).transpose()?)));
-        let fits = |path: &Path, uid: u32| uid == user.uid || (path != base && may_write(host, path, user));
-        if let Some((path, Ok(stat))) = &there
-            && stat.kind == Kind::Dir
-            && fits(path, stat.uid)
-        {
+        // The nearest that is there; a home may be a link to where it is.
+        let there = base.ancestors().find(|path| !matches!(host.stat(path), Ok(None))).unwrap_or(base);
+        let stat = host.stat(&host.real_path(there)).ok().flatten().filter(|stat| stat.kind == Kind::Dir);
+        let own = stat.is_some_and(|stat| stat.uid == user.uid);
+        if own || (stat.is_some() && there != base && host.could_write(there, user).unwrap_or(false)) {
             return Ok(());
         }
         let whose = self.account("root");
@@ -208,10 +206,6 @@ impl Layout {
             "give a home of {whose}'s own (HOME), or another place:\n{name}=/path/of/{whose} redis-tp up"
         )))
     }
-}
-
-fn may_write(host: &Host, dir: &Path, user: Ids) -> bool {
-    host.could_write(dir, user).unwrap_or(false)
 }
 
 /// Whether a directory is the user's own and closed to all others, as the specification wants it of

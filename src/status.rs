@@ -293,7 +293,7 @@ fn node(instance: &Instance, facts: &Facts, heard: &Heard) -> Node {
         lag_seconds: None,
         lag_bytes: None,
         memory_bytes: get("used_memory"),
-        keys: info.map(keys),
+        keys: info.map(parse::keys),
         // INFO counts the master, but not the replicas.
         clients: get("connected_clients").map(|clients| clients.saturating_sub(1 + u64::from(linked))),
         uptime_seconds: get("uptime_in_seconds"),
@@ -326,15 +326,6 @@ fn state(instance: &Instance, facts: &Facts, heard: &Heard) -> State {
 /// Whether a server reads another file than the instance's.
 fn started_from_elsewhere(instance: &Instance, info: &BTreeMap<String, String>) -> bool {
     info.get("config_file").is_some_and(|file| *file != instance.config_file().display().to_string())
-}
-
-/// The keys of all databases: `db0:keys=42,expires=0,avg_ttl=0`.
-fn keys(info: &BTreeMap<String, String>) -> u64 {
-    let databases = info
-        .iter()
-        .filter(|(name, _)| name.strip_prefix("db").is_some_and(|number| number.parse::<u32>().is_ok()));
-    let count = |row: &str| row.strip_prefix("keys=")?.split(',').next()?.parse::<u64>().ok();
-    databases.filter_map(|(_, row)| count(row)).sum()
 }
 
 fn number(info: &BTreeMap<String, String>, name: &str) -> Option<u64> {

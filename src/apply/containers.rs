@@ -268,7 +268,8 @@ pub fn undo(host: &Host, undo: &Undo, kept: impl Fn(&str) -> bool) -> Result<()>
         },
         Undo::Network { program, before: false } => drop_network(host, *program),
         Undo::Volume { program, name, copy } => match volume(host, *program, name)? {
-            Some(volume) if kept(name) || (volume.occupied && !*copy) => Ok(()),
+            // An empty one holds nothing, whatever became of its server.
+            Some(volume) if (volume.occupied || volume.hidden) && (kept(name) || !*copy) => Ok(()),
             Some(_) => drop_volume(host, *program, name),
             None => Ok(()),
         },

@@ -104,8 +104,10 @@ pub struct Volume {
     pub layout: String,
     /// The user and group of the data in it, where that can be looked at and there is any.
     pub owner: Option<Ids>,
-    /// There is something in it.
+    /// There is something in it, as far as that can be seen.
     pub occupied: bool,
+    /// It cannot be seen: only root may look into it.
+    pub hidden: bool,
 }
 
 /// The program that keeps containers of these facts running, wanted or recorded; none where there are none.
@@ -273,12 +275,14 @@ fn ports(object: &Value) -> BTreeSet<Port> {
 /// The owner is that of the directory, by its number; a volume in which nothing was ever is nobody's yet.
 fn volume_of(host: &Host, object: &Value) -> Volume {
     let place = PathBuf::from(text(object, &["Mountpoint"]));
-    let occupied = host.list(&place).is_ok_and(|names| !names.is_empty());
+    let names = host.list(&place);
+    let occupied = names.as_ref().is_ok_and(|names| !names.is_empty());
     let stat = host.stat(&place).ok().flatten();
     Volume {
         layout: label(object.get("Labels"), LAYOUT),
         owner: stat.filter(|_| occupied).map(|stat| Ids { uid: stat.uid, gid: stat.gid }),
         occupied,
+        hidden: names.is_err(),
     }
 }
 

@@ -148,6 +148,10 @@ fn files(host: &Host, question: &Question<'_>, facts: &mut Facts) -> Result<()> 
     texts.extend(app_texts);
     paths.extend(facts.state.directories.iter().cloned());
     paths.extend(software::unpacked(engine));
+    for kept in facts.state.instances.values() {
+        paths.extend(kept.dir.path().map(Path::to_path_buf));
+        paths.extend(kept.logfile.clone());
+    }
     let above: Vec<PathBuf> =
         paths.iter().flat_map(|path| layout::here().above(path)).map(Path::to_path_buf).collect();
     paths.extend(above);
@@ -196,7 +200,11 @@ fn processes(host: &Host, question: &Question<'_>, facts: &Facts) -> Result<BTre
     let record = &facts.state.instances;
     let kept = record.iter().map(|(name, kept)| (name, Target::of_record(name, kept, None)));
     let wanted = question.instances.iter().map(|instance| (&instance.name, instance.target()));
-    let all: BTreeMap<&Name, Target> = kept.chain(wanted).collect();
+    // One that moves is still where it was.
+    let moves = |target: &Target| {
+        record.get(&target.name).is_some_and(|kept| kept.active && kept.runtime != target.runtime)
+    };
+    let all: BTreeMap<&Name, Target> = kept.chain(wanted.filter(|(_, target)| !moves(target))).collect();
     let mut pids = BTreeMap::new();
     for (name, target) in all {
         if let Runtime::Container(_) = target.runtime {
@@ -229,6 +237,7 @@ fn ask(host: &Host, instance: &Instance, facts: &Facts) -> Option<Running> {
             auth: Auth::Unknown,
             run_id: String::new(),
             role: Role::Unknown,
+            keys: 0,
             config: BTreeMap::new(),
         });
     };
@@ -240,6 +249,7 @@ fn ask(host: &Host, instance: &Instance, facts: &Facts) -> Option<Running> {
         auth,
         run_id: get("run_id"),
         role: parse::role(&info),
+        keys: parse::keys(&info),
         config,
     })
 }

@@ -95,6 +95,15 @@ pub fn role(info: &BTreeMap<String, String>) -> Role {
     }
 }
 
+/// The keys of all databases: `db0:keys=42,expires=0,avg_ttl=0`.
+pub fn keys(info: &BTreeMap<String, String>) -> u64 {
+    let databases = info
+        .iter()
+        .filter(|(name, _)| name.strip_prefix("db").is_some_and(|number| number.parse::<u32>().is_ok()));
+    let count = |row: &str| row.strip_prefix("keys=")?.split(',').next()?.parse::<u64>().ok();
+    databases.filter_map(|(_, row)| count(row)).sum()
+}
+
 /// The replicas that a master's INFO replication tells of, one a line:
 /// `slave0:ip=127.0.0.1,port=6380,state=online,offset=14,lag=0`.
 pub fn followers(info: &BTreeMap<String, String>) -> impl Iterator<Item = Follower> {

@@ -301,7 +301,8 @@ pub fn publishes(facts: &Facts, port: u16) -> bool {
 
 /// The commands that take data along which is not where it will be, into a volume or out of one; none
 /// between two directories.
-pub fn take_along(facts: &Facts, instance: &Instance, from: &Store) -> Option<String> {
+pub fn take_along(wanted: &Wanted<'_>, facts: &Facts, instance: &Instance, from: &Store) -> Option<String> {
+    let image = wanted.image;
     let user = facts.user.map_or_else(|| "UID:GID".into(), |user| format!("{}:{}", user.uid, user.gid));
     let name = &instance.name;
     let copy = match (from, &instance.store) {
@@ -312,14 +313,14 @@ pub fn take_along(facts: &Facts, instance: &Instance, from: &Store) -> Option<St
                 Store::Volume { volume, .. } => volume.clone(),
             };
             format!(
-                "{program} volume create --label {LAYOUT}={} {volume}\n{program} run --rm --user 0 -v {source}:/from:ro -v {volume}:{DATA_DIR} --entrypoint sh IMAGE -c 'cp -a /from/. {DATA_DIR}/ && chown -R {user} {DATA_DIR} && chmod 700 {DATA_DIR}'",
+                "{program} volume create --label {LAYOUT}={} {volume}\n{program} run --rm --user 0 -v {source}:/from:ro -v {volume}:{DATA_DIR} --entrypoint sh {image} -c 'cp -a /from/. {DATA_DIR}/ && chown -R {user} {DATA_DIR} && chmod 700 {DATA_DIR}'",
                 containers::layout()
             )
         }
         (Store::Volume { program, volume }, Store::Path(path)) => {
             let (path, user) = (path.display(), instance.engine.user());
             format!(
-                "install -d -o {user} -g {user} -m 0750 {path}\n{program} run --rm --user 0 -v {volume}:/from:ro -v {path}:/to --entrypoint cp IMAGE -a /from/. /to/\nchown -R {user}: {path}"
+                "install -d -o {user} -g {user} -m 0750 {path}\n{program} run --rm --user 0 -v {volume}:/from:ro -v {path}:/to --entrypoint cp {image} -a /from/. /to/\nchown -R {user}: {path}"
             )
         }
     };

@@ -103,7 +103,7 @@ pub fn behind(wanted: &Wanted<'_>, facts: &Facts, plan: &mut Plan) {
         }
         let log = kept.logfile.as_deref().map(Store::from);
         let there = |store: &Store| match store {
-            Store::Path(path) => facts.occupied.contains(store) || facts.path(path).is_some(),
+            Store::Path(path) => facts.path(path).is_some(),
             Store::Volume { volume, .. } => facts.containers.volumes.contains_key(volume),
         };
         plan.notes.push(Note::RuntimeLeft {

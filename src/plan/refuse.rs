@@ -30,7 +30,7 @@ pub fn impossible(wanted: &Wanted<'_>, facts: &Facts) -> Result<(), Fault> {
         known_directives(wanted, facts, instance)?;
         safe_password(facts, instance)?;
         places(facts, instance)?;
-        data_left_behind(facts, instance)?;
+        data_left_behind(wanted, facts, instance)?;
         addresses(wanted.topology, facts, instance)?;
         unit(facts, instance)?;
         low_port(facts, instance)?;
@@ -291,7 +291,7 @@ fn files(facts: &Facts, instance: &Instance) -> Result<(), Fault> {
 
 /// A master that moves to a directory where its data is not would start empty, and its replicas would
 /// copy that.
-fn data_left_behind(facts: &Facts, instance: &Instance) -> Result<(), Fault> {
+fn data_left_behind(wanted: &Wanted<'_>, facts: &Facts, instance: &Instance) -> Result<(), Fault> {
     let role = facts.running.get(&instance.name).map(|running| &running.role);
     let copy = instance.upstream.is_some() && role != Some(&Role::Master);
     let before = facts.state.instances.get(&instance.name).filter(|kept| kept.active).map(|kept| &kept.dir);
@@ -302,9 +302,10 @@ fn data_left_behind(facts: &Facts, instance: &Instance) -> Result<(), Fault> {
     if facts.occupied.contains(new) {
         return Ok(());
     }
-    if let Some(cure) = containers::take_along(facts, instance, before) {
-        // A server that saved nothing yet leaves nothing behind.
-        return match facts.occupied.contains(before) {
+    if let Some(cure) = containers::take_along(wanted, facts, instance, before) {
+        let keys = facts.running.get(name).map_or(0, |running| running.keys);
+        // A server that holds nothing, and never saved, leaves nothing behind.
+        return match facts.occupied.contains(before) || keys > 0 {
             true => {
                 Err(Fault::refused(format!("{name} would start empty: its data is in {old}, not in {new}"))
                     .hint(cure))
@@ -341,7 +342,7 @@ fn data_of_another_name(wanted: &Wanted<'_>, facts: &Facts) -> Result<(), Fault>
     };
     let (user, from, to) = (new.engine.user(), &kept.dir, &new.store);
     let name = &new.name;
-    let copy = containers::take_along(facts, new, &kept.dir)
+    let copy = containers::take_along(wanted, facts, new, &kept.dir)
         .unwrap_or_else(|| format!("install -d -o {user} -g {user} -m 0750 {to}\ncp -a {from}/. {to}/"));
     Err(Fault::refused(format!(
         "{name} would start empty in {to}: [{old}], which the topology no longer names, has its data in {from}"
@@ -509,8 +510,8 @@ fn overlaps(instance: &Instance, listener: IpAddr) -> bool {
 
 /// Whether the listener is the instance itself, or another of ours that gives the port up.
 fn is_ours(facts: &Facts, instance: &Instance, listener: &Listener) -> bool {
-    if let Runtime::Container(_) = instance.runtime {
-        return containers::publishes(facts, listener.port);
+    if containers::publishes(facts, listener.port) {
+        return true;
     }
     let Some(owner) = &listener.owner else { return false };
     if facts.pids.values().any(|pid| *pid == owner.pid) {

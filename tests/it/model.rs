@@ -223,7 +223,9 @@ fn start(target: &Target, facts: &mut Facts) {
     };
     let pid = 1000 + u32::from(target.address.port);
     let (run_id, config) = Default::default();
-    facts.running.insert(target.name.clone(), Running { pid, auth: Auth::Wanted, run_id, role, config });
+    facts
+        .running
+        .insert(target.name.clone(), Running { pid, auth: Auth::Wanted, run_id, role, keys: 0, config });
     facts.occupied.insert(match target.runtime {
         Runtime::Container(program) => {
             Store::Volume { program, volume: container::volume(target.engine, target.name.as_str()) }

@@ -358,10 +358,16 @@ pub const STANDING: &[Case] = &[
     Case::new("something else to measure", "redis-tp bench --url http://127.0.0.1:5000/healthz", 1, &["http://127.0.0.1:5000/healthz"]),
     // Who runs it, and who else does
     Case::new(
-        "no root",
+        "a home that is another's",
         "setpriv --reuid=65534 --regid=65534 --clear-groups redis-tp install --set 'save=900 1'",
+        5,
+        &["/root/.config is no place of nobody's to write to", "HOME", "XDG_CONFIG_HOME="],
+    ),
+    Case::new(
+        "what is root's, without root",
+        "setpriv --reuid=65534 --regid=65534 --clear-groups env HOME=/var/tmp redis-tp cli -- GET 'a b'",
         7,
-        &["redis-tp needs root", "\n      sudo redis-tp install --set 'save=900 1'\n"],
+        &["/etc/redis-tp/topology.ini is root's", "nobody has set up nothing", "\n      sudo redis-tp cli -- GET 'a b'\n"],
     ),
     Case::new("a second redis-tp", "redis-tp up", 6, &["another redis-tp is at work on this machine (pid ", "wait until it has ended"])
         .given("flock -x /var/lib/redis-tp/lock sleep 600 & echo $! >/run/holder; sleep 0.2", END),
@@ -475,10 +481,10 @@ pub const BARE: &[Case] = &[
     )
     .given(LISTEN, END),
     Case::new(
-        "no root",
-        "setpriv --reuid=65534 --regid=65534 --clear-groups redis-tp up",
-        7,
-        &["\n      sudo redis-tp up\n"],
+        "neither root nor a home",
+        "setpriv --reuid=65534 --regid=65534 --clear-groups env -u HOME redis-tp up",
+        5,
+        &["HOME does not say where nobody keeps its files", "redis-tp up"],
     ),
     Case::new(
         "a bad value that only the server can tell",
