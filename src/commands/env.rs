@@ -6,11 +6,13 @@ use serde::Serialize;
 use super::scene::Scene;
 use super::shell_word;
 use crate::cli;
+use crate::engine::Engine;
 use crate::exit::Code;
 use crate::host::Host;
 use crate::http::percent;
 use crate::instance::Instance;
 use crate::report::console;
+use crate::software::{self, Tool};
 
 #[derive(Debug, Serialize)]
 struct Json {
@@ -52,7 +54,21 @@ pub fn run(host: &Host, args: &cli::Env) -> Result<Code> {
     for (name, value) in exports {
         console::out(format_args!("export {name}={}", shell_word(&value)));
     }
+    programs(host, instance.engine).into_iter().for_each(console::out);
     Ok(Code::Done)
+}
+
+/// Exports that let a shell find the engine's programs where they were unpacked; nothing where the system
+/// has them.
+pub fn programs(host: &Host, engine: Engine) -> Vec<String> {
+    let Some(Tool { path, libraries: Some(libraries) }) = software::find(host, engine, engine.cli()) else {
+        return Vec::new();
+    };
+    let dir = path.parent().unwrap_or(&path).to_string_lossy().into_owned();
+    vec![
+        format!("export PATH={}:\"$PATH\"", shell_word(&dir)),
+        format!("export {}={}", software::LIBRARIES, shell_word(&libraries.to_string_lossy())),
+    ]
 }
 
 /// `redis://:PASSWORD@HOST:PORT`

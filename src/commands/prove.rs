@@ -6,6 +6,7 @@ use std::time::Duration;
 use anyhow::Result;
 
 use super::converge::Session;
+use super::env::programs;
 use super::scene::{Scene, Wish};
 use crate::check;
 use crate::cli;
@@ -32,6 +33,7 @@ pub fn verify(host: &Host, args: &cli::Verify) -> Result<Code> {
     let scene = Scene::standing(host)?;
     let subject = subject(&scene);
     if args.shell {
+        programs(host, scene.topology.engine).into_iter().for_each(console::out);
         verify::shell(&subject, &options).into_iter().for_each(console::out);
         return Ok(Code::Done);
     }

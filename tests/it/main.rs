@@ -33,4 +33,5 @@ mod plan_cases;
 mod readme;
 mod service;
 mod story;
+mod user;
 mod verify_app;

@@ -1,0 +1,243 @@
+//! Without root, on real machines without a server: an ordinary user goes from nothing to a verified pair
+//! and back, beside root's own, and leaves nothing behind.
+
+use std::thread;
+use std::time::{Duration, Instant};
+
+use nix::sys::signal::Signal;
+
+use crate::machine::{Alike, Init, Machine, Out, Release, Snapshot, differences};
+use crate::story::{bare, places};
+
+const HOME: &str = "/home/ann";
+
+const MACHINES: [(Release, Init); 4] = [
+    (Release::Bookworm, Init::Systemd),
+    (Release::Trixie, Init::Systemd),
+    (Release::Bookworm, Init::None),
+    (Release::Trixie, Init::None),
+];
+
+/// A machine without a server, with a user who is nobody in particular, and with packages to be had.
+pub fn with_ann(release: Release, init: Init) -> Option<Machine> {
+    let machine = bare(release, init)?;
+    machine.run("useradd --create-home --shell /bin/sh ann").ok();
+    machine.empty_package_index();
+    Some(machine)
+}
+
+/// What the user types, as a login has it.
+pub fn ann(machine: &Machine, command: &str) -> Out {
+    machine.run(&as_ann(command))
+}
+
+fn as_ann(command: &str) -> String {
+    let env = format!("env -i HOME={HOME} USER=ann PATH=/usr/local/bin:/usr/bin:/bin");
+    let word = command.replace('\'', "'\\''");
+    format!("setpriv --reuid=ann --regid=ann --init-groups {env} sh -c 'cd; exec {word}'")
+}
+
+fn home(machine: &Machine) -> Snapshot {
+    machine.snapshot(&[HOME])
+}
+
+/// What is not the user's and must stay as it is: root's places, and what is installed.
+fn roots(machine: &Machine) -> (Snapshot, String) {
+    (places(machine), machine.read("/var/lib/dpkg/status"))
+}
+
+/// The processes of the user's servers and app.
+fn processes(machine: &Machine) -> String {
+    machine.run("ps -u ann -o pid=,comm= | grep -v ps || true").ok().stdout
+}
+
+fn contains(text: &str, part: &str) {
+    assert!(text.contains(part), "no '{part}' in:\n{text}");
+}
+
+#[test]
+fn a_user_goes_from_nothing_to_a_proven_pair_and_leaves_nothing() {
+    for pair in MACHINES.chunks(2) {
+        thread::scope(|scope| {
+            for (release, init) in pair {
+                scope.spawn(move || {
+                    if let Some(machine) = with_ann(*release, *init) {
+                        there_and_back(&machine);
+                    }
+                });
+            }
+        });
+    }
+}
+
+fn there_and_back(machine: &Machine) {
+    let (before, others) = (home(machine), roots(machine));
+    let up = ann(machine, "redis-tp up").ok();
+    contains(&up.stdout, "next:");
+    contains(&up.stderr, "unpack redis-server in /home/ann/.local/share/redis-tp/software/redis");
+    ann(machine, "redis-tp verify").ok();
+    let check = ann(machine, "redis-tp check").ok();
+    contains(&check.stdout, "packages unpacked");
+    assert!(machine.exists("/home/ann/.config/redis/redis-slave.conf"));
+    assert!(!machine.exists("/usr/bin/redis-server"));
+
+    let (files, running) = (home(machine), processes(machine));
+    contains(&ann(machine, "redis-tp up").ok().stdout, "No changes.");
+    assert_eq!(differences(&files, &home(machine), Alike::Untouched), [""; 0]);
+    assert_eq!(running, processes(machine), "a server was restarted");
+
+    every_verb(machine);
+    ann(machine, "redis-tp uninstall").ok();
+    assert!(machine.exists("/home/ann/.local/share/redis/dump.rdb"), "data stays");
+    ann(machine, "redis-tp up").ok();
+    ann(machine, "redis-tp uninstall --purge").ok();
+    assert_eq!(differences(&before, &home(machine), Alike::Equivalent), [""; 0]);
+    assert_eq!(processes(machine), "");
+    assert_eq!(differences(&others.0, &places(machine), Alike::Equivalent), [""; 0]);
+    assert_eq!(others.1, machine.read("/var/lib/dpkg/status"), "packages are root's");
+}
+
+/// Each verb does for a user what it does for root.
+fn every_verb(machine: &Machine) {
+    ann(machine, "redis-tp replica add --port 6381 --of slave").ok();
+    contains(&ann(machine, "redis-tp status").ok().stdout, "slave-6381");
+    ann(machine, "redis-tp replica remove slave-6381 --purge").ok();
+    contains(&ann(machine, "redis-tp cli -- SET k v").ok().stdout, "OK");
+    ann(machine, "redis-tp service stop").ok();
+    assert_eq!(processes(machine), "");
+    ann(machine, "redis-tp service start").ok();
+    ann(machine, "redis-tp service restart").ok();
+    contains(&ann(machine, "redis-tp cli slave -- GET k").ok().stdout, "v");
+    contains(&ann(machine, "redis-tp service logs master").ok().stdout, "Ready to accept connections");
+    let shell = "sh -c 'eval \"$(redis-tp env)\"; redis-cli PING'";
+    contains(&ann(machine, shell).ok().stdout, "PONG");
+    ann(machine, "redis-tp install --set maxmemory=90mb").ok();
+    ann(machine, "redis-tp rollback").ok();
+    contains(&ann(machine, "redis-tp up").ok().stdout, "No changes.");
+}
+
+#[test]
+fn a_rollback_of_the_first_run_takes_the_software_along() {
+    let Some(machine) = with_ann(Release::Bookworm, Init::None) else { return };
+    let before = home(&machine);
+    ann(&machine, "redis-tp install").ok();
+    ann(&machine, "redis-tp rollback").ok();
+    assert!(!machine.exists("/home/ann/.local/share/redis-tp"));
+    ann(&machine, "redis-tp uninstall --purge").ok();
+    assert_eq!(differences(&before, &home(&machine), Alike::Equivalent), [""; 0]);
+}
+
+#[test]
+fn roots_and_a_users_instances_do_not_touch_each_other() {
+    let Some(machine) = with_ann(Release::Bookworm, Init::Systemd) else { return };
+    let before = home(&machine);
+    ann(&machine, "redis-tp up").ok();
+    let (files, running) = (home(&machine), processes(&machine));
+
+    let refused = machine.run("redis-tp up").exits(5);
+    contains(&refused.stderr, "port 6379 for master is taken by redis-server (pid ");
+    machine.run("redis-tp install --port 7001 && redis-tp replica add --port 7002").ok();
+    machine.run("redis-tp app install --port 7003 --slow 0.1 && redis-tp verify").ok();
+    assert_eq!(differences(&files, &home(&machine), Alike::Untouched), [""; 0]);
+    assert_eq!(running, processes(&machine));
+
+    // Root's server is on PATH now; nothing of the user's changes by that.
+    contains(&ann(&machine, "redis-tp up").ok().stdout, "No changes.");
+    assert_eq!(running, processes(&machine));
+    let theirs = places(&machine);
+    let refused = ann(&machine, "redis-tp replica add --port 7002 --name other").exits(5);
+    contains(&refused.stderr, "port 7002 for other is taken by ");
+    ann(&machine, "redis-tp service restart").ok();
+    ann(&machine, "redis-tp uninstall --purge").ok();
+    assert_eq!(differences(&before, &home(&machine), Alike::Equivalent), [""; 0]);
+    assert_eq!(differences(&theirs, &places(&machine), Alike::Untouched), [""; 0]);
+    machine.run("redis-tp verify").ok();
+    let asked = ann(&machine, "redis-tp status").exits(7);
+    contains(&asked.stderr, "sudo redis-tp status");
+}
+
+/// How many effects the user's run in progress has announced.
+fn announced(machine: &Machine) -> usize {
+    let runs = machine.root().join("home/ann/.local/state/redis-tp/runs");
+    let names = std::fs::read_dir(runs).into_iter().flatten().flatten();
+    let Some(last) = names.map(|entry| entry.path()).max() else { return 0 };
+    std::fs::read_to_string(last.join("journal")).unwrap_or_default().lines().count()
+}
+
+#[test]
+fn a_run_of_a_user_that_is_killed_is_undone_by_the_next() {
+    let Some(machine) = with_ann(Release::Trixie, Init::None) else { return };
+    let before = home(&machine);
+    let mut hits = 0;
+    for lines in [1, 4, 6, 8, 12, 18, 24, 30] {
+        let mut running = machine.spawn(&as_ann("redis-tp up --no-app"));
+        let end = Instant::now() + Duration::from_secs(60);
+        while running.is_running() && announced(&machine) < lines && Instant::now() < end {
+            thread::sleep(Duration::from_micros(200));
+        }
+        hits += usize::from(running.signal(Signal::SIGKILL));
+        running.wait();
+        ann(&machine, "redis-tp up --no-app").ok();
+        contains(&ann(&machine, "redis-tp up --no-app").ok().stdout, "No changes.");
+        ann(&machine, "redis-tp uninstall --purge").ok();
+        let left = differences(&before, &home(&machine), Alike::Equivalent);
+        assert_eq!(left, [""; 0], "after {lines} effects");
+        assert_eq!(processes(&machine), "");
+    }
+    assert!(hits >= 5, "only {hits} runs were killed half-way");
+}
+
+#[test]
+fn places_of_the_users_own_choice_are_kept_to() {
+    let Some(machine) = with_ann(Release::Bookworm, Init::None) else { return };
+    let before = home(&machine);
+    let env = "env XDG_CONFIG_HOME=relative XDG_DATA_HOME='/home/ann/my data' XDG_STATE_HOME=/home/ann/state";
+    ann(&machine, &format!("{env} redis-tp up --no-app")).ok();
+    assert!(machine.exists("/home/ann/.config/redis/redis.conf"), "a relative path counts for nothing");
+    assert!(machine.exists("/home/ann/my data/redis-slave") && !machine.exists("/home/ann/.local"));
+    contains(&ann(&machine, &format!("{env} redis-tp up")).ok().stdout, "No changes.");
+    ann(&machine, &format!("{env} redis-tp check")).ok();
+    ann(&machine, &format!("{env} redis-tp uninstall --purge")).ok();
+    assert_eq!(differences(&before, &home(&machine), Alike::Equivalent), [""; 0]);
+}
+
+/// What cannot be: how it is typed, the exit code, and what has to be said.
+const REFUSALS: [(&str, i32, &[&str]); 9] = [
+    ("env -u HOME redis-tp up", 5, &["HOME does not say where ann keeps its files", "getent passwd"]),
+    ("env HOME=ann redis-tp up", 5, &["HOME does not say where ann keeps its files"]),
+    (
+        "env HOME=/root redis-tp up",
+        5,
+        &["/root/.config is no place of ann's to write to", "XDG_CONFIG_HOME="],
+    ),
+    ("env XDG_DATA_HOME=/srv/data redis-tp up", 5, &["/srv/data is no place of ann's", "XDG_DATA_HOME="]),
+    ("redis-tp install --port 80", 5, &["ann may not listen on port 80", "choose one from 1024 on"]),
+    ("redis-tp install --runtime systemd", 5, &["without root there are no units", "runtime = auto"]),
+    ("redis-tp install --set dir=/srv/other", 5, &["/srv is not ann's to write to", "another place"]),
+    ("redis-tp install --engine valkey", 8, &["valkey-server", "everything is back as it was"]),
+    ("redis-tp status", 5, &["/home/ann/.config/redis-tp/topology.ini", "redis-tp up"]),
+];
+
+/// Somebody else's program has the master's port.
+const HOLD: &str = "perl -MIO::Socket::INET -e '$s = IO::Socket::INET->new(LocalAddr => \"127.0.0.1\", LocalPort => 6379, Listen => 1) or die; sleep 600' &
+    for try in $(seq 500); do ss -Hltn | grep -q :6379 && break; sleep 0.02; done";
+
+#[test]
+fn what_a_user_cannot_have_is_refused_with_its_cure_and_leaves_nothing() {
+    let Some(machine) = with_ann(Release::Bookworm, Init::Systemd) else { return };
+    let before = (home(&machine), roots(&machine));
+    let refuse = |command: &str, code: i32, says: &[&str]| {
+        let out = ann(&machine, command).exits(code);
+        says.iter().for_each(|part| contains(&out.stderr, part));
+        let left = differences(&before.0, &home(&machine), Alike::Equivalent);
+        assert_eq!(left, [""; 0], "{command}");
+        assert_eq!((places(&machine), processes(&machine)), (before.1.0.clone(), String::new()), "{command}");
+    };
+    for (command, code, says) in REFUSALS {
+        refuse(command, code, says);
+    }
+    machine.run(HOLD).ok();
+    refuse("redis-tp up", 5, &["port 6379 for master is taken by a process that the kernel does not show"]);
+    machine.run("mv /usr/bin/apt-get /usr/bin/apt-get.aside").ok();
+    refuse("redis-tp install --port 6400", 5, &["redis-server is not on this machine, and neither is apt"]);
+}
