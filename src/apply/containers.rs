@@ -41,6 +41,19 @@ pub fn run<S: AsRef<str>>(host: &Host, program: Program, words: &[S]) -> Result<
     }
 }
 
+/// Takes a container away, also one that runs, and at once.
+///
+/// # Errors
+/// The engine refuses.
+pub fn remove(host: &Host, program: Program, name: &str) -> Result<()> {
+    let words: &[&str] = match program {
+        Program::Docker => &["rm", "--force", name],
+        // It would wait for a process that does not listen.
+        Program::Podman => &["rm", "--force", "--time", "0", name],
+    };
+    run(host, program, words).map(drop)
+}
+
 impl Run<'_> {
     /// Fetches an image. Like a package that apt has fetched, it stays when the run is undone.
     pub(super) fn pull(&mut self, program: Program, image: &Image) -> Result<()> {
@@ -66,6 +79,9 @@ impl Run<'_> {
     }
 
     pub(super) fn network(&mut self, program: Program) -> Result<()> {
+        if containers::network(self.host, program)?.is_some_and(|owner| owner == containers::layout()) {
+            return Ok(());
+        }
         self.announce(Undo::Network { program, before: false })?;
         make_network(self.host, program)
     }
@@ -79,6 +95,9 @@ impl Run<'_> {
     pub(super) fn volumes(&mut self, inside: &Inside, volumes: &[NewVolume]) -> Result<()> {
         let (_, contents) = self.contents(inside.program, &inside.image, inside.engine)?;
         for NewVolume { name, copy } in volumes {
+            if volume(self.host, inside.program, name)?.is_some() {
+                continue;
+            }
             self.announce(Undo::Volume { program: inside.program, name: name.clone(), copy: *copy })?;
             let label = format!("{LAYOUT}={}", containers::layout());
             run(self.host, inside.program, &["volume", "create", "--label", &label, name])?;
@@ -284,7 +303,7 @@ pub fn undo(host: &Host, undo: &Undo, kept: impl Fn(&str) -> bool) -> Result<()>
                 return Ok(());
             }
             if there.is_some() {
-                run(host, *program, &["rm", "--force", name])?;
+                remove(host, *program, name)?;
             }
             let Some(before) = before else { return Ok(()) };
             let state = State::load(host)?;

@@ -192,7 +192,27 @@ pub fn command(host: &Host, program: Program) -> Child {
 
 /// Asks an engine for everything of these names: containers, volumes, networks, images.
 fn inspect(host: &Host, program: Program, names: &BTreeSet<String>) -> Result<Vec<Value>, Trouble> {
-    let child = command(host, program).arg("inspect").args(names).deadline(PATIENCE);
+    let all: Vec<&str> = names.iter().map(String::as_str).collect();
+    if program == Program::Docker || all == [NETWORK] {
+        return ask(host, program, &["inspect"], &all);
+    }
+    // Podman finds a network only where no container is asked for.
+    let (networks, rest): (Vec<&str>, Vec<&str>) = all.into_iter().partition(|name| *name == NETWORK);
+    std::thread::scope(|scope| {
+        let networks = (!networks.is_empty())
+            .then(|| scope.spawn(|| ask(host, program, &["network", "inspect"], &networks)));
+        let mut objects = ask(host, program, &["inspect"], &rest)?;
+        let broken = |_| Err(Trouble::Other("the question broke off".into()));
+        if let Some(networks) = networks {
+            objects.extend(networks.join().unwrap_or_else(broken)?);
+        }
+        Ok(objects)
+    })
+}
+
+fn ask(host: &Host, program: Program, verb: &[&str], names: &[&str]) -> Result<Vec<Value>, Trouble> {
+    let words = verb.iter().chain(names).copied();
+    let child = command(host, program).args(words).deadline(PATIENCE);
     let done = host.run(child).map_err(|error| Trouble::Other(format!("{error:#}")))?;
     let objects = serde_json::from_str::<Vec<Value>>(&done.stdout);
     match (objects, trouble(&done.stderr)) {
@@ -213,7 +233,10 @@ pub fn trouble(said: &str) -> Option<Trouble> {
     if is("is the docker daemon running") || is("cannot connect to the docker daemon") {
         return Some(Trouble::Down);
     }
-    let unknown = |line: &str| line.to_ascii_lowercase().contains("no such ");
+    let unknown = |line: &str| {
+        let line = line.to_ascii_lowercase();
+        line.contains("no such ") || line.contains("not found") || line.contains("level=warning")
+    };
     let other: Vec<&str> =
         said.lines().filter(|line| line.to_ascii_lowercase().contains("error") && !unknown(line)).collect();
     (!other.is_empty()).then(|| Trouble::Other(other.join("; ")))
@@ -342,6 +365,10 @@ pub fn contents(host: &Host, program: Program, image: &Image, engine: Engine) ->
     let args = ["run", "--rm", "--network", "none", "--entrypoint", "sh"];
     let child = command(host, program).args(args).arg(image.as_str()).args(["-c", &script]);
     let done = host.run(child.deadline(PATIENCE))?;
+    // The engine's own complaint, and not a shell's.
+    if matches!(done.code, Some(125..=126)) || done.stderr.contains("Error: ") {
+        return Err(refused(program, &Trouble::Other(done.tail())).into());
+    }
     let lines: Vec<&str> = done.stdout.lines().collect();
     let number = |at: usize| lines.get(at).and_then(|line| line.trim().parse().ok());
     let found = match (lines.first(), number(1), number(2), lines.get(3)) {

@@ -5,7 +5,7 @@ use std::time::Duration;
 use anyhow::{Context, Result};
 
 use super::{neutral, overrides, parse_probe, refusal};
-use crate::apply::containers::run;
+use crate::apply::containers::{remove, run};
 use crate::exit::Fault;
 use crate::facts::containers::{command, contents_of, layout, runs_as};
 use crate::host::{Child, Host};
@@ -35,9 +35,9 @@ pub fn prove_all(host: &Host, candidates: &[Candidate], inside: &Inside) -> Resu
         let broken = |_| Err(anyhow::anyhow!("a proof broke off"));
         proofs.into_iter().chain(own).map(|proof| proof.join().unwrap_or_else(broken)).collect()
     });
-    let ended = run(host, inside.program, &["rm", "--force", &bench.name]);
+    let ended = remove(host, inside.program, &bench.name);
     results.into_iter().collect::<Result<()>>()?;
-    ended.map(drop)
+    ended
 }
 
 /// The container in which the proofs run.

@@ -167,6 +167,9 @@ impl Container {
         let mut words: Vec<String> = vec!["create".into(), "--name".into(), self.name.clone()];
         let mut option = |name: &str, value: String| words.extend([format!("--{name}"), value]);
         option("network", NETWORK.into());
+        // A server answers nobody while it looks up the name of a master that is away.
+        option("dns-opt", "timeout:1".into());
+        option("dns-opt", "attempts:1".into());
         option("user", making.user.to_owned());
         if making.rootless && self.program == Program::Podman {
             // Else the number would be another one's of this machine.
