@@ -2,16 +2,17 @@
 
 use crate::machine::{Init, Release};
 use crate::story::bare;
+use crate::user::{ann, with_ann};
 
 const README: &str = include_str!("../../README.md");
 
-/// The lines of the `sh` blocks, as they are typed where `redis-tp` is on PATH.
-fn commands() -> Vec<String> {
+/// The lines of the blocks that begin with this, as they are typed where `redis-tp` is on PATH.
+fn commands(fence: &str) -> Vec<String> {
     let mut commands = Vec::new();
     let mut inside = false;
     for line in README.lines() {
         match line {
-            "```sh" => inside = true,
+            line if line == fence => inside = true,
             "```" => inside = false,
             // That one runs this very test.
             "tests/run" => {}
@@ -24,14 +25,24 @@ fn commands() -> Vec<String> {
 
 #[test]
 fn what_the_readme_says_to_type_works() {
-    assert!(commands().len() > 10, "the README's blocks are not found");
+    assert!(commands("```sh").len() > 10, "the README's blocks are not found");
     for init in [Init::Systemd, Init::None] {
         let Some(machine) = bare(Release::Bookworm, init) else { return };
-        for command in commands() {
+        for command in commands("```sh") {
             machine.run(&command).ok();
         }
         assert!(!machine.exists("/etc/redis-tp"), "the last block takes everything away");
     }
+}
+
+#[test]
+fn what_the_readme_says_to_type_without_root_works() {
+    let commands = commands("```sh without-root");
+    assert!(commands.len() > 5, "the README's block is not found");
+    let Some(machine) = with_ann(Release::Trixie, Init::Systemd) else { return };
+    // One shell for all of them, as a terminal has it.
+    ann(&machine, &format!("sh -ec '{}'", commands.join("\n"))).ok();
+    assert!(!machine.exists("/home/ann/.config"), "the last line takes everything away");
 }
 
 #[test]
