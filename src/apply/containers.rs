@@ -20,6 +20,10 @@ use crate::topology::Image;
 
 /// How long one command may take.
 const PATIENCE: Duration = Duration::from_secs(60);
+/// How long podman waits by itself until it kills, in seconds: never; that is for us to decide.
+const FOR_EVER: &str = "86400";
+/// By when podman has sent its signal.
+const HEARD: Duration = Duration::from_secs(2);
 /// How long an image may take to come.
 const DOWNLOAD: Duration = Duration::from_secs(3600);
 
@@ -220,7 +224,17 @@ fn own(host: &Host, inside: &Inside, volumes: &[NewVolume], user: Ids) -> Result
 }
 
 fn set_boot(host: &Host, program: Program, name: &str, on: bool) -> Result<()> {
-    run(host, program, &["update", "--restart", restart_word(on), name]).map(drop)
+    let done = run(host, program, &["update", "--restart", restart_word(on), name]).map(drop);
+    done.map_err(|error| match format!("{error:#}").contains("unknown flag") {
+        // The one step that not every engine can take.
+        true => Fault::new(
+            Code::Failed,
+            format!("this {program} cannot change whether {name} starts by itself; podman can from 5.1 on"),
+        )
+        .hint(format!("see which one it is:\n{program} --version"))
+        .into(),
+        false => error,
+    })
 }
 
 /// Lets a container be on our network again.
@@ -240,16 +254,30 @@ pub fn start(host: &Host, program: Program, names: &[String]) -> Result<()> {
     run(host, program, &words).map(drop)
 }
 
-/// Sends a signal to a container's process; nothing happens where it does not run.
+/// Asks a container's process to end, or ends it; it is not started again. Nothing happens where it does not
+/// run. This does not wait until it has ended.
 ///
 /// # Errors
 /// The engine refuses.
 pub fn signal(host: &Host, program: Program, name: &str, signal: Signal) -> Result<()> {
-    match containers::look(host, program, name)? {
-        Some(seen) if seen.runs() => {
+    if !containers::look(host, program, name)?.is_some_and(|seen| seen.runs()) {
+        return Ok(());
+    }
+    match (program, signal) {
+        (Program::Docker, signal) => {
             run(host, program, &["kill", "--signal", signal.as_str(), name]).map(drop)
         }
-        _ => Ok(()),
+        // After `kill` podman would start it again.
+        (Program::Podman, Signal::SIGKILL) => run(host, program, &["stop", "--time", "0", name]).map(drop),
+        (Program::Podman, _) => {
+            let child = containers::command(host, program).args(["stop", "--time", FOR_EVER, name]);
+            let asked = host.now();
+            let done = host.run_until(child, || asked.elapsed() > HEARD)?;
+            match done {
+                Some(done) if !done.ok() => bail!("{program}: {}", done.tail()),
+                _ => Ok(()),
+            }
+        }
     }
 }
 

@@ -72,6 +72,10 @@ pub fn diagnose(host: &Host, instances: &[Instance], facts: &Facts, heard: &[Hea
 
 fn of(node: &Node, instance: &Instance, facts: &Facts, heard: &Heard) -> Option<Problem> {
     let restart = format!("redis-tp service restart {}", node.name);
+    if node.state != State::Up && is_off_the_network(instance, facts) {
+        let what = format!("its container {} was taken off the network", instance.container());
+        return Some(Problem::new(what, "redis-tp apply"));
+    }
     match (node.state, heard) {
         (State::Up, Ok(info)) => serving(node, instance, facts, info),
         (State::Up, Err(_)) => None,
@@ -156,6 +160,12 @@ fn stopped(node: &Node, instance: &Instance, facts: &Facts) -> Problem {
     .logged()
 }
 
+/// Whether its container runs where nobody can reach it.
+fn is_off_the_network(instance: &Instance, facts: &Facts) -> bool {
+    let seen = facts.containers.containers.get(&instance.container());
+    instance.runtime.is_container() && seen.is_some_and(|seen| seen.is_up() && !seen.joined)
+}
+
 fn no_container(program: Program, instance: &Instance, facts: &Facts, start: String) -> Problem {
     if let Some(trouble) = &facts.containers.trouble {
         return containers::refused(program, trouble).into();
@@ -163,9 +173,6 @@ fn no_container(program: Program, instance: &Instance, facts: &Facts, start: Str
     let name = instance.container();
     match facts.containers.containers.get(&name) {
         None => Problem::new(format!("its container {name} is gone"), "redis-tp apply"),
-        Some(seen) if !seen.joined => {
-            Problem::new(format!("its container {name} was taken off the network"), "redis-tp apply")
-        }
         Some(seen) => Problem::new(format!("its container {name} {}", seen.word()), start).logged(),
     }
 }
