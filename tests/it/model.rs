@@ -112,7 +112,7 @@ fn make_container(container: &Container, facts: &mut Facts) {
         state: "created".into(),
         layout: layout(),
         spec: container.digest(),
-        image: IMAGE.into(),
+        image: facts.containers.image.clone().expect("the image is here"),
         boot: true,
         joined: true,
         ports: container.ports.iter().cloned().collect(),
