@@ -35,16 +35,19 @@ pub enum Release {
     Bookworm,
     /// Debian 13: systemd 257, Redis 8.0, Valkey 8.1.
     Trixie,
+    /// Debian 12 with Docker 20.10, Podman 4.3 and Compose 2, none of them started; with systemd only.
+    Containers,
 }
 
 impl Release {
-    /// Every release there is a tree for.
+    /// Every release that the program is for.
     pub const ALL: [Self; 2] = [Self::Bookworm, Self::Trixie];
 
     fn tree(self) -> PathBuf {
         cache_dir().join(match self {
             Self::Bookworm => "bookworm",
             Self::Trixie => "trixie",
+            Self::Containers => "containers",
         })
     }
 }
@@ -71,8 +74,8 @@ pub struct Machine {
 }
 
 impl Machine {
-    /// Why there can be no machines here, if so.
-    pub fn available() -> Result<(), String> {
+    /// Why there can be no such machine here, if so.
+    fn available(release: Release) -> Result<(), String> {
         if !geteuid().is_root() {
             return Err("machines need root; as root, `tests/run` prepares and uses them".into());
         }
@@ -82,16 +85,17 @@ impl Machine {
                 return Err(format!("no {tool} here; `tests/run` installs it"));
             }
         }
-        match Release::ALL.map(Release::tree).into_iter().find(|tree| !tree.join("etc").exists()) {
-            Some(missing) => Err(format!("no root tree at {}; `tests/run` makes it", missing.display())),
-            None => Ok(()),
+        let tree = release.tree();
+        if !tree.join("etc").exists() {
+            return Err(format!("no root tree at {}; `tests/run` makes it", tree.display()));
         }
+        Ok(())
     }
 
     /// Boots a machine where there can be one. Elsewhere says why not and returns `None`, for the test to
     /// return; but with `REDIS_TP_TEST_FULL=1`, where nothing may be skipped, panics.
     pub fn boot_or_skip(release: Release, init: Init) -> Option<Self> {
-        let Err(reason) = Self::available() else {
+        let Err(reason) = Self::available(release) else {
             return Some(Self::boot(release, init));
         };
         assert!(env::var_os("REDIS_TP_TEST_FULL").is_none_or(|full| full != "1"), "{reason}");
@@ -111,7 +115,11 @@ impl Machine {
         let log = tempfile::tempfile()?;
         let keeper = Command::new(BOOT_SCRIPT)
             .arg(release.tree())
-            .arg(if init == Init::Systemd { "systemd" } else { "none" })
+            .arg(match (release, init) {
+                (Release::Containers, Init::Systemd) => "containers",
+                (_, Init::Systemd) => "systemd",
+                (_, Init::None) => "none",
+            })
             .stdin(Stdio::piped())
             .stdout(log.try_clone()?)
             .stderr(log.try_clone()?)
