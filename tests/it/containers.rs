@@ -90,14 +90,6 @@ fn nothing_is_left(machine: &Machine, engine: Engine, before: &(Snapshot, String
 }
 
 #[test]
-fn the_second_run_with_containers_is_quick() {
-    let Some(machine) = Engine::Docker.boot_or_skip() else { return };
-    up(&machine, Engine::Docker);
-    let best = (0..5).map(|_| machine.run("redis-tp up").ok().elapsed).min().unwrap();
-    assert!(best.as_millis() < 150, "{best:?}");
-}
-
-#[test]
 fn no_password_is_where_others_could_read_it() {
     with_each_engine(|machine, engine| {
         up(machine, engine);
