@@ -212,7 +212,11 @@ const REFUSALS: [(&str, i32, &[&str]); 9] = [
     ),
     ("env XDG_DATA_HOME=/srv/data redis-tp up", 5, &["/srv/data is no place of ann's", "XDG_DATA_HOME="]),
     ("redis-tp install --port 80", 5, &["ann may not listen on port 80", "choose one from 1024 on"]),
-    ("redis-tp install --runtime systemd", 5, &["without root there are no units", "runtime = auto"]),
+    (
+        "redis-tp install --runtime systemd",
+        5,
+        &["no systemd of ann's runs here", "loginctl enable-linger ann"],
+    ),
     ("redis-tp install --set dir=/srv/other", 5, &["/srv is not ann's to write to", "another place"]),
     ("redis-tp install --engine valkey", 8, &["valkey-server", "everything is back as it was"]),
     ("redis-tp status", 5, &["/home/ann/.config/redis-tp/topology.ini", "redis-tp up"]),
