@@ -85,7 +85,7 @@ fn main() {
         return;
     }
     println!("{}", load());
-    if let Err(reason) = Machine::available() {
+    if let Err(reason) = Machine::available(Release::Bookworm) {
         println!("nothing measured: {reason}");
         return;
     }
@@ -98,7 +98,36 @@ fn main() {
             small_ones(&machine);
         }
     }
+    match Machine::available(Release::Containers) {
+        Ok(()) => containers(),
+        Err(reason) => println!("nothing measured of containers: {reason}"),
+    }
     println!("\n{}", load());
+}
+
+/// The same pair in containers: from an image that is there to a link that is up, and once more with nothing
+/// to do, beside the engine's own answer.
+fn containers() {
+    let machine = Machine::boot(Release::Containers, Init::Systemd);
+    machine.install_binary(PROGRAM);
+    clock::install(&machine);
+    machine.write("/root/lab.ini", LAB.replace("[redis-tp]", "[redis-tp]\nruntime = docker"));
+    machine.run("systemctl start docker && docker import /srv/redis.tar redis:7").ok();
+    let acts = [
+        Act::Time("redis-tp apply -f /root/lab.ini"),
+        Act::Do("redis-tp uninstall --purge"),
+        Act::Time("docker run --rm --network none --entrypoint true redis:7"),
+    ];
+    let [ours, theirs] = two(rounds(&machine, LONG, &acts));
+    Row::new("image to linked pair, docker", "under 3 s", "redis-tp apply -f lab.ini", ours)
+        .beside("docker run --rm redis:7 true", theirs)
+        .print();
+    machine.run("redis-tp apply -f /root/lab.ini").ok();
+    let acts = [Act::Time("redis-tp up"), Act::Time("docker inspect redis-master")];
+    let [ours, theirs] = two(rounds(&machine, SHORT, &acts));
+    Row::new("second run, nothing to do, docker", "under 150 ms", "redis-tp up", ours)
+        .beside("docker inspect redis-master", theirs)
+        .print();
 }
 
 /// A machine that has nothing but the program, the clock and the scripts.

@@ -75,7 +75,7 @@ pub struct Machine {
 
 impl Machine {
     /// Why there can be no such machine here, if so.
-    fn available(release: Release) -> Result<(), String> {
+    pub fn available(release: Release) -> Result<(), String> {
         if !geteuid().is_root() {
             return Err("machines need root; as root, `tests/run` prepares and uses them".into());
         }

@@ -22,6 +22,8 @@ mod bench;
 mod browser;
 mod canary;
 mod consumers;
+mod containers;
+mod engines;
 mod faults;
 mod flask;
 mod journals;

@@ -1,5 +1,6 @@
 //! The README's command blocks, typed on real machines, from top to bottom.
 
+use crate::engines::Engine;
 use crate::machine::{Init, Release};
 use crate::story::bare;
 use crate::user::{ann, with_ann};
@@ -43,6 +44,17 @@ fn what_the_readme_says_to_type_without_root_works() {
     // One shell for all of them, as a terminal has it.
     ann(&machine, &format!("sh -ec '{}'", commands.join("\n"))).ok();
     assert!(!machine.exists("/home/ann/.config"), "the last line takes everything away");
+}
+
+#[test]
+fn what_the_readme_says_to_type_in_containers_works() {
+    let commands = commands("```sh containers");
+    assert!(commands.len() > 5, "the README's block is not found");
+    let Some(machine) = Engine::Docker.boot_or_skip() else { return };
+    for command in commands {
+        machine.run(&command).ok();
+    }
+    assert!(!machine.exists("/etc/redis-tp"), "the last line takes everything away");
 }
 
 #[test]
