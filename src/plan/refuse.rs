@@ -314,7 +314,7 @@ fn data_left_behind(wanted: &Wanted<'_>, facts: &Facts, instance: &Instance) -> 
             false => Ok(()),
         };
     }
-    let user = instance.engine.user();
+    let user = layout::here().account(instance.engine.user());
     Err(Fault::refused(format!("{name} would start empty: its data is in {old}, not in {new}")).hint(format!(
         "take it along, and run this again:\nredis-tp service stop {name}\ninstall -d -o {user} -g {user} -m 0750 {new}\ncp -a {old}/. {new}/"
     )))
@@ -341,7 +341,7 @@ fn data_of_another_name(wanted: &Wanted<'_>, facts: &Facts) -> Result<(), Fault>
         Runtime::Process => process::stop_command(&target),
         Runtime::Container(program) => format!("{program} stop {}", target.container()),
     };
-    let (user, from, to) = (new.engine.user(), &kept.dir, &new.store);
+    let (user, from, to) = (layout::here().account(new.engine.user()), &kept.dir, &new.store);
     let name = &new.name;
     let copy = containers::take_along(wanted, facts, new, &kept.dir)
         .unwrap_or_else(|| format!("install -d -o {user} -g {user} -m 0750 {to}\ncp -a {from}/. {to}/"));
