@@ -8,7 +8,7 @@ use anyhow::{Context, Result, bail};
 
 use crate::app::AppTarget;
 use crate::exit::{Code, Fault};
-use crate::host::{Child, Host, Ids, Kind};
+use crate::host::{Host, Ids, Kind};
 use crate::instance::Target;
 use crate::journal::{End, Journal, Undo};
 use crate::layout;
@@ -475,7 +475,7 @@ fn set_enabled(host: &Host, unit: &str, on: bool) -> Result<()> {
 /// Runs systemctl, and takes a status other than 0 for a failure.
 fn systemctl(host: &Host, args: &[&str]) -> Result<()> {
     let done =
-        host.run(Child::new("systemctl").args(args.iter().copied()).deadline(Duration::from_secs(120)))?;
+        host.run(systemd::child("systemctl").args(args.iter().copied()).deadline(Duration::from_secs(120)))?;
     if !done.ok() {
         bail!("systemctl {}: {}", args.join(" "), done.tail());
     }

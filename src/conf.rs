@@ -103,9 +103,15 @@ impl Conf {
         if settings.get(LIMITS).is_some_and(Vec::is_empty) {
             settings.remove(LIMITS);
         }
+        if settings.get("bind").is_some_and(|values| *values == [EVERYWHERE]) {
+            settings.remove("bind");
+        }
         settings
     }
 }
+
+/// What `bind` is where a file is silent about it, from Redis 6.2 on (config.c, `CONFIG_DEFAULT_BINDADDR`).
+const EVERYWHERE: [&str; 2] = ["*", "-::*"];
 
 /// Directive → its values, each a list of words; one value but for directives that repeat.
 pub type Settings = BTreeMap<String, Vec<Vec<String>>>;
@@ -408,6 +414,14 @@ mod tests {
              latency-tracking-info-percentiles 50 99 99.9\n",
         );
         assert_eq!(compare(&ours, &rewritten, &ours), []);
+    }
+
+    #[test]
+    fn to_listen_everywhere_goes_without_saying() {
+        let ours = conf("bind * -::*\nport 1\n");
+        assert_eq!(compare(&ours, &conf("port 1\n"), &ours), []);
+        let local = conf("bind 127.0.0.1\nport 1\n");
+        assert_eq!(compare(&local, &conf("port 1\n"), &local).len(), 1);
     }
 
     #[test]

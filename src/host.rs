@@ -15,6 +15,7 @@ use anyhow::{Context, Result, bail};
 use nix::unistd::{Gid, Group, Uid, User};
 use serde::{Deserialize, Serialize};
 
+use crate::layout;
 use crate::secret::Secret;
 
 mod child;
@@ -292,8 +293,11 @@ impl Host {
         }
     }
 
-    /// Connects to the system bus; none where there is none.
+    /// Connects to the system bus; none where there is none, or where it has nothing of ours.
     pub fn system_bus(&self) -> Option<rustbus::RpcConn> {
+        if layout::here().login.is_some() {
+            return None;
+        }
         let timeout = rustbus::connection::Timeout::Duration(Duration::from_secs(2));
         let path = rustbus::connection::get_system_bus_path().ok()?;
         rustbus::RpcConn::connect_to_path(path, timeout).ok()

@@ -68,6 +68,8 @@ pub struct Layout {
     pub app_log: PathBuf,
     /// Where administrators' units and drop-ins are.
     pub units: PathBuf,
+    /// The directory of the user's sockets, where its systemd listens, too; none for root.
+    pub runtime: Option<PathBuf>,
     /// Where scratch directories are: gone at the latest with a restart, for there are passwords in them.
     /// None where there is no such place but `/tmp`.
     pub scratch: Option<PathBuf>,
@@ -109,6 +111,7 @@ impl Layout {
             program: "/usr/local/lib/redis-tp/redis-tp".into(),
             app_log: "/var/log/redis-tp/app.log".into(),
             units: "/etc/systemd/system".into(),
+            runtime: None,
             scratch: Some("/run/redis-tp".into()),
         }
     }
@@ -129,6 +132,9 @@ impl Layout {
         let kept = base("XDG_STATE_HOME", ".local/state")?;
         let state = kept.join("redis-tp");
         let etc = config.join("redis-tp");
+        // After `su` the variable is unset, or another's.
+        let usual = PathBuf::from(format!("/run/user/{}", login.ids.uid));
+        let runtime = absolute("XDG_RUNTIME_DIR").into_iter().chain([usual]).find(|dir| is_private(dir));
         Ok(Self {
             home: absolute("HOME").unwrap_or_else(|| data.clone()),
             run: state.join("run"),
@@ -136,9 +142,8 @@ impl Layout {
             program: data.join("redis-tp/bin/redis-tp"),
             app_log: kept.join("redis-tp-app/app.log"),
             units: config.join("systemd/user"),
-            scratch: absolute("XDG_RUNTIME_DIR")
-                .filter(|dir| is_private(dir))
-                .map(|dir| dir.join("redis-tp")),
+            scratch: runtime.as_ref().map(|dir| dir.join("redis-tp")),
+            runtime,
             log: kept,
             login: Some(login),
             config,
@@ -229,7 +234,7 @@ mod tests {
     fn layout(env: &[(&str, &str)]) -> Result<Layout, Fault> {
         let login = Login { ids: Ids { uid: 7, gid: 7 }, name: "ann".into(), group: "lab".into() };
         let get = |name: &str| env.iter().find(|(key, _)| *key == name).map(|(_, value)| value.into());
-        Layout::user(login, get, |dir| dir == Path::new("/run/user/7"))
+        Layout::user(login, get, |dir| dir == Path::new("/srv/run"))
     }
 
     #[test]
@@ -241,10 +246,10 @@ mod tests {
         assert_eq!(plain.topology, Path::new("/home/ann/.config/redis-tp/topology.ini"));
         assert_eq!(plain.state, Path::new("/home/ann/.local/state/redis-tp"));
         assert_eq!(plain.scratch, None);
-        let elsewhere = layout(&[home, ("XDG_DATA_HOME", "/srv/ann"), ("XDG_RUNTIME_DIR", "/run/user/7")]);
+        let elsewhere = layout(&[home, ("XDG_DATA_HOME", "/srv/ann"), ("XDG_RUNTIME_DIR", "/srv/run")]);
         let elsewhere = elsewhere.unwrap();
         assert_eq!(elsewhere.program, Path::new("/srv/ann/redis-tp/bin/redis-tp"));
-        assert_eq!(elsewhere.scratch.as_deref(), Some(Path::new("/run/user/7/redis-tp")));
+        assert_eq!(elsewhere.scratch.as_deref(), Some(Path::new("/srv/run/redis-tp")));
         assert_eq!(elsewhere.run, plain.run);
     }
 

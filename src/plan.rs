@@ -15,7 +15,7 @@ use crate::facts::{Facts, Role, Upstream};
 use crate::host::Kind;
 use crate::instance::{Instance, Target};
 use crate::layout;
-use crate::runtime::{Runtime, process};
+use crate::runtime::{Runtime, process, systemd};
 use crate::secrets::Secrets;
 use crate::software;
 use crate::state::{Kept, KeptApp, UnitBefore};
@@ -509,7 +509,10 @@ fn places(wanted: &Wanted<'_>, facts: &Facts, order: &[&Instance], plan: &mut Pl
             }
             step(path, owner, mode, copy, correct);
         }
-        if instance.runtime == Runtime::Process {
+        if here.login.is_some() && instance.runtime == Runtime::Systemd {
+            step(&systemd::wants(), Owner::Root, 0o755, false, false);
+        }
+        if here.login.is_some() || instance.runtime == Runtime::Process {
             step(&process::run_dir(&instance.pidfile), Owner::Server(engine), 0o2755, false, false);
         }
     }
@@ -562,7 +565,7 @@ fn files(wanted: &Wanted<'_>, facts: &Facts, changes: &[Change<'_>], plan: &mut 
             });
         }
     }
-    if facts.installed() {
+    if facts.installed() || layout::here().login.is_some() {
         unit_files(changes, plan);
     }
 }
@@ -601,7 +604,8 @@ fn services(facts: &Facts, changes: &[Change<'_>], app: Option<&app::AppChange<'
         plan.steps.push(boot(change.instance, true));
     }
     plan.steps.extend(app.and_then(app::AppChange::boot));
-    let written = facts.installed() && changes.iter().any(|change| change.unit_file.is_some());
+    let own = layout::here().login.is_some();
+    let written = (facts.installed() || own) && changes.iter().any(|change| change.unit_file.is_some());
     let units = |change: &&Change<'_>| change.instance.runtime == Runtime::Systemd;
     let enabled = changes.iter().filter(units).any(|change| change.enable);
     let stale =

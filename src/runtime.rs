@@ -58,11 +58,15 @@ impl Runtime {
     pub fn settle(choice: RuntimeChoice, means: Means) -> Result<Self, Fault> {
         let container = |program| Ok(Self::Container(program));
         match choice {
-            RuntimeChoice::Auto | RuntimeChoice::Systemd if means.systemd => Ok(Self::Systemd),
+            // What a user's systemd keeps ends with the last login, mostly.
+            RuntimeChoice::Auto if means.systemd && layout::here().login.is_none() => Ok(Self::Systemd),
+            RuntimeChoice::Systemd if means.systemd => Ok(Self::Systemd),
             RuntimeChoice::Auto | RuntimeChoice::Process => Ok(Self::Process),
             RuntimeChoice::Systemd if layout::here().login.is_some() => {
-                Err(Fault::refused("runtime = systemd, but without root there are no units to keep")
-                    .hint("let redis-tp choose: runtime = auto"))
+                let user = layout::here().account("root");
+                Err(Fault::refused(format!("runtime = systemd, but no systemd of {user}'s runs here")).hint(
+                    format!("let redis-tp choose (runtime = auto), or let one run for {user}:\nloginctl enable-linger {user}"),
+                ))
             }
             RuntimeChoice::Systemd => Err(Fault::refused("runtime = systemd, but systemd is not PID 1 here")
                 .hint("let redis-tp choose: runtime = auto")),

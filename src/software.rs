@@ -36,10 +36,14 @@ pub fn find(host: &Host, engine: Engine, program: &str) -> Option<Tool> {
     if let Some(path) = host.which(program) {
         return Some(Tool { path, libraries: None });
     }
-    let root = unpacked(engine)?;
-    let path = root.join("usr/bin").join(program);
+    let path = self::program(engine, program)?;
     host.stat(&path).ok()??;
-    Some(Tool { path, libraries: Some(libraries(host, &root)) })
+    Some(Tool { path, libraries: Some(libraries(&unpacked(engine)?)) })
+}
+
+/// Where a program is once it is unpacked.
+pub fn program(engine: Engine, name: &str) -> Option<PathBuf> {
+    Some(unpacked(engine)?.join("usr/bin").join(name))
 }
 
 /// Where packages are unpacked; none where root installs them.
@@ -53,13 +57,13 @@ pub fn unpacked(engine: Engine) -> Option<PathBuf> {
     Some(place()?.join(engine.name()))
 }
 
-/// The directories of libraries below `root`: Debian has one for each kind of machine.
-fn libraries(host: &Host, root: &Path) -> OsString {
-    let dirs = ["usr/lib", "lib"].into_iter().flat_map(|lib| {
-        let lib = root.join(lib);
-        let kinds = host.list(&lib).unwrap_or_default().into_iter().filter(|name| name.contains("-linux-"));
-        kinds.map(|kind| lib.join(kind)).collect::<Vec<_>>()
-    });
-    let dirs: Vec<OsString> = dirs.map(PathBuf::into_os_string).collect();
-    dirs.join(&OsString::from(":"))
+/// The directories of libraries below `root`, by Debian's name for this kind of machine.
+pub fn libraries(root: &Path) -> OsString {
+    let kind = match std::env::consts::ARCH {
+        "x86" => "i386-linux-gnu".to_owned(),
+        "arm" => "arm-linux-gnueabihf".to_owned(),
+        "powerpc64" => "powerpc64le-linux-gnu".to_owned(),
+        arch => format!("{arch}-linux-gnu"),
+    };
+    ["usr/lib", "lib"].map(|lib| root.join(lib).join(&kind).into_os_string()).join(&OsString::from(":"))
 }

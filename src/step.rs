@@ -473,9 +473,9 @@ impl Step {
             Self::RemoveContainer { program, name, .. } => vec![format!("{program} rm {name}")],
             Self::PurgeVolume { program, name } => vec![format!("{program} volume rm {name}")],
             Self::RemoveNetwork { program } => vec![format!("{program} network rm {NETWORK}")],
-            Self::Reload => vec!["systemctl daemon-reload".into()],
-            Self::Enable { unit } => vec![format!("systemctl enable {}", systemd::unit_word(unit))],
-            Self::Disable { unit } => vec![format!("systemctl disable {}", systemd::unit_word(unit))],
+            Self::Reload => vec![format!("{} daemon-reload", systemd::typed("systemctl"))],
+            Self::Enable { unit } => vec![format!("{} enable {}", systemd::typed("systemctl"), systemd::unit_word(unit))],
+            Self::Disable { unit } => vec![format!("{} disable {}", systemd::typed("systemctl"), systemd::unit_word(unit))],
             Self::Start { targets } => shell_start(targets),
             Self::Restart { target, .. } => match target.runtime {
                 Runtime::Systemd => vec![systemd::command("restart", &[target])],
@@ -487,7 +487,7 @@ impl Step {
                 Runtime::Process => vec![process::stop_command(target)],
                 Runtime::Container(program) => vec![format!("{program} stop {}", target.container())],
             },
-            Self::StartUnit { unit } => vec![format!("systemctl start {}", systemd::unit_word(unit))],
+            Self::StartUnit { unit } => vec![format!("{} start {}", systemd::typed("systemctl"), systemd::unit_word(unit))],
             Self::AwaitLink { target, .. } => vec![format!(
                 "until {} INFO replication | grep -q master_link_status:up; do sleep 0.1; done",
                 cli_command(target)
@@ -559,7 +559,9 @@ fn shell_start(targets: &[Target]) -> Vec<String> {
 
 fn shell_app(app: &AppTarget, verbs: &[&str]) -> Vec<String> {
     let line = |verb: &&str| match (app.runtime, *verb) {
-        (Runtime::Systemd, verb) => format!("systemctl {verb} {}", systemd::unit_word(app_service::UNIT)),
+        (Runtime::Systemd, verb) => {
+            format!("{} {verb} {}", systemd::typed("systemctl"), systemd::unit_word(app_service::UNIT))
+        }
         (Runtime::Container(program), verb) => format!("{program} {verb} {}", app.container()),
         (Runtime::Process, "stop") => format!("kill \"$(cat {})\"", app_service::pidfile().display()),
         (Runtime::Process, _) => format!(

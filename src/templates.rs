@@ -11,6 +11,8 @@ const REDIS_SLAVE: &str = include_str!("../templates/redis-slave.conf");
 const DROP_IN: &str = include_str!("../systemd/drop-in.conf");
 const UNIT: &str = include_str!("../systemd/instance.service");
 const APP_UNIT: &str = include_str!("../systemd/app.service");
+const USER_UNIT: &str = include_str!("../systemd/user-instance.service");
+const USER_APP_UNIT: &str = include_str!("../systemd/user-app.service");
 
 /// What the two configuration templates may name. Every string stands as it will in the file:
 /// quoted, and without a newline. None is a line that is not wanted, or that somebody took away.
@@ -77,15 +79,17 @@ pub struct UnitContext {
     pub conf: String,
     /// The user and the group.
     pub user: &'static str,
+    /// The directories of its libraries, where it was unpacked without root.
+    pub libraries: Option<String>,
     /// The directory below /run.
     pub run: String,
     /// The directories that it may write to.
     pub paths: Vec<String>,
 }
 
-/// Renders a whole unit.
-pub fn unit(context: &UnitContext) -> Result<String> {
-    render(UNIT, &Context::from_serialize(context)?)
+/// Renders a whole unit: root's, or a user's own.
+pub fn unit(context: &UnitContext, own: bool) -> Result<String> {
+    render(if own { USER_UNIT } else { UNIT }, &Context::from_serialize(context)?)
 }
 
 /// What the web app's unit may name.
@@ -103,9 +107,9 @@ pub struct AppUnitContext {
     pub stop_seconds: u64,
 }
 
-/// Renders the web app's unit.
-pub fn app_unit(context: &AppUnitContext) -> Result<String> {
-    render(APP_UNIT, &Context::from_serialize(context)?)
+/// Renders the web app's unit: root's, or a user's own.
+pub fn app_unit(context: &AppUnitContext, own: bool) -> Result<String> {
+    render(if own { USER_APP_UNIT } else { APP_UNIT }, &Context::from_serialize(context)?)
 }
 
 fn render(template: &str, context: &Context) -> Result<String> {
@@ -155,10 +159,31 @@ mod tests {
             stop_seconds: 0,
         };
         let given = serde_json::to_value(&context).unwrap();
-        let mut tera = Tera::default();
-        tera.add_raw_template("t", APP_UNIT).unwrap();
-        for name in tera.get_template_variables("t").unwrap() {
-            assert!(given.get(name).is_some(), "{name}");
+        for template in [APP_UNIT, USER_APP_UNIT] {
+            let mut tera = Tera::default();
+            tera.add_raw_template("t", template).unwrap();
+            for name in tera.get_template_variables("t").unwrap() {
+                assert!(given.get(name).is_some(), "{name}");
+            }
+        }
+        let context = UnitContext {
+            unit: String::new(),
+            engine: String::new(),
+            name: String::new(),
+            server: String::new(),
+            conf: String::new(),
+            user: "",
+            libraries: None,
+            run: String::new(),
+            paths: Vec::new(),
+        };
+        let given = serde_json::to_value(&context).unwrap();
+        for template in [UNIT, USER_UNIT] {
+            let mut tera = Tera::default();
+            tera.add_raw_template("t", template).unwrap();
+            for name in tera.get_template_variables("t").unwrap() {
+                assert!(name == "path" || given.get(name).is_some(), "{name}");
+            }
         }
     }
 }

@@ -13,6 +13,7 @@ use crate::facts::Program;
 use crate::http::Url;
 use crate::instance::Instance;
 use crate::layout;
+use crate::runtime::systemd::word;
 use crate::runtime::{Runtime, container};
 use crate::templates::{self, AppUnitContext};
 use crate::topology::{AppSection, Topology, reach};
@@ -172,12 +173,13 @@ impl App {
     /// # Errors
     /// The template cannot be rendered.
     pub fn unit(&self, program: &Path) -> Result<String> {
-        templates::app_unit(&AppUnitContext {
-            program: program.display().to_string(),
-            settings: Settings::file().display().to_string(),
+        let context = AppUnitContext {
+            program: word(&program.to_string_lossy()),
+            settings: word(&Settings::file().to_string_lossy()),
             local: self.is_local(),
             low_port: self.section().port < 1024,
             stop_seconds: self.target(program).patience().as_secs(),
-        })
+        };
+        templates::app_unit(&context, layout::here().login.is_some())
     }
 }

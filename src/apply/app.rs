@@ -280,7 +280,7 @@ fn run(host: &Host, child: Child) -> Result<()> {
 pub fn log_command(app: &AppTarget) -> String {
     match app.runtime {
         Runtime::Container(program) => containers::logs_command(program, &app.container()),
-        Runtime::Systemd => format!("journalctl -u {}", systemd::unit_word(UNIT)),
+        Runtime::Systemd => format!("{} -u {}", systemd::typed("journalctl"), systemd::unit_word(UNIT)),
         Runtime::Process => format!("tail {}", names::logfile().display()),
     }
 }

@@ -45,15 +45,21 @@ pub fn run<S: AsRef<str>>(host: &Host, program: Program, words: &[S]) -> Result<
     }
 }
 
+/// Takes a container away that does not run. Volumes without a name go with it, which engines make for an
+/// image that asks for them; ours have names, and stay.
+fn take_away(host: &Host, program: Program, name: &str) -> Result<()> {
+    run(host, program, &["rm", "--volumes", name]).map(drop)
+}
+
 /// Takes a container away, also one that runs, and at once.
 ///
 /// # Errors
 /// The engine refuses.
 pub fn remove(host: &Host, program: Program, name: &str) -> Result<()> {
     let words: &[&str] = match program {
-        Program::Docker => &["rm", "--force", name],
+        Program::Docker => &["rm", "--force", "--volumes", name],
         // It would wait for a process that does not listen.
-        Program::Podman => &["rm", "--force", "--time", "0", name],
+        Program::Podman => &["rm", "--force", "--volumes", "--time", "0", name],
     };
     run(host, program, words).map(drop)
 }
@@ -118,7 +124,7 @@ impl Run<'_> {
         let before = before.cloned().map(Box::new);
         self.announce(Undo::Container { program, name: container.name.clone(), engine, before, boot })?;
         if there.is_some() {
-            run(self.host, program, &["rm", &container.name])?;
+            take_away(self.host, program, &container.name)?;
         }
         make(self.host, container, contents.ids, boot)?;
         self.state.containers.insert(container.name.clone(), container.clone());
@@ -132,7 +138,7 @@ impl Run<'_> {
             let name = name.to_owned();
             let undo = Undo::Container { program, name: name.clone(), engine, before, boot: seen.boot };
             self.announce(undo)?;
-            run(self.host, program, &["rm", name.as_str()])?;
+            take_away(self.host, program, &name)?;
         }
         Ok(())
     }

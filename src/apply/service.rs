@@ -13,7 +13,7 @@ use crate::directives;
 use crate::engine::Engine;
 use crate::exit::Fault;
 use crate::facts::{self, Role, parse};
-use crate::host::{Child, Host};
+use crate::host::Host;
 use crate::instance::Target;
 use crate::layout;
 use crate::log;
@@ -495,7 +495,7 @@ pub fn last_lines(host: &Host, target: &Target, count: usize) -> Option<(String,
 pub fn said_to_systemd(host: &Host, unit: &str) -> Option<Vec<String>> {
     let journalctl = host.which("journalctl")?;
     let args = ["--no-pager", "--quiet", "--boot", "--output=cat", "--lines=50", "--unit", unit];
-    let done = host.run(Child::new(journalctl).args(args)).ok()?;
+    let done = host.run(systemd::child(journalctl).args(args)).ok()?;
     last_start(&done.stdout, unit)
 }
 

@@ -366,7 +366,7 @@ fn service(facts: &Facts, instance: &Instance, unit: &Unit) -> Finding {
         return Finding::fail(
             format!("{word}: its files changed since systemd read them"),
             "the next start would use the old ones",
-            "systemctl daemon-reload",
+            format!("{} daemon-reload", systemd::typed("systemctl")),
         );
     }
     if !unit.enabled {

@@ -14,7 +14,7 @@ use crate::instance::refuse_open_doors;
 use crate::journal;
 use crate::layout;
 use crate::plan::refuse;
-use crate::runtime::Runtime;
+use crate::runtime::{Runtime, systemd};
 use crate::secrets::{self, password_file, upstream_file};
 use crate::software;
 use crate::state;
@@ -182,10 +182,18 @@ fn half_way(status: &str) -> Vec<(&str, &str)> {
 }
 
 /// What the topology asks to keep instances running is here.
-pub(super) fn runtime(_: &Host, subject: &Subject<'_>) -> Result<Finding> {
+pub(super) fn runtime(host: &Host, subject: &Subject<'_>) -> Result<Finding> {
     let facts = subject.facts;
     Ok(match Runtime::settle(subject.topology.runtime, facts.means) {
-        Ok(Runtime::Systemd) => Finding::pass("systemd is PID 1"),
+        Ok(Runtime::Systemd) => match (&layout::here().login, systemd::lasts(host)?) {
+            (None, _) => Finding::pass("systemd is PID 1"),
+            (Some(login), true) => Finding::pass(format!("{}'s systemd, which lingers", login.name)),
+            (Some(login), false) => Finding::fail(
+                format!("{}'s systemd ends with the last login", login.name),
+                "and with it all that it keeps running",
+                format!("loginctl enable-linger {}", login.name),
+            ),
+        },
         Ok(Runtime::Process) if facts.systemd => Finding::pass("processes, as the topology says"),
         Ok(Runtime::Process) if layout::here().login.is_some() => Finding::pass("processes: not root"),
         Ok(Runtime::Process) => Finding::pass("processes: systemd is not PID 1"),

@@ -64,7 +64,7 @@ pub fn gather(host: &Host, question: &Question<'_>) -> Result<Facts> {
     let mut units: Vec<String> = question.instances.iter().map(|instance| instance.unit.clone()).collect();
     units.extend(web::unit(question.app, &facts));
     let known = std::thread::scope(|scope| {
-        let shown = facts.systemd.then(|| scope.spawn(|| systemd::show(host, &units)));
+        let shown = has_units(question, &facts).then(|| scope.spawn(|| systemd::show(host, &units)));
         for instance in question.instances {
             if let Some(running) = ask(host, instance, &facts) {
                 facts.running.insert(instance.name.clone(), running);
@@ -94,6 +94,15 @@ pub fn means(host: &Host, systemd: bool, state: &State) -> Means {
         podman: host.which(Program::Podman.name()).is_some(),
         podman_is_in_use: state.instances.values().any(|instance| instance.active && kept(instance.runtime)),
     }
+}
+
+/// Whether systemd is to be asked for units. A user's processes have none, and the question costs a child.
+fn has_units(question: &Question<'_>, facts: &Facts) -> bool {
+    let by_units = |runtime: Runtime| runtime == Runtime::Systemd;
+    facts.systemd
+        && (layout::here().login.is_none()
+            || question.instances.iter().any(|instance| by_units(instance.runtime))
+            || facts.state.instances.values().any(|kept| by_units(kept.runtime)))
 }
 
 fn software(host: &Host, engine: Engine, facts: &mut Facts) -> Result<()> {
@@ -148,6 +157,9 @@ fn files(host: &Host, question: &Question<'_>, facts: &mut Facts) -> Result<()> 
     texts.extend(app_texts);
     paths.extend(facts.state.directories.iter().cloned());
     paths.extend(software::unpacked(engine));
+    if layout::here().login.is_some() {
+        paths.insert(systemd::wants());
+    }
     for kept in facts.state.instances.values() {
         paths.extend(kept.dir.path().map(Path::to_path_buf));
         paths.extend(kept.logfile.clone());

@@ -11,7 +11,7 @@ use crate::exit::Fault;
 use crate::facts::{Facts, Listener};
 use crate::host::Kind;
 use crate::layout;
-use crate::runtime::Runtime;
+use crate::runtime::{Runtime, systemd};
 use crate::topology::Source;
 
 /// The first thing that stands in the way.
@@ -53,7 +53,8 @@ fn address(facts: &Facts, app: &App) -> Result<(), Fault> {
 /// A port that is root's alone; under systemd the unit hands it over.
 fn low_port(facts: &Facts, app: &App) -> Result<(), Fault> {
     let port = app.section().port;
-    if app.runtime != Runtime::Process || port >= facts.app.first_port {
+    let handed = app.runtime != Runtime::Process && layout::here().login.is_none();
+    if handed || app.runtime.is_container() || port >= facts.app.first_port {
         return Ok(());
     }
     Err(Fault::refused(format!("the web app's user may not listen on port {port}"))
@@ -96,8 +97,10 @@ fn is_ours(facts: &Facts, listener: &Listener) -> bool {
 pub fn unit(facts: &Facts, app: &App) -> Result<(), Fault> {
     let Some(unit) = facts.unit(UNIT) else { return Ok(()) };
     if app.runtime == Runtime::Systemd && unit.load == "masked" {
-        return Err(Fault::refused(format!("{UNIT} is masked"))
-            .hint(format!("somebody forbade it to start; to allow it:\nsystemctl unmask {UNIT}")));
+        return Err(Fault::refused(format!("{UNIT} is masked")).hint(format!(
+            "somebody forbade it to start; to allow it:\n{} unmask {UNIT}",
+            systemd::typed("systemctl")
+        )));
     }
     Ok(())
 }
@@ -153,7 +156,10 @@ pub fn database(facts: &Facts, app: &App) -> Result<(), Fault> {
             .hint("give it a file:\nredis-tp app install --source sqlite:/srv/lab.db"));
     }
     let hidden = ["/home", "/root", "/run/user", "/tmp", "/var/tmp"];
-    if app.runtime == Runtime::Systemd && hidden.iter().any(|place| file.starts_with(place)) {
+    if app.runtime == Runtime::Systemd
+        && layout::here().login.is_none()
+        && hidden.iter().any(|place| file.starts_with(place))
+    {
         return Err(Fault::refused(format!("{shown} is in a place that the web app's unit does not see"))
             .hint(format!("put it below /srv:\ninstall -m 0644 {shown} /srv/")));
     }

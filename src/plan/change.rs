@@ -13,6 +13,7 @@ use crate::exit::Fault;
 use crate::facts::containers::Seen;
 use crate::facts::{Facts, Role, Running};
 use crate::instance::{Hand, Instance};
+use crate::layout;
 use crate::runtime::container::Container;
 use crate::runtime::{Runtime, systemd};
 use crate::secret::Secret;
@@ -119,7 +120,8 @@ fn is_enabled(facts: &Facts, instance: &Instance) -> bool {
 
 /// The package's postinst enables the distribution's own service.
 fn enabled_by_package(facts: &Facts, instance: &Instance) -> bool {
-    let packaged = instance.runtime == Runtime::Systemd && !facts.installed();
+    let packaged =
+        instance.runtime == Runtime::Systemd && !facts.installed() && layout::here().login.is_none();
     packaged && instance.name.as_str() == crate::engine::MASTER
 }
 

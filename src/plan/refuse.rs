@@ -270,7 +270,8 @@ fn own_places(facts: &Facts, instance: &Instance) -> Result<(), Fault> {
 /// A port that is root's alone, where no root hands it over.
 fn low_port(facts: &Facts, instance: &Instance) -> Result<(), Fault> {
     let port = instance.port;
-    if instance.runtime != Runtime::Process || port >= facts.app.first_port {
+    let handed = instance.runtime != Runtime::Process && layout::here().login.is_none();
+    if handed || instance.runtime.is_container() || port >= facts.app.first_port {
         return Ok(());
     }
     let who = layout::here().account(instance.engine.user());
@@ -313,7 +314,7 @@ fn data_left_behind(wanted: &Wanted<'_>, facts: &Facts, instance: &Instance) -> 
             false => Ok(()),
         };
     }
-    let user = instance.engine.user();
+    let user = layout::here().account(instance.engine.user());
     Err(Fault::refused(format!("{name} would start empty: its data is in {old}, not in {new}")).hint(format!(
         "take it along, and run this again:\nredis-tp service stop {name}\ninstall -d -o {user} -g {user} -m 0750 {new}\ncp -a {old}/. {new}/"
     )))
@@ -340,7 +341,7 @@ fn data_of_another_name(wanted: &Wanted<'_>, facts: &Facts) -> Result<(), Fault>
         Runtime::Process => process::stop_command(&target),
         Runtime::Container(program) => format!("{program} stop {}", target.container()),
     };
-    let (user, from, to) = (new.engine.user(), &kept.dir, &new.store);
+    let (user, from, to) = (layout::here().account(new.engine.user()), &kept.dir, &new.store);
     let name = &new.name;
     let copy = containers::take_along(wanted, facts, new, &kept.dir)
         .unwrap_or_else(|| format!("install -d -o {user} -g {user} -m 0750 {to}\ncp -a {from}/. {to}/"));
@@ -538,21 +539,23 @@ pub fn unit(facts: &Facts, instance: &Instance) -> Result<(), Fault> {
                 instance.unit
             ))
             .hint(format!(
-                "leave `runtime` to redis-tp, or give the unit up first:\nsystemctl disable --now {}",
+                "leave `runtime` to redis-tp, or give the unit up first:\n{} disable --now {}",
+                systemd::typed("systemctl"),
                 instance.unit
             ))),
             _ => Ok(()),
         };
     }
     match unit.load.as_str() {
-        "masked" => Err(Fault::refused(format!("{} is masked", instance.unit))
-            .hint(format!("somebody forbade it to start; to allow it:\nsystemctl unmask {}", instance.unit))),
+        "masked" => Err(Fault::refused(format!("{} is masked", instance.unit)).hint(format!(
+            "somebody forbade it to start; to allow it:\n{} unmask {}",
+            systemd::typed("systemctl"),
+            instance.unit
+        ))),
         // Where the server came without a package, the unit is ours to write.
-        "not-found" if facts.package.is_some() => Err(Fault::refused(format!(
-            "there is no unit {}, though {} is installed",
-            instance.unit,
-            instance.engine.package()
-        ))
+        "not-found" if facts.package.is_some() && layout::here().login.is_none() => Err(Fault::refused(
+            format!("there is no unit {}, though {} is installed", instance.unit, instance.engine.package()),
+        )
         .hint(format!(
             "put the package's files back:\napt-get install --reinstall {}",
             instance.engine.package()

@@ -1,4 +1,5 @@
-//! The distribution's units, with drop-ins.
+//! The distribution's units, with drop-ins; without root, units of the user's own, kept by the systemd that
+//! runs for each user who is logged in or lingers.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -11,11 +12,53 @@ use crate::facts::{Facts, Unit, parse};
 use crate::host::{Child, Host};
 use crate::instance::{Instance, Target};
 use crate::layout;
+use crate::software;
 use crate::templates::{self, UnitContext};
 
-/// Whether systemd is PID 1 (sd_booted(3)), and we may give it units: it keeps only root's.
+/// Whether there is a systemd for us: as PID 1 (sd_booted(3)), or without root the user's own.
 pub fn runs(host: &Host) -> Result<bool> {
-    Ok(layout::here().login.is_none() && host.stat(Path::new("/run/systemd/system"))?.is_some())
+    let here = layout::here();
+    let sign = match (&here.login, &here.runtime) {
+        (None, _) => PathBuf::from("/run/systemd/system"),
+        (Some(_), Some(runtime)) => runtime.join("systemd/private"),
+        (Some(_), None) => return Ok(false),
+    };
+    Ok(host.stat(&sign)?.is_some())
+}
+
+/// A program of systemd's that talks to ours.
+pub fn child(program: impl Into<PathBuf>) -> Child {
+    let child = Child::new(program);
+    match &layout::here().runtime {
+        Some(runtime) => child.arg("--user").env("XDG_RUNTIME_DIR", runtime),
+        None => child,
+    }
+}
+
+/// The same as it is typed.
+pub fn typed(program: &str) -> String {
+    match layout::here().login {
+        Some(_) => format!("{program} --user"),
+        None => program.to_owned(),
+    }
+}
+
+/// The target that starts what is enabled.
+fn target() -> &'static str {
+    if layout::here().login.is_some() { "default.target" } else { "multi-user.target" }
+}
+
+/// The directory of links to what is enabled.
+pub fn wants() -> PathBuf {
+    layout::here().units.join(format!("{}.wants", target()))
+}
+
+/// Whether the user's systemd runs also while nobody is logged in; root's always does.
+pub fn lasts(host: &Host) -> Result<bool> {
+    match &layout::here().login {
+        Some(login) => Ok(host.stat(&Path::new("/var/lib/systemd/linger").join(&login.name))?.is_some()),
+        None => Ok(true),
+    }
 }
 
 /// Our drop-in for a unit.
@@ -36,8 +79,14 @@ pub fn files(unit: &str) -> [PathBuf; 2] {
 /// The file that a unit needs from us, and its text: a drop-in where the distribution's unit closes a
 /// directory to the instance, a whole unit where the server came without one; none where it fits.
 pub fn needed(instance: &Instance, facts: &Facts) -> Result<Option<(PathBuf, String)>> {
-    if let Some(server) = facts.server.as_ref().filter(|_| facts.package.is_none()) {
-        let text = templates::unit(&unit_context(instance, &server.path))?;
+    let own = layout::here().login.is_some();
+    let (server, unpacked) = match &facts.server {
+        Some(server) => (Some(server.path.clone()), server.unpacked),
+        None => (software::program(instance.engine, instance.engine.server()), true),
+    };
+    if let Some(server) = server.filter(|_| facts.package.is_none() || own) {
+        let libraries = software::unpacked(instance.engine).filter(|_| unpacked);
+        let text = templates::unit(&unit_context(instance, &server, libraries.as_deref()), own)?;
         return Ok(Some((own_unit(&instance.unit), text)));
     }
     let closed = closed_to(instance);
@@ -47,7 +96,7 @@ pub fn needed(instance: &Instance, facts: &Facts) -> Result<Option<(PathBuf, Str
     Ok(Some((drop_in(&instance.unit), templates::drop_in(&instance.unit, &closed)?)))
 }
 
-fn unit_context(instance: &Instance, server: &Path) -> UnitContext {
+fn unit_context(instance: &Instance, server: &Path, unpacked: Option<&Path>) -> UnitContext {
     let run = instance.pidfile.parent().and_then(Path::file_name).unwrap_or_default();
     let log = instance.log_dir().unwrap_or(Path::new("/var/log"));
     let paths = [instance.dir.as_path(), log, &instance.engine.etc()].map(|path| path.display().to_string());
@@ -55,17 +104,28 @@ fn unit_context(instance: &Instance, server: &Path) -> UnitContext {
         unit: instance.unit.clone(),
         engine: instance.engine.to_string(),
         name: instance.name.to_string(),
-        server: server.display().to_string(),
-        conf: instance.conf.display().to_string(),
+        server: word(&server.to_string_lossy()),
+        conf: word(&instance.conf.to_string_lossy()),
+        libraries: unpacked.map(|root| word(&software::libraries(root).to_string_lossy())),
         user: instance.engine.user(),
         run: run.to_string_lossy().into_owned(),
         paths: paths.into(),
     }
 }
 
+/// A word of a command line as a unit has it (systemd.syntax(7)): a home may have a blank in its path.
+pub fn word(word: &str) -> String {
+    let plain = |c: char| c.is_ascii_alphanumeric() || "/._-+=:,@".contains(c);
+    if word.chars().all(plain) {
+        return word.to_owned();
+    }
+    let escaped = word.replace('\\', "\\\\").replace('"', "\\\"").replace('%', "%%").replace('$', "$$");
+    format!("\"{escaped}\"")
+}
+
 /// Whether a unit starts at boot: the link that `systemctl enable` makes, without asking systemctl.
 pub fn is_enabled(host: &Host, unit: &str) -> Result<bool> {
-    Ok(host.stat(&layout::here().units.join("multi-user.target.wants").join(unit))?.is_some())
+    Ok(host.stat(&wants().join(unit))?.is_some())
 }
 
 /// The state of units, as systemd has it.
@@ -81,7 +141,7 @@ pub fn show(host: &Host, names: &[String]) -> Result<BTreeMap<String, Unit>> {
         Some(units) => units,
         None => {
             let show = ["show", "--property=Id,LoadState,ActiveState,MainPID,NeedDaemonReload,ProtectHome"];
-            parse::units(&host.run(Child::new("systemctl").args(show).args(names))?.stdout)
+            parse::units(&host.run(child("systemctl").args(show).args(names))?.stdout)
         }
     };
     for (name, unit) in &mut units {
@@ -107,7 +167,7 @@ pub fn closed_to(instance: &Instance) -> Vec<String> {
 /// What a person would type.
 pub fn command(verb: &str, targets: &[&Target]) -> String {
     let units: Vec<String> = targets.iter().map(|target| unit_word(&target.unit())).collect();
-    format!("systemctl {verb} {}", units.join(" "))
+    format!("{} {verb} {}", typed("systemctl"), units.join(" "))
 }
 
 /// A unit as people write it: without `.service`.

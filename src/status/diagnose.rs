@@ -9,7 +9,7 @@ use crate::facts::{Auth, Facts, containers};
 use crate::host::Host;
 use crate::instance::Instance;
 use crate::plan::refuse;
-use crate::runtime::systemd::unit_word;
+use crate::runtime::systemd::{self, unit_word};
 use crate::runtime::{Program, Runtime};
 use crate::wire::Trouble;
 
@@ -261,7 +261,10 @@ fn log_source(instance: &Instance) -> String {
 fn last_words(host: &Host, node: &Node, instance: &Instance) -> Option<Log> {
     let troubled = matches!(node.unit_state.as_deref(), Some("failed" | "activating"));
     if let Some(lines) = troubled.then(|| service::said_to_systemd(host, &instance.unit)).flatten() {
-        return Some(Log { source: format!("journalctl -u {}", unit_word(&instance.unit)), lines });
+        return Some(Log {
+            source: format!("{} -u {}", systemd::typed("journalctl"), unit_word(&instance.unit)),
+            lines,
+        });
     }
     let (log, lines) = service::last_lines(host, &instance.target(), SHOWN)?;
     Some(Log { source: log, lines })

@@ -12,7 +12,7 @@ use crate::instance::Instance;
 use crate::layout;
 use crate::plan;
 use crate::runtime::container::Port;
-use crate::runtime::systemd::unit_word;
+use crate::runtime::systemd::{typed, unit_word};
 use crate::runtime::{Program, Runtime};
 use crate::secrets;
 use crate::topology::BindAddress;
@@ -293,7 +293,7 @@ fn unit(proof: &Proof<'_>, instance: &Instance) -> Result<u32, Finding> {
     let Some(unit) = proof.subject.facts.unit(&instance.unit) else {
         return Err(Finding::unknown(
             format!("systemd tells nothing of {word}"),
-            format!("systemctl status {word}"),
+            format!("{} status {word}", typed("systemctl")),
         ));
     };
     match (unit.load.as_str(), unit.active.as_str(), unit.enabled) {

@@ -6,7 +6,7 @@ use std::time::Duration;
 use super::{Options, Subject, app, chain, cli};
 use crate::instance::{Instance, Upstream};
 use crate::runtime::Runtime;
-use crate::runtime::systemd::unit_word;
+use crate::runtime::systemd::{typed, unit_word};
 use crate::secrets;
 use crate::step::Step;
 
@@ -103,7 +103,11 @@ fn machine(lines: &mut Vec<String>, instances: &[Instance]) {
 fn service(instance: &Instance) -> String {
     match instance.runtime {
         Runtime::Systemd => {
-            format!("systemctl show -p ActiveState,UnitFileState,MainPID {}", unit_word(&instance.unit))
+            format!(
+                "{} show -p ActiveState,UnitFileState,MainPID {}",
+                typed("systemctl"),
+                unit_word(&instance.unit)
+            )
         }
         Runtime::Container(program) => {
             format!("{program} ps --filter name={}", instance.container())

@@ -48,7 +48,7 @@ fn roots(machine: &Machine) -> (Snapshot, String) {
 
 /// The processes of the user's servers and app.
 fn processes(machine: &Machine) -> String {
-    machine.run("ps -u ann -o pid=,comm= | grep -v ps || true").ok().stdout
+    machine.run("ps -u ann -o pid=,comm= | grep redis || true").ok().stdout
 }
 
 fn contains(text: &str, part: &str) {
@@ -114,6 +114,78 @@ fn every_verb(machine: &Machine) {
     ann(machine, "redis-tp install --set maxmemory=90mb").ok();
     ann(machine, "redis-tp rollback").ok();
     contains(&ann(machine, "redis-tp up").ok().stdout, "No changes.");
+}
+
+/// A systemd of the user's own. These machines have no PAM module that would tell it its directory.
+const OWN_SYSTEMD: &str = "mkdir -p /etc/systemd/system/user@.service.d /var/lib/systemd/linger
+    printf '[Service]\\nEnvironment=XDG_RUNTIME_DIR=/run/user/%%i\\n' >/etc/systemd/system/user@.service.d/dir.conf
+    touch /var/lib/systemd/linger/ann && systemctl daemon-reload && systemctl start user@$(id -u ann)";
+
+#[test]
+fn units_of_the_users_own_are_kept_by_the_users_systemd() {
+    thread::scope(|scope| {
+        for release in [Release::Bookworm, Release::Trixie] {
+            scope.spawn(move || {
+                if let Some(machine) = with_ann(release, Init::Systemd) {
+                    by_own_systemd(&machine);
+                }
+            });
+        }
+    });
+}
+
+fn by_own_systemd(machine: &Machine) {
+    machine.run(OWN_SYSTEMD).ok();
+    let before = (home(machine), roots(machine));
+    ann(machine, "redis-tp up --runtime systemd").ok();
+    contains(&ann(machine, "redis-tp check").ok().stdout, "ann's systemd, which lingers");
+    let cgroup = "sh -c 'cat /proc/$(pgrep -o redis-server)/cgroup'";
+    contains(&ann(machine, cgroup).ok().stdout, "/user@1000.service/");
+    let verify = "XDG_RUNTIME_DIR=/run/user/$(id -u) systemd-analyze --user verify --man=no --recursive-errors=no .config/systemd/user/*.service";
+    assert_eq!(ann(machine, &format!("sh -c '{verify}'")).ok().stderr, "");
+
+    let (files, running) = (home(machine), processes(machine));
+    contains(&ann(machine, "redis-tp up").ok().stdout, "No changes.");
+    assert_eq!(differences(&files, &home(machine), Alike::Untouched), [""; 0]);
+    assert_eq!(running, processes(machine), "a server was restarted");
+
+    // The whole systemd of the user's anew, as after a restart of the machine.
+    machine.run("systemctl restart user@$(id -u ann)").ok();
+    ann(machine, "sh -c 'until redis-tp cli slave -- PING; do sleep 0.1; done'").ok();
+    every_verb(machine);
+    ann(machine, "redis-tp verify --restart").ok();
+    ann(machine, "redis-tp up --runtime process").ok();
+    ann(machine, "redis-tp up --runtime systemd").ok();
+    ann(machine, "redis-tp uninstall --purge").ok();
+    assert_eq!(differences(&before.0, &home(machine), Alike::Equivalent), [""; 0]);
+    assert_eq!(differences(&before.1.0, &places(machine), Alike::Equivalent), [""; 0]);
+}
+
+#[test]
+fn valkey_is_unpacked_like_redis() {
+    let Some(machine) = with_ann(Release::Trixie, Init::None) else { return };
+    let before = home(&machine);
+    ann(&machine, "redis-tp up --engine valkey --no-app").ok();
+    ann(&machine, "redis-tp verify").ok();
+    assert!(machine.exists("/home/ann/.config/valkey/valkey-slave.conf"));
+    contains(&ann(&machine, "redis-tp cli slave -- PING").ok().stdout, "PONG");
+    ann(&machine, "redis-tp uninstall --purge").ok();
+    assert_eq!(differences(&before, &home(&machine), Alike::Equivalent), [""; 0]);
+}
+
+/// An index of packages that are no longer where it says, beside a repository that has them.
+const STALE: &str = "rm -f /var/cache/apt/*.bin && cat /srv/repo/offline.list >>/etc/apt/sources.list";
+
+#[test]
+fn an_index_that_does_not_serve_is_fetched_anew_without_root() {
+    let Some(machine) = bare(Release::Bookworm, Init::None) else { return };
+    machine.run("useradd --create-home --shell /bin/sh ann").ok();
+    machine.run(STALE).ok();
+    let lists = machine.snapshot(&["/var/lib/apt", "/var/cache/apt"]);
+    let up = ann(&machine, "redis-tp install").ok();
+    contains(&up.stderr, "apt's index does not serve");
+    let after = machine.snapshot(&["/var/lib/apt", "/var/cache/apt"]);
+    assert_eq!(differences(&lists, &after, Alike::Untouched), [""; 0], "the system's index is root's");
 }
 
 #[test]
@@ -212,7 +284,11 @@ const REFUSALS: [(&str, i32, &[&str]); 9] = [
     ),
     ("env XDG_DATA_HOME=/srv/data redis-tp up", 5, &["/srv/data is no place of ann's", "XDG_DATA_HOME="]),
     ("redis-tp install --port 80", 5, &["ann may not listen on port 80", "choose one from 1024 on"]),
-    ("redis-tp install --runtime systemd", 5, &["without root there are no units", "runtime = auto"]),
+    (
+        "redis-tp install --runtime systemd",
+        5,
+        &["no systemd of ann's runs here", "loginctl enable-linger ann"],
+    ),
     ("redis-tp install --set dir=/srv/other", 5, &["/srv is not ann's to write to", "another place"]),
     ("redis-tp install --engine valkey", 8, &["valkey-server", "everything is back as it was"]),
     ("redis-tp status", 5, &["/home/ann/.config/redis-tp/topology.ini", "redis-tp up"]),
