@@ -129,14 +129,16 @@ impl Step {
 /// What of apt works without root.
 fn shell_fetch(engine: Engine, path: &Path) -> Vec<String> {
     let (path, both) = (path.display(), format!("{} {}", engine.package(), engine.tools_package()));
-    let own = "-o Debug::NoLocking=1";
+    let own = format!("-o Debug::NoLocking=1 -o Dir::Cache={path}/cache -o Dir::State::lists={path}/lists");
     vec![
-        format!("mkdir -p {path}/debs && cd {path}/debs"),
-        format!("apt-get install {own} --reinstall --print-uris -qq --no-install-recommends {both} |"),
+        format!("mkdir -p {path}/debs {path}/lists/partial {path}/cache/archives/partial && cd {path}/debs"),
+        format!("apt-get {own} -qq update"),
+        format!("apt-get {own} install --reinstall --print-uris -qq --no-install-recommends {both} |"),
         "  awk '{ split($2, part, \"_\"); sub(\"%3a\", \":\", part[2]); print part[1] \"=\" part[2] }' |"
             .into(),
-        format!("  xargs apt-get download {own}"),
-        format!("for deb in *.deb; do dpkg-deb -x \"$deb\" {path}; done; cd && rm -r {path}/debs"),
+        format!("  xargs apt-get {own} download"),
+        format!("for deb in *.deb; do dpkg-deb -x \"$deb\" {path}; done"),
+        format!("cd && rm -r {path}/debs {path}/lists {path}/cache"),
         format!(
             "export PATH={path}/usr/bin:$PATH {}=\"$(echo {path}/usr/lib/*-linux-*)\"",
             software::LIBRARIES
