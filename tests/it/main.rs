@@ -33,6 +33,7 @@ mod model;
 mod page;
 mod plan_cases;
 mod readme;
+mod runtimes;
 mod service;
 mod story;
 mod user;

@@ -42,7 +42,7 @@ const CASES: &[Case] = &[
     },
     Case {
         what: "a container of somebody else's with the name of ours",
-        given: ("ENGINE run -d --name redis-slave redis:7", "ENGINE rm -f redis-slave"),
+        given: ("ENGINE run -d --name redis-slave redis:7", "ENGINE rm -fv redis-slave"),
         run: UP,
         exit: 5,
         says: &["there is a container redis-slave already", "ENGINE rename redis-slave"],
@@ -50,7 +50,7 @@ const CASES: &[Case] = &[
     },
     Case {
         what: "a stopped container of somebody else's with the name of the app's",
-        given: ("ENGINE create --name redis-app redis:7", "ENGINE rm redis-app"),
+        given: ("ENGINE create --name redis-app redis:7", "ENGINE rm -v redis-app"),
         run: UP,
         exit: 5,
         says: &["there is a container redis-app already", "ENGINE rm -f redis-app"],
@@ -66,7 +66,7 @@ const CASES: &[Case] = &[
     },
     Case {
         what: "a port that another container publishes",
-        given: ("ENGINE run -d --name other -p 127.0.0.1:6380:6379 redis:7", "ENGINE rm -f other"),
+        given: ("ENGINE run -d --name other -p 127.0.0.1:6380:6379 redis:7", "ENGINE rm -fv other"),
         run: UP,
         exit: 5,
         says: &["6380"],
@@ -75,9 +75,9 @@ const CASES: &[Case] = &[
     Case {
         what: "a port that a process of the machine has",
         given: (
-            "systemd-run --quiet --unit other socat TCP-LISTEN:6379,fork /dev/null 2>/dev/null || \
-                 systemd-run --quiet --unit other perl -MIO::Socket::INET -e \
-                 'IO::Socket::INET->new(LocalAddr => \"127.0.0.1:6379\", Listen => 1); sleep' ; sleep 0.3",
+            "systemd-run --quiet --unit other perl -MIO::Socket::INET -e \
+             'my $own = IO::Socket::INET->new(LocalAddr => \"127.0.0.1:6379\", Listen => 1) or die; sleep'; \
+             until ss -Hltn | grep -q :6379; do sleep 0.05; done",
             "systemctl stop other",
         ),
         run: UP,
@@ -177,7 +177,10 @@ impl Case {
                 .into_iter()
                 .filter(|line| !line.contains("gone: /var/l")),
         );
-        machine.run(&of_engine(self.given.1)).ok();
+        let cleared = machine.run(&of_engine(self.given.1));
+        if cleared.status != 0 {
+            wrong.push(format!("the trouble does not end:\n{cleared}"));
+        }
         (!wrong.is_empty()).then(|| format!("{}: {}\n{out}", self.what, wrong.join("; ")))
     }
 }
