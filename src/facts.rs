@@ -46,6 +46,8 @@ pub struct Facts {
     pub paths: BTreeMap<PathBuf, Stat>,
     /// Data directories and volumes that have something in them.
     pub occupied: BTreeSet<Store>,
+    /// Without root: directories that something is to be made in, and that are not ours to write to.
+    pub closed: BTreeSet<PathBuf>,
     /// How many bytes can still be written where we and the servers write.
     pub room: BTreeMap<PathBuf, u64>,
     /// The text of files in question.

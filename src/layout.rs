@@ -203,7 +203,7 @@ impl Layout {
         let there = base.ancestors().find(|path| !matches!(host.stat(path), Ok(None))).unwrap_or(base);
         let stat = host.stat(&host.real_path(there)).ok().flatten().filter(|stat| stat.kind == Kind::Dir);
         let own = stat.is_some_and(|stat| stat.uid == user.uid);
-        if own || (stat.is_some() && there != base && host.could_write(there, user).unwrap_or(false)) {
+        if own || (stat.is_some() && there != base && host.may_write(there)) {
             return Ok(());
         }
         let whose = self.account("root");

@@ -8,7 +8,6 @@ use anyhow::Result;
 use serde::Serialize;
 
 use crate::app::App;
-use crate::conf::Difference;
 use crate::engine::{Engine, Version};
 use crate::facts::containers::Seen;
 use crate::facts::{Facts, Role, Upstream};
@@ -28,11 +27,13 @@ pub mod app_refuse;
 mod change;
 pub mod containers;
 mod leave;
+mod note;
 mod record;
 pub mod refuse;
 mod whole;
 
 pub use leave::leave;
+pub use note::Note;
 
 use change::Change;
 
@@ -90,165 +91,6 @@ impl Plan {
     /// Whether somebody's hand made the machine differ from the topology.
     pub fn has_drift(&self) -> bool {
         self.notes.iter().any(Note::is_drift)
-    }
-}
-
-/// Something that a run sees and leaves alone.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-#[serde(tag = "note", rename_all = "kebab-case")]
-pub enum Note {
-    /// A directive that somebody changed by hand.
-    Edited {
-        /// The instance.
-        instance: Name,
-        /// The file.
-        file: PathBuf,
-        /// The directive, and both values.
-        difference: Difference,
-    },
-    /// A file of ours that somebody changed by hand.
-    FileEdited {
-        /// The file.
-        file: PathBuf,
-    },
-    /// A replica that was promoted: it is a master now.
-    Promoted {
-        /// The instance.
-        instance: Name,
-        /// The master that the topology names.
-        wanted: String,
-    },
-    /// An instance that now follows another server than the topology says.
-    Follows {
-        /// The instance.
-        instance: Name,
-        /// Whom it follows.
-        now: String,
-        /// Whom the topology names.
-        wanted: String,
-    },
-    /// A default user with a former password, which CONFIG REWRITE had written and which is taken out.
-    DefaultUserDropped {
-        /// The instance.
-        instance: Name,
-        /// The file.
-        file: PathBuf,
-    },
-    /// The web app can be reached by other machines, and reads for whoever asks.
-    AppReachable {
-        /// Where it listens.
-        bind: std::net::IpAddr,
-        /// What the keys begin with that it reads; nothing for all of them.
-        prefix: String,
-    },
-    /// A replica without a link, for a reason that no step of ours cures.
-    LinkDown {
-        /// The instance.
-        instance: Name,
-    },
-    /// A directory that an instance no longer uses.
-    DirectoryStays {
-        /// The instance.
-        instance: Name,
-        /// The data that it had.
-        store: Store,
-    },
-    /// What an instance leaves behind that moves to another runtime.
-    RuntimeLeft {
-        /// The instance, or the web app.
-        instance: String,
-        /// Who kept it running.
-        from: Runtime,
-        /// Who will.
-        to: Runtime,
-        /// What stays where it is.
-        stays: Vec<Store>,
-    },
-    /// Data that was there before us, and that no purge of ours takes.
-    NotOurs {
-        /// Where it is.
-        store: Store,
-    },
-    /// Packages of ours that hold data which was there before us.
-    PackagesStay {
-        /// Their names.
-        packages: Vec<String>,
-    },
-    /// Data that no instance uses any more.
-    DataStays {
-        /// The instance that is gone.
-        instance: Name,
-        /// Its data.
-        store: Store,
-    },
-}
-
-impl Note {
-    /// Whether it tells of somebody's hand, and will be told again by the next run.
-    pub fn is_drift(&self) -> bool {
-        matches!(
-            self,
-            Self::Edited { .. } | Self::FileEdited { .. } | Self::Promoted { .. } | Self::Follows { .. }
-        )
-    }
-}
-
-impl std::fmt::Display for Note {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        match self {
-            Self::Edited { instance, file, difference } => write!(
-                f,
-                "{instance}: {} in {} was changed by hand: {} there, {} in the topology; kept",
-                difference.directive,
-                file.display(),
-                difference.there,
-                difference.wanted
-            ),
-            Self::FileEdited { file } => write!(f, "{} was changed by hand; kept", file.display()),
-            Self::Promoted { instance, wanted } => {
-                write!(
-                    f,
-                    "{instance}: was promoted and is a master now (the topology says replica of {wanted}); left as it is"
-                )
-            }
-            Self::Follows { instance, now, wanted } => {
-                write!(f, "{instance}: follows {now} now (the topology says {wanted}); left as it is")
-            }
-            Self::DefaultUserDropped { instance, file } => write!(
-                f,
-                "{instance}: 'user default' in {} had another password than requirepass; taken out",
-                file.display()
-            ),
-            Self::AppReachable { bind, prefix } => write!(
-                f,
-                "the web app listens on {bind}: whoever reaches it can read every string key{}",
-                match prefix.as_str() {
-                    "" => " of this Redis".to_owned(),
-                    prefix => format!(" that begins with {prefix}"),
-                }
-            ),
-            Self::LinkDown { instance } => write!(f, "{instance}: the link to its master is down"),
-            Self::DirectoryStays { instance, store } => {
-                write!(f, "{instance}: what is in its former directory {store} stays there")
-            }
-            Self::RuntimeLeft { instance, from, to, stays } => {
-                write!(f, "{instance}: moves from {from} to {to}")?;
-                let stays: Vec<String> = stays.iter().map(ToString::to_string).collect();
-                match stays.as_slice() {
-                    [] => Ok(()),
-                    stays => write!(f, ", and leaves behind {}", stays.join(" and ")),
-                }
-            }
-            Self::NotOurs { store } => {
-                write!(f, "{store} had data in it before redis-tp; left alone")
-            }
-            Self::PackagesStay { packages } => {
-                write!(f, "{} stay: with them, dpkg would remove that data", packages.join(" and "))
-            }
-            Self::DataStays { instance, store } => {
-                write!(f, "{instance} is gone; its data stays in {store}")
-            }
-        }
     }
 }
 

@@ -1,7 +1,7 @@
 //! The steps that a plan is made of: a closed set of plain data. What each one does to the machine is
-//! in `apply.rs`; here it says what it is, in words and as the command that a person would type.
+//! in `apply.rs`; here it says what it is, in words (and in `step/shell.rs` as commands).
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
@@ -10,12 +10,13 @@ use crate::conf;
 use crate::engine::Engine;
 use crate::instance::Target;
 use crate::layout;
-use crate::runtime::container::{self, Container, Making, NETWORK};
-use crate::runtime::{Program, Runtime, process, systemd};
+use crate::runtime::container::{Container, NETWORK};
+use crate::runtime::{Program, systemd};
 use crate::secret::{MASK, Secret};
-use crate::software;
 use crate::topology::Image;
 use crate::wire::Address;
+
+mod shell;
 
 /// One thing to do.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -390,119 +391,6 @@ impl Step {
             Self::RemovePackages { packages } => format!("purge {}", packages.join(" ")),
         }
     }
-
-    /// What a person would have typed, secrets masked.
-    pub fn shell(&self) -> Vec<String> {
-        match self {
-            Self::Install { engine, repair } => {
-                let mut lines = vec![
-                    "printf '#!/bin/sh\\nexit 101\\n' > /usr/sbin/policy-rc.d && chmod 755 /usr/sbin/policy-rc.d".into(),
-                    format!("apt-get install -y {} || {{ apt-get update && apt-get install -y {0}; }}", engine.package()),
-                    "rm /usr/sbin/policy-rc.d".into(),
-                ];
-                if *repair {
-                    lines.insert(1, "dpkg --configure -a".into());
-                }
-                lines
-            }
-            Self::Fetch { engine, path } => shell_fetch(*engine, path),
-            Self::Prove { candidates, inside } => candidates
-                .iter()
-                .map(|Candidate { target, .. }| {
-                    if let Some(Inside { program, image, .. }) = inside {
-                        return format!(
-                            "# before it goes live: {program} run --rm -i --network none --entrypoint {} {image} - --port redis-tp-eof < {}",
-                            target.engine.server(), target.conf().display()
-                        );
-                    }
-                    let (server, conf) = (target.engine.server(), target.conf());
-                    let runuser = match layout::here().login {
-                        Some(_) => String::new(),
-                        None => format!("runuser -u {} -- ", target.engine.user()),
-                    };
-                    let conf = conf.display();
-                    format!("# before it goes live: {runuser}{server} - --port redis-tp-eof < {conf}")
-                })
-                .collect(),
-            Self::Directory { path, owner: Owner::Image, mode, .. } => {
-                vec![format!("install -d -o UID -g GID -m {mode:04o} {}    # the image's user", path.display())]
-            }
-            Self::Directory { path, owner, mode, .. } => {
-                let owner = owner.word();
-                let (user, group) = owner.split_once(':').unwrap_or((&owner, &owner));
-                vec![format!("install -d -o {user} -g {group} -m {mode:04o} {}", path.display())]
-            }
-            Self::Write { path, body, owner, mode, .. } => shell_write(path, body, *owner, *mode),
-            Self::User { name } => {
-                vec![format!("useradd {} {name}", app_service::USERADD.join(" "))]
-            }
-            Self::Program { path } => {
-                vec![format!("install -m 0755 \"$(command -v redis-tp)\" {}", path.display())]
-            }
-            Self::Remove { path } => vec![format!("rm {}", path.display())],
-            Self::RemoveEmpty { path } => vec![format!("rmdir {}", path.display())],
-            Self::Purge { path, keep: true } => vec![format!("find {} -mindepth 1 -delete", path.display())],
-            Self::Purge { path, keep: false } => vec![format!("rm -r {}", path.display())],
-            Self::Pull { program, image } => vec![format!("{program} pull {image}")],
-            Self::Network { program } => vec![format!("{program} network create {NETWORK}")],
-            Self::Volumes { inside: Inside { program, image, .. }, volumes } => volumes
-                .iter()
-                .flat_map(|NewVolume { name, .. }| {
-                    let data = container::DATA_DIR;
-                    [
-                        format!("{program} volume create {name}"),
-                        format!("{program} run --rm --user 0 -v {name}:{data} --entrypoint chown {image} UID:GID {data}"),
-                    ]
-                })
-                .collect(),
-            Self::Container { container, .. } => {
-                let words = container.create(&Making {
-                    layout: &crate::state::dir().to_string_lossy(),
-                    user: "UID:GID",
-                    boot: true,
-                    rootless: false,
-                });
-                let words: Vec<String> =
-                    words.iter().map(|word| crate::commands::shell_word(word)).collect();
-                vec![format!("{} {}    # as the image's user", container.program, words.join(" "))]
-            }
-            Self::Join { program, name } => vec![format!("{program} network connect {NETWORK} {name}")],
-            Self::Boot { program, name, on } => {
-                vec![format!("{program} update --restart {} {name}", container::restart_word(*on))]
-            }
-            Self::RemoveContainer { program, name, .. } => vec![format!("{program} rm {name}")],
-            Self::PurgeVolume { program, name } => vec![format!("{program} volume rm {name}")],
-            Self::RemoveNetwork { program } => vec![format!("{program} network rm {NETWORK}")],
-            Self::Reload => vec![format!("{} daemon-reload", systemd::typed("systemctl"))],
-            Self::Enable { unit } => vec![format!("{} enable {}", systemd::typed("systemctl"), systemd::unit_word(unit))],
-            Self::Disable { unit } => vec![format!("{} disable {}", systemd::typed("systemctl"), systemd::unit_word(unit))],
-            Self::Start { targets } => shell_start(targets),
-            Self::Restart { target, .. } => match target.runtime {
-                Runtime::Systemd => vec![systemd::command("restart", &[target])],
-                Runtime::Process => vec![process::stop_command(target), process::start_command(target)],
-                Runtime::Container(program) => vec![format!("{program} restart {}", target.container())],
-            },
-            Self::Stop { target, .. } => match target.runtime {
-                Runtime::Systemd => vec![systemd::command("stop", &[target])],
-                Runtime::Process => vec![process::stop_command(target)],
-                Runtime::Container(program) => vec![format!("{program} stop {}", target.container())],
-            },
-            Self::StartUnit { unit } => vec![format!("{} start {}", systemd::typed("systemctl"), systemd::unit_word(unit))],
-            Self::AwaitLink { target, .. } => vec![format!(
-                "until {} INFO replication | grep -q master_link_status:up; do sleep 0.1; done",
-                cli_command(target)
-            )],
-            Self::StartApp { app } => shell_app(app, &["start"]),
-            Self::RestartApp { app, .. } => match app.runtime {
-                Runtime::Systemd => shell_app(app, &["restart"]),
-                Runtime::Process => shell_app(app, &["stop", "start"]),
-                Runtime::Container(_) => shell_app(app, &["restart"]),
-            },
-            Self::StopApp { app } => shell_app(app, &["stop"]),
-            Self::RemoveUser { name } => vec![format!("userdel {name}")],
-            Self::RemovePackages { packages } => vec![format!("dpkg --purge {}", packages.join(" "))],
-        }
-    }
 }
 
 /// redis-cli for an instance, the password read from our file into the environment.
@@ -521,69 +409,4 @@ pub fn cli_command(target: &Target) -> String {
 fn names<'a>(targets: impl IntoIterator<Item = &'a Target>) -> String {
     let names: Vec<&str> = targets.into_iter().map(|target| target.name.as_str()).collect();
     names.join(", ")
-}
-
-/// What of apt works without root.
-fn shell_fetch(engine: Engine, path: &Path) -> Vec<String> {
-    let (path, both) = (path.display(), format!("{} {}", engine.package(), engine.tools_package()));
-    let own = "-o Debug::NoLocking=1";
-    vec![
-        format!("mkdir -p {path}/debs && cd {path}/debs"),
-        format!("apt-get install {own} --reinstall --print-uris -qq --no-install-recommends {both} |"),
-        "  awk '{ split($2, part, \"_\"); sub(\"%3a\", \":\", part[2]); print part[1] \"=\" part[2] }' |"
-            .into(),
-        format!("  xargs apt-get download {own}"),
-        format!("for deb in *.deb; do dpkg-deb -x \"$deb\" {path}; done; cd && rm -r {path}/debs"),
-        format!(
-            "export PATH={path}/usr/bin:$PATH {}=\"$(echo {path}/usr/lib/*-linux-*)\"",
-            software::LIBRARIES
-        ),
-    ]
-}
-
-fn shell_start(targets: &[Target]) -> Vec<String> {
-    let mut lines = Vec::new();
-    let units: Vec<&Target> = targets.iter().filter(|target| target.runtime == Runtime::Systemd).collect();
-    if !units.is_empty() {
-        lines.push(systemd::command("start", &units));
-    }
-    for target in targets {
-        match target.runtime {
-            Runtime::Systemd => {}
-            Runtime::Process => lines.push(process::start_command(target)),
-            Runtime::Container(program) => lines.push(format!("{program} start {}", target.container())),
-        }
-    }
-    lines
-}
-
-fn shell_app(app: &AppTarget, verbs: &[&str]) -> Vec<String> {
-    let line = |verb: &&str| match (app.runtime, *verb) {
-        (Runtime::Systemd, verb) => {
-            format!("{} {verb} {}", systemd::typed("systemctl"), systemd::unit_word(app_service::UNIT))
-        }
-        (Runtime::Container(program), verb) => format!("{program} {verb} {}", app.container()),
-        (Runtime::Process, "stop") => format!("kill \"$(cat {})\"", app_service::pidfile().display()),
-        (Runtime::Process, _) => format!(
-            "{}{} app serve --config - --supervise {} < {} &",
-            process::as_user(app_service::USER),
-            app.program.display(),
-            app_service::pidfile().display(),
-            crate::app::Settings::file().display(),
-        ),
-    };
-    verbs.iter().map(line).collect()
-}
-
-fn shell_write(path: &Path, body: &Body, owner: Owner, mode: u32) -> Vec<String> {
-    let owner = if owner == Owner::Image { "UID:GID".into() } else { owner.word() };
-    let (user, group) = owner.split_once(':').unwrap_or((&owner, &owner));
-    let mut lines = Vec::new();
-    if let Some(parent) = path.parent().filter(|parent| parent.starts_with(&layout::here().units)) {
-        lines.push(format!("mkdir -p {}", parent.display()));
-    }
-    lines.push(format!("install -o {user} -g {group} -m {mode:04o} /dev/stdin {} <<'EOF'", path.display()));
-    lines.extend(body.masked().lines().map(str::to_owned));
-    lines.push("EOF".into());
-    lines
 }

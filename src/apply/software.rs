@@ -115,14 +115,15 @@ impl Work<'_> {
                 child = child.env(name, value);
             }
         }
-        self.host.run(child.dir(self.dir.join("debs")).deadline(APT))
+        // One that outlived us would write into what the next run takes away.
+        self.host.run(child.dir(self.dir.join("debs")).dies_with_us().deadline(APT))
     }
 
     fn unpack(&self) -> Result<PathBuf> {
         let (debs, root) = (self.dir.join("debs"), self.dir.join("root"));
         for name in self.host.list(&debs)? {
-            let done =
-                self.host.run(Child::new("dpkg-deb").arg("-x").args([debs.join(&name), root.clone()]))?;
+            let child = Child::new("dpkg-deb").arg("-x").args([debs.join(&name), root.clone()]);
+            let done = self.host.run(child.dies_with_us())?;
             if !done.ok() {
                 bail!("dpkg-deb -x {name}: {}", done.tail());
             }

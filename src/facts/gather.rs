@@ -178,6 +178,7 @@ fn files(host: &Host, question: &Question<'_>, facts: &mut Facts) -> Result<()> 
             }
         }
     }
+    facts.closed = closed(host, question, facts);
     let written = [engine.etc(), crate::secrets::dir().to_path_buf(), crate::state::dir().to_path_buf()];
     let data = question.instances.iter().filter_map(|instance| instance.store.path());
     for path in written.into_iter().chain(data.map(Path::to_path_buf)) {
@@ -204,6 +205,16 @@ fn files(host: &Host, question: &Question<'_>, facts: &mut Facts) -> Result<()> 
     let foreign = facts.texts.contains_key(&master) && !facts.written.contains_key(&master);
     facts.stock = foreign && facts.package.is_some() && is_stock(host, engine, &master);
     Ok(())
+}
+
+/// Where an instance's directory and log are to be made, and cannot be.
+fn closed(host: &Host, question: &Question<'_>, facts: &Facts) -> BTreeSet<PathBuf> {
+    if layout::here().login.is_none() {
+        return BTreeSet::new();
+    }
+    let places = question.instances.iter().flat_map(|instance| [instance.store.path(), instance.log_dir()]);
+    let nearest = places.flatten().filter_map(|place| place.ancestors().find(|at| facts.path(at).is_some()));
+    nearest.filter(|at| !host.may_write(at)).map(Path::to_path_buf).collect()
 }
 
 /// The processes of instances that are wanted, and of those that are to go: they may hold a port that

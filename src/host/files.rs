@@ -142,6 +142,12 @@ impl Host {
         Ok(bits & 0o3 == 0o3 && !mount.flags().contains(FsFlags::ST_RDONLY))
     }
 
+    /// Whether this process may make files in a directory, by all of its groups.
+    pub fn may_write(&self, path: &Path) -> bool {
+        use nix::unistd::{AccessFlags, access};
+        access(&self.path(path), AccessFlags::W_OK | AccessFlags::X_OK).is_ok()
+    }
+
     /// The names in a directory, sorted; empty when it is not there.
     pub fn list(&self, path: &Path) -> Result<Vec<String>> {
         let entries = match fs::read_dir(self.path(path)) {

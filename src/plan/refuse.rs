@@ -234,7 +234,7 @@ pub fn places(facts: &Facts, instance: &Instance) -> Result<(), Fault> {
             .hint(format!(
                 "give [{}] another dir, or hand this one over:\nchown -R {}: {}",
                 instance.name,
-                instance.engine.user(),
+                layout::here().account(instance.engine.user()),
                 dir.display()
             )));
         }
@@ -245,23 +245,12 @@ pub fn places(facts: &Facts, instance: &Instance) -> Result<(), Fault> {
 
 /// Without root: a place that is not the user's to make something in.
 fn own_places(facts: &Facts, instance: &Instance) -> Result<(), Fault> {
-    let Some(login) = &layout::here().login else { return Ok(()) };
     for path in [Some(instance.dir.as_path()), instance.log_dir()].into_iter().flatten() {
-        let nearest = path.ancestors().find_map(|at| Some((at, facts.path(at)?)));
-        let Some((at, stat)) = nearest else { continue };
-        let bits = match (stat.uid == login.ids.uid, stat.gid == login.ids.gid) {
-            (true, _) => stat.mode >> 6,
-            (false, true) => stat.mode >> 3,
-            (false, false) => stat.mode,
-        };
-        // Behind a link may be anything: the step itself will tell.
-        if stat.kind == Kind::Dir && bits & 0o3 != 0o3 {
-            return Err(Fault::refused(format!("{} is not {}'s to write to", at.display(), login.name))
-                .hint(format!(
-                    "give [{}] another place in the topology than {}",
-                    instance.name,
-                    path.display()
-                )));
+        let nearest = path.ancestors().find(|at| facts.path(at).is_some()).unwrap_or(path);
+        if facts.closed.contains(nearest) {
+            let (name, user) = (&instance.name, layout::here().account("root"));
+            return Err(Fault::refused(format!("{} is not {user}'s to write to", nearest.display()))
+                .hint(format!("give [{name}] another place in the topology than {}", path.display())));
         }
     }
     Ok(())

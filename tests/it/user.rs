@@ -186,6 +186,12 @@ fn an_index_that_does_not_serve_is_fetched_anew_without_root() {
     contains(&up.stderr, "apt's index does not serve");
     let after = machine.snapshot(&["/var/lib/apt", "/var/cache/apt"]);
     assert_eq!(differences(&lists, &after, Alike::Untouched), [""; 0], "the system's index is root's");
+    ann(&machine, "redis-tp uninstall --purge").ok();
+
+    // The same by hand, as the plan has it.
+    let typed =
+        "redis-tp plan --shell | sed -n '/^mkdir -p/,/^export/p' >fetch; . ./fetch; redis-server --version";
+    contains(&ann(&machine, &format!("sh -ec \"{typed}\"")).ok().stdout, "v=7.0.15");
 }
 
 #[test]
