@@ -51,6 +51,11 @@ fn processes(machine: &Machine) -> String {
     machine.run("ps -u ann -o pid=,comm= | grep redis || true").ok().stdout
 }
 
+/// A server that has given up its port may take a moment more to end.
+fn nothing_runs(machine: &Machine) {
+    machine.run("for try in $(seq 100); do pgrep -u ann redis || exit 0; sleep 0.05; done; exit 1").ok();
+}
+
 fn contains(text: &str, part: &str) {
     assert!(text.contains(part), "no '{part}' in:\n{text}");
 }
@@ -92,7 +97,7 @@ fn there_and_back(machine: &Machine) {
     ann(machine, "redis-tp up").ok();
     ann(machine, "redis-tp uninstall --purge").ok();
     assert_eq!(differences(&before, &home(machine), Alike::Equivalent), [""; 0]);
-    assert_eq!(processes(machine), "");
+    nothing_runs(machine);
     assert_eq!(differences(&others.0, &places(machine), Alike::Equivalent), [""; 0]);
     assert_eq!(others.1, machine.read("/var/lib/dpkg/status"), "packages are root's");
 }
@@ -104,7 +109,7 @@ fn every_verb(machine: &Machine) {
     ann(machine, "redis-tp replica remove slave-6381 --purge").ok();
     contains(&ann(machine, "redis-tp cli -- SET k v").ok().stdout, "OK");
     ann(machine, "redis-tp service stop").ok();
-    assert_eq!(processes(machine), "");
+    nothing_runs(machine);
     ann(machine, "redis-tp service start").ok();
     ann(machine, "redis-tp service restart").ok();
     contains(&ann(machine, "redis-tp cli slave -- GET k").ok().stdout, "v");
@@ -260,7 +265,7 @@ fn a_run_of_a_user_that_is_killed_is_undone_by_the_next() {
         ann(&machine, "redis-tp uninstall --purge").ok();
         let left = differences(&before, &home(&machine), Alike::Equivalent);
         assert_eq!(left, [""; 0], "after {lines} effects");
-        assert_eq!(processes(&machine), "");
+        nothing_runs(&machine);
     }
     assert!(hits >= 5, "only {hits} runs were killed half-way");
 }
