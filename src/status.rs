@@ -52,6 +52,8 @@ pub struct Status {
 pub struct Node {
     /// Its name.
     pub name: Name,
+    /// Who keeps it running.
+    pub runtime: Runtime,
     /// Where it is asked for: `127.0.0.1:6379`.
     pub address: String,
     /// Whether it serves.
@@ -276,6 +278,7 @@ fn node(instance: &Instance, facts: &Facts, heard: &Heard) -> Node {
     let known = unit.map(|unit| unit.pid).or_else(|| facts.pids.get(&instance.name).copied());
     Node {
         name: instance.name.clone(),
+        runtime: instance.runtime,
         address: facts::address_on_disk(instance, &on_disk(instance, facts)).to_string(),
         state: state(instance, facts, heard),
         role: match role {

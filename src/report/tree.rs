@@ -285,6 +285,7 @@ mod tests {
     fn node(name: &str, port: u16, master: Option<&str>) -> Node {
         let role = if master.is_some() { Role::Replica } else { Role::Master };
         Node {
+            runtime: Runtime::Systemd,
             name: Name::parse(name).unwrap(),
             address: format!("127.0.0.1:{port}"),
             state: State::Up,
