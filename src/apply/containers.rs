@@ -230,7 +230,7 @@ fn own(host: &Host, inside: &Inside, volumes: &[NewVolume], user: Ids) -> Result
 }
 
 fn set_boot(host: &Host, program: Program, name: &str, on: bool) -> Result<()> {
-    let done = run(host, program, &["update", "--restart", restart_word(on), name]).map(drop);
+    let done = run(host, program, &["update", "--restart", restart_word(program, on), name]).map(drop);
     done.map_err(|error| match format!("{error:#}").contains("unknown flag") {
         // The one step that not every engine can take.
         true => Fault::new(

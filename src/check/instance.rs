@@ -222,7 +222,8 @@ fn access(host: &Host, facts: &Facts, instance: &Instance, stat: Stat) -> Option
             format!("chown {name}:{name} {path} && chmod 640 {path}"),
         ));
     }
-    (stat.mode & 0o007 != 0).then(|| {
+    // What is mounted into a container lies in a closed directory.
+    (stat.mode & 0o007 != 0 && !instance.runtime.is_container()).then(|| {
         Finding::fail(
             format!("{path} has mode {:04o}", stat.mode),
             "every user of this machine can read the password in it",

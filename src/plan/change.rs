@@ -267,9 +267,10 @@ fn without_stale_default(instance: &Instance, there: &Conf) -> Hand {
     Hand::of(&kept, "user")
 }
 
-/// Whether others may read the file: CONFIG REWRITE makes it anew, with a mode of its own.
+/// Whether others may read the file: CONFIG REWRITE makes it anew, with a mode of its own. What is mounted
+/// into a container lies in a directory that is closed.
 fn is_open(facts: &Facts, instance: &Instance) -> bool {
-    facts.path(&instance.conf).is_some_and(|stat| stat.mode & 0o007 != 0)
+    !instance.runtime.is_container() && facts.path(&instance.conf).is_some_and(|stat| stat.mode & 0o007 != 0)
 }
 
 fn parse(text: &str) -> Result<Conf> {

@@ -21,7 +21,7 @@ const BOOT: Duration = Duration::from_secs(20);
 const READY: &str = "redis-tp: ready";
 
 /// How long the container lives if nobody ends it, in seconds.
-const LIFE: &str = "120";
+const LIFE: &str = "60";
 
 /// Proves several candidates at the same time, and that our own program runs there if it has to.
 pub fn prove_all(host: &Host, candidates: &[Candidate], inside: &Inside) -> Result<()> {

@@ -3,6 +3,7 @@
 
 use serde_json::{Value, json};
 
+use super::Program;
 use super::container::{Container, DATA_DIR, Mount, NETWORK, OWN_PROGRAM, Port, restart_word};
 use crate::host::Ids;
 
@@ -113,7 +114,7 @@ fn one(service: &Service, user: Ids) -> Value {
         "entrypoint": entrypoint,
         "command": command,
         "depends_on": { VOLUMES: { "condition": "service_completed_successfully" } },
-        "restart": restart_word(true),
+        "restart": restart_word(Program::Docker, true),
         "networks": [NETWORK],
         "cap_drop": ["ALL"],
         "security_opt": ["no-new-privileges"],

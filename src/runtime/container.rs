@@ -179,7 +179,7 @@ impl Container {
         for (label, value) in [(LAYOUT, making.layout), (PART, &self.part), (SPEC, &self.digest())] {
             option("label", format!("{label}={value}"));
         }
-        option("restart", restart_word(making.boot).into());
+        option("restart", restart_word(self.program, making.boot).into());
         self.mounts.iter().for_each(|mount| option("volume", mount.word()));
         self.ports.iter().for_each(|port| option("publish", port.word()));
         if let Some(bytes) = self.memory {
@@ -200,9 +200,14 @@ impl Container {
     }
 }
 
-/// The restart policy: one that was stopped by hand stays so, also over a restart of the machine.
-pub fn restart_word(boot: bool) -> &'static str {
-    if boot { "unless-stopped" } else { "no" }
+/// The restart policy: one that was stopped by hand stays so, also over a restart of the machine. Podman's
+/// own service (`podman-restart`) starts at boot what has no other policy than `always`.
+pub fn restart_word(program: Program, boot: bool) -> &'static str {
+    match (program, boot) {
+        (_, false) => "no",
+        (Program::Docker, true) => "unless-stopped",
+        (Program::Podman, true) => "always",
+    }
 }
 
 #[cfg(test)]

@@ -89,7 +89,7 @@ impl Step {
             }
             Self::Join { program, name } => vec![format!("{program} network connect {NETWORK} {name}")],
             Self::Boot { program, name, on } => {
-                vec![format!("{program} update --restart {} {name}", container::restart_word(*on))]
+                vec![format!("{program} update --restart {} {name}", container::restart_word(*program, *on))]
             }
             Self::RemoveContainer { program, name, .. } => vec![format!("{program} rm {name}")],
             Self::PurgeVolume { program, name } => vec![format!("{program} volume rm {name}")],
