@@ -281,6 +281,24 @@ fn what_a_server_in_a_container_writes_down_is_no_drift() {
 }
 
 #[test]
+fn valkey_in_containers_is_proven_and_leaves_nothing() {
+    with_each_engine(|machine, engine| {
+        engine.import(machine, "valkey", "valkey/valkey:8");
+        let before = (places(machine), engine.objects(machine));
+        contains(&machine.run(&format!("redis-tp up --runtime {engine} --engine valkey")).ok(), "next:");
+        machine.run("redis-tp verify").ok();
+        contains(&machine.run("redis-tp status").ok(), "Valkey 8");
+        for object in ["valkey-master", "valkey-slave", "valkey-app", "valkey-master-data"] {
+            assert!(engine.objects(machine).contains(&format!(" {object}\n")), "no {object}");
+        }
+        contains(&machine.run("redis-tp up").ok(), "No changes");
+        machine.run("redis-tp uninstall --purge").ok();
+        nothing_is_left(machine, engine, &before);
+        assert_eq!(machine.run("ps -e -o comm= | grep valkey").stdout, "", "a server is left");
+    });
+}
+
+#[test]
 fn the_memory_of_a_container_follows_maxmemory() {
     with_each_engine(|machine, engine| {
         machine.run(&format!("redis-tp install --runtime {engine} --set maxmemory=64mb")).ok();

@@ -31,11 +31,16 @@ impl Engine {
         if self == Self::Docker {
             machine.run("systemctl start docker").ok();
         }
-        // As the published one is: it starts as root, and its data is a volume.
+        self.import(machine, "redis", "redis:7");
+    }
+
+    /// Gives a started engine another server's image, `redis` or `valkey`, under a name.
+    pub fn import(self, machine: &Machine, server: &str, image: &str) {
+        // As the published ones are: it starts as root, and its data is a volume.
         machine
             .run(&format!(
-                "{self} import --change 'CMD [\"redis-server\"]' --change 'VOLUME /data' \
-                 --change 'WORKDIR /data' --change 'EXPOSE 6379' /srv/redis.tar redis:7"
+                "{self} import --change 'CMD [\"{server}-server\"]' --change 'VOLUME /data' \
+                 --change 'WORKDIR /data' --change 'EXPOSE 6379' /srv/{server}.tar {image}"
             ))
             .ok();
     }
