@@ -141,7 +141,12 @@ impl Run<'_> {
         match step {
             Step::Install { engine, repair } => self.install(*engine, *repair),
             Step::Fetch { engine, path } => self.fetch(*engine, path),
-            Step::Prove { candidates, inside } => prove::prove_all(self.host, candidates, inside.as_ref()),
+            Step::Prove { candidates, inside } => {
+                if let Some(inside) = inside {
+                    containers::sweep(self.host, inside.program)?;
+                }
+                prove::prove_all(self.host, candidates, inside.as_ref())
+            }
             Step::Pull { program, image } => self.pull(*program, image),
             Step::Network { program } => self.network(*program),
             Step::RemoveNetwork { program } => self.remove_network(*program),

@@ -118,7 +118,7 @@ pub fn plan(wanted: &Wanted<'_>, facts: &Facts) -> Result<Plan> {
     app.iter().for_each(|app| app.places(facts, &mut plan));
     files(wanted, facts, &changes, &mut plan);
     app.iter().for_each(|app| app.files(&mut plan));
-    containers::make(wanted, &changes, &mut plan);
+    containers::make(wanted, facts, &changes, &mut plan);
     app.iter().for_each(|app| app.container(&mut plan));
     services(facts, &changes, app.as_ref(), &mut plan);
     app.iter().for_each(|app| app.service(&mut plan));

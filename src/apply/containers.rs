@@ -10,10 +10,10 @@ use super::{Event, Run};
 use crate::engine::Engine;
 use crate::exit::{Code, Fault};
 use crate::facts::containers::{self, Seen, Volume};
-use crate::host::{Host, Ids};
+use crate::host::{Done, Host, Ids};
 use crate::journal::Undo;
 use crate::runtime::Program;
-use crate::runtime::container::{Container, DATA_DIR, LAYOUT, Making, NETWORK, restart_word};
+use crate::runtime::container::{Container, DATA_DIR, LAYOUT, Making, NETWORK, PROOF, restart_word};
 use crate::state::State;
 use crate::step::{Inside, NewVolume};
 use crate::topology::Image;
@@ -24,6 +24,10 @@ const PATIENCE: Duration = Duration::from_secs(60);
 const FOR_EVER: &str = "86400";
 /// By when podman has sent its signal.
 const HEARD: Duration = Duration::from_secs(2);
+/// How often a removal is tried again.
+const AGAIN: u32 = 5;
+/// Between two of these.
+const PAUSE: Duration = Duration::from_millis(300);
 /// How long an image may take to come.
 const DOWNLOAD: Duration = Duration::from_secs(3600);
 
@@ -61,7 +65,16 @@ pub fn remove(host: &Host, program: Program, name: &str) -> Result<()> {
         // It would wait for a process that does not listen.
         Program::Podman => &["rm", "--force", "--volumes", "--time", "0", name],
     };
-    run(host, program, words).map(drop)
+    // Podman stumbles over a container that its restart policy starts in the same moment.
+    let mut last = run(host, program, words);
+    for _ in 0..AGAIN {
+        if last.is_ok() || containers::look(host, program, name)?.is_none() {
+            return Ok(());
+        }
+        host.sleep(PAUSE);
+        last = run(host, program, words);
+    }
+    last.map(drop)
 }
 
 impl Run<'_> {
@@ -163,6 +176,17 @@ impl Run<'_> {
     }
 }
 
+/// Takes away the containers in which proofs were made by runs that were killed since.
+///
+/// # Errors
+/// The engine refuses.
+pub fn sweep(host: &Host, program: Program) -> Result<()> {
+    let ours = format!("label={LAYOUT}={}", containers::layout());
+    let proofs = format!("name={PROOF}");
+    let left = run(host, program, &["ps", "--all", "--quiet", "--filter", &ours, "--filter", &proofs])?;
+    left.split_whitespace().try_for_each(|id| remove(host, program, id))
+}
+
 /// The numbers of the user that containers of an image run as.
 ///
 /// # Errors
@@ -256,6 +280,12 @@ pub fn join(host: &Host, program: Program, name: &str) -> Result<()> {
 /// # Errors
 /// The first that does not start, in the engine's words.
 pub fn start(host: &Host, program: Program, names: &[String]) -> Result<()> {
+    for name in names {
+        // It would not be started, and does not answer.
+        if containers::look(host, program, name)?.is_some_and(|seen| seen.state == "paused") {
+            run(host, program, &["unpause", name])?;
+        }
+    }
     let words: Vec<&str> = ["start"].into_iter().chain(names.iter().map(String::as_str)).collect();
     run(host, program, &words).map(drop)
 }
@@ -299,7 +329,7 @@ pub fn seen(host: &Host, program: Program, name: &str) -> Result<Option<Seen>> {
 pub fn logs(host: &Host, program: Program, name: &str, count: usize) -> Vec<String> {
     let count = count.to_string();
     let child = containers::command(host, program).args(["logs", "--tail", &count, name]);
-    let Ok(done) = host.run(child) else { return Vec::new() };
+    let Some(done) = host.run(child).ok().filter(Done::ok) else { return Vec::new() };
     let said = crate::conf::redact(&format!("{}{}", done.stdout, done.stderr));
     said.lines().filter(|line| !line.trim().is_empty()).map(str::to_owned).collect()
 }

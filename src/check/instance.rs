@@ -66,6 +66,9 @@ fn mounted(facts: &Facts, instance: &Instance) -> Finding {
     let Store::Volume { program, volume } = &instance.store else {
         return Finding::skip("it is in no container");
     };
+    if facts.containers.trouble.is_some() {
+        return Finding::skip(format!("{program} does not answer"));
+    }
     if !facts.containers.volumes.contains_key(volume) {
         return Finding::fail(
             format!("there is no {program} volume {volume}"),

@@ -77,6 +77,9 @@ pub(super) fn engine_installed(host: &Host, subject: &Subject<'_>) -> Result<Fin
 /// The image has what a package has elsewhere.
 fn image(inside: &Inside, facts: &Facts) -> Finding {
     let Inside { program, image, .. } = inside;
+    if facts.containers.trouble.is_some() {
+        return Finding::skip(format!("{program} does not answer"));
+    }
     match (&facts.containers.image, &facts.server) {
         (Some(id), Some(server)) => {
             let id = id.get(..12).unwrap_or(id);
@@ -108,6 +111,9 @@ pub(super) fn engine_version(_: &Host, subject: &Subject<'_>) -> Result<Finding>
 pub(super) fn user(_: &Host, subject: &Subject<'_>) -> Result<Finding> {
     let (engine, facts) = (subject.topology.engine, subject.facts);
     let user = layout::here().account(engine.user());
+    if subject.inside.is_some() && facts.user.is_none() {
+        return Ok(Finding::skip("no image to look for it in"));
+    }
     Ok(match facts.user {
         Some(ids) if ids.uid == 0 => Finding::fail(
             format!("{user} is another name for root"),

@@ -3,6 +3,7 @@
 use anyhow::Result;
 
 use super::converge::{Session, carry_out};
+use crate::apply::containers::sweep;
 use crate::cli;
 use crate::exit::Code;
 use crate::facts::{Facts, containers};
@@ -26,6 +27,9 @@ pub fn run(host: &Host, args: &cli::Uninstall) -> Result<Code> {
     let mut facts = facts(host)?;
     if let Some(program) = containers::recorded(host, &mut facts) {
         plan_containers::answers(program, &facts)?;
+        if !args.dry_run {
+            sweep(host, program)?;
+        }
     }
     // With --purge all goes, and says so.
     if !args.purge && !args.overwrite {

@@ -2,6 +2,7 @@
 //! dearest look of all.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
 use std::path::PathBuf;
 
 use anyhow::Result;
@@ -15,6 +16,7 @@ use crate::runtime::container::{self, NETWORK, Port};
 use crate::runtime::{Program, Runtime};
 use crate::state::{Contents, State};
 use crate::topology::Image;
+use crate::wire::Address;
 
 mod engine;
 
@@ -42,6 +44,8 @@ pub struct Containers {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Trouble {
+    /// Its program is not on PATH.
+    Absent,
     /// Its daemon does not run.
     Down,
     /// Its socket is closed to us.
@@ -90,6 +94,18 @@ impl Seen {
         }
     }
 
+    /// Where this machine reaches it now; none where nothing of it is published.
+    pub fn address(&self) -> Option<Address> {
+        let local = self.ports.iter().find(|at| at.host.is_loopback() || at.host.is_unspecified());
+        let at = local.or(self.ports.first())?;
+        let host = match at.host {
+            IpAddr::V4(ip) if ip.is_unspecified() => "127.0.0.1".into(),
+            IpAddr::V6(ip) if ip.is_unspecified() => "::1".into(),
+            ip => ip.to_string(),
+        };
+        Some(Address { host, port: at.port })
+    }
+
     /// Whether it runs and has not failed.
     pub fn is_up(&self) -> bool {
         self.state == "running"
@@ -128,7 +144,7 @@ pub fn gather(host: &Host, question: &Question<'_>, facts: &mut Facts) -> Result
     let wanted = question.instances.first().is_some_and(|instance| instance.runtime.is_container());
     let names = names(question, &facts.state);
     match inspect(host, program, &names) {
-        Ok(objects) => facts.containers = read(host, &objects),
+        Ok(objects) => facts.containers = read(host, &objects, Some(question.image)),
         Err(trouble) => facts.containers.trouble = Some(trouble),
     }
     if let Some(id) = facts.containers.image.clone().filter(|_| wanted) {
@@ -156,7 +172,7 @@ pub fn recorded(host: &Host, facts: &mut Facts) -> Option<Program> {
         names.insert(container::volume(kept.engine, name.as_str()));
     }
     match inspect(host, program, &names) {
-        Ok(objects) => facts.containers = read(host, &objects),
+        Ok(objects) => facts.containers = read(host, &objects, None),
         Err(trouble) => facts.containers.trouble = Some(trouble),
     }
     Some(program)
@@ -189,7 +205,7 @@ pub fn look(host: &Host, program: Program, name: &str) -> Result<Option<Seen>> {
     let names = BTreeSet::from([name.to_owned()]);
     let objects = inspect(host, program, &names).map_err(|trouble| refused(program, &trouble))?;
     let ours = |seen: &Seen| seen.layout == layout();
-    Ok(read(host, &objects).containers.remove(name).filter(ours))
+    Ok(read(host, &objects, None).containers.remove(name).filter(ours))
 }
 
 /// Whose the network is, by our label; none where there is none.
@@ -199,7 +215,7 @@ pub fn look(host: &Host, program: Program, name: &str) -> Result<Option<Seen>> {
 pub fn network(host: &Host, program: Program) -> Result<Option<String>> {
     let names = BTreeSet::from([NETWORK.to_owned()]);
     let objects = inspect(host, program, &names).map_err(|trouble| refused(program, &trouble))?;
-    Ok(read(host, &objects).network)
+    Ok(read(host, &objects, None).network)
 }
 
 /// A volume; none where there is none.
@@ -209,7 +225,7 @@ pub fn network(host: &Host, program: Program) -> Result<Option<String>> {
 pub fn volume(host: &Host, program: Program, name: &str) -> Result<Option<Volume>> {
     let names = BTreeSet::from([name.to_owned()]);
     let objects = inspect(host, program, &names).map_err(|trouble| refused(program, &trouble))?;
-    Ok(read(host, &objects).volumes.remove(name))
+    Ok(read(host, &objects, None).volumes.remove(name))
 }
 
 /// What our label says.
@@ -263,6 +279,13 @@ pub fn contents(host: &Host, program: Program, image: &Image, engine: Engine) ->
 /// An engine that does not answer, as a refusal.
 pub fn refused(program: Program, trouble: &Trouble) -> Fault {
     match (program, trouble) {
+        (_, Trouble::Absent) => Fault::refused(format!(
+            "{program} is not on PATH, and redis-tp has containers in it"
+        ))
+        .hint(match program {
+            Program::Docker => "install it again:\napt-get install docker.io",
+            Program::Podman => "install it again:\napt-get install podman",
+        }),
         (_, Trouble::Closed) => Fault::refused(format!("{program} does not let you in: permission denied"))
             .hint(format!(
                 "become a member of its group, and log in anew:\nsudo usermod -aG {program} \"$USER\""
@@ -287,7 +310,7 @@ pub fn contents_of(
 ) -> Result<(String, Contents)> {
     let names = BTreeSet::from([image.to_string()]);
     let objects = inspect(host, program, &names).map_err(|trouble| refused(program, &trouble))?;
-    let id = read(host, &objects).image.ok_or_else(|| missing(program, image, ""))?;
+    let id = read(host, &objects, Some(image)).image.ok_or_else(|| missing(program, image, ""))?;
     match state.images.get(&id) {
         Some(known) => Ok((id, known.clone())),
         None => Ok((id, contents(host, program, image, engine)?)),

@@ -251,7 +251,10 @@ fn is_stock(host: &Host, engine: Engine, path: &Path) -> bool {
 fn ask(host: &Host, instance: &Instance, facts: &Facts) -> Option<Running> {
     let text = facts.text(&instance.conf).unwrap_or_default();
     let conf = Conf::parse(text).unwrap_or_default();
-    let address = address_on_disk(instance, &conf);
+    let published = facts.containers.containers.get(&instance.container());
+    let published = published.filter(|_| instance.runtime.is_container()).and_then(containers::Seen::address);
+    // A container is where it was made to be, whatever is wanted now.
+    let address = published.unwrap_or_else(|| address_on_disk(instance, &conf));
     let former = conf.word("requirepass").map(Secret::new);
     let (mut wire, auth) = authenticate(host, &address, instance.requirepass.as_ref(), former.as_ref())?;
     let Ok(info) = wire.info("all") else {

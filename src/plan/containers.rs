@@ -10,7 +10,7 @@ use crate::app::App;
 use crate::conf;
 use crate::exit::Fault;
 use crate::facts::containers::Seen;
-use crate::facts::{Facts, containers};
+use crate::facts::{Facts, Role, containers};
 use crate::instance::Instance;
 use crate::runtime::container::{
     self, APP_DIR, CONF_DIR, Container, DATA_DIR, LAYOUT, Mount, NETWORK, OWN_PROGRAM, Port, memory_limit,
@@ -169,13 +169,17 @@ pub fn places(wanted: &Wanted<'_>, facts: &Facts, plan: &mut Plan) {
 }
 
 /// The containers of instances: those that are made anew stop first, replicas before their masters.
-pub fn make(wanted: &Wanted<'_>, changes: &[Change<'_>], plan: &mut Plan) {
+pub fn make(wanted: &Wanted<'_>, facts: &Facts, changes: &[Change<'_>], plan: &mut Plan) {
     for change in changes.iter().rev() {
         if let Due::Made(Some(_)) = change.container
             && change.alive
         {
-            let lose = change.instance.upstream.is_some();
-            plan.steps.push(Step::Stop { target: change.instance.target(), lose });
+            // Where it is now; and only what says that it is a copy is one.
+            let seen = facts.containers.containers.get(&change.instance.container());
+            let mut target = change.instance.target();
+            target.address = seen.and_then(Seen::address).unwrap_or(target.address);
+            let role = facts.running.get(&change.instance.name).map(|running| &running.role);
+            plan.steps.push(Step::Stop { target, lose: matches!(role, Some(Role::Replica { .. })) });
         }
     }
     for change in changes {
@@ -244,6 +248,20 @@ fn taken(program: Program, name: &str, facts: &Facts) -> Result<(), Fault> {
 fn places_of_a_machine(wanted: &Wanted<'_>, instance: &Instance) -> Result<(), Fault> {
     let Some(section) = wanted.topology.instance(instance.name.as_str()) else { return Ok(()) };
     let keys = [("dir", section.dir.is_some()), ("logfile", section.logfile.is_some())];
+    let named = instance.directives.iter().find(|named| {
+        let outside = named.args.first().is_some_and(|path| !path.starts_with(DATA_DIR));
+        matches!(named.name.as_str(), "aclfile" | "include") || (named.name == "unixsocket" && outside)
+    });
+    if let Some(named) = named {
+        return Err(Fault::refused(format!(
+            "{}:{}: [{}] has {}, which names a file that its container does not have",
+            wanted.topology.file.display(),
+            named.line,
+            section.name,
+            named.name
+        ))
+        .hint("write what is in the file into the topology (`user = …` for an ACL); a socket can be below /data"));
+    }
     match keys.into_iter().find(|(_, there)| *there) {
         Some((key, _)) => Err(Fault::refused(format!(
             "{}:{}: [{}] has {key}, which is a path of this machine, and it is to run in a container",
@@ -278,11 +296,21 @@ fn loopback(instance: &Instance) -> Result<(), Fault> {
 /// A volume whose data another user owns: the server could neither read nor save it.
 fn volume(program: Program, wanted: &Wanted<'_>, facts: &Facts, instance: &Instance) -> Result<(), Fault> {
     let Store::Volume { volume: name, .. } = &instance.store else { return Ok(()) };
-    let owner = facts.containers.volumes.get(name).and_then(|volume| volume.owner);
-    let (Some(owner), Some(user)) = (owner, facts.user) else { return Ok(()) };
-    if owner.uid == user.uid {
-        return Ok(());
-    }
+    let Some(there) = facts.containers.volumes.get(name) else { return Ok(()) };
+    let foreign = there.layout != containers::layout();
+    let (owner, user) = match (there.owner, facts.user) {
+        (Some(owner), Some(user)) if owner.uid != user.uid => (owner, user),
+        _ if foreign => {
+            return Err(Fault::refused(format!(
+                "there is a {program} volume {name} already, and it is not of this redis-tp: left alone"
+            ))
+            .hint(format!(
+                "see what is in it, and take it away if nobody needs it:\n{program} run --rm -v {name}:{DATA_DIR} --entrypoint ls {} -l {DATA_DIR}\n{program} volume rm {name}",
+                wanted.image
+            )));
+        }
+        _ => return Ok(()),
+    };
     Err(Fault::refused(format!(
         "what is in the {program} volume {name} belongs to uid {}, and {} runs as uid {} in {}",
         owner.uid, instance.name, user.uid, wanted.image

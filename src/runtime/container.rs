@@ -22,6 +22,9 @@ pub const PART: &str = "redis-tp.instance";
 /// Says what a container was made of, so that a change of it is seen.
 pub const SPEC: &str = "redis-tp.spec";
 
+/// What the names of containers begin with in which configurations are proved.
+pub const PROOF: &str = "redis-tp-proof-";
+
 /// Where a configuration is in a container. A directory and not a file: CONFIG REWRITE makes the file anew.
 pub const CONF_DIR: &str = "/etc/redis";
 

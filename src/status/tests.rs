@@ -64,7 +64,7 @@ fn json_keeps_its_names() {
     let json = serde_json::to_value(&nodes[1]).unwrap();
     let names: Vec<&str> = json.as_object().unwrap().keys().map(String::as_str).collect();
     let expected = "address clients cure keys lag_bytes lag_seconds link log master memory_bytes name \
-                    pid problem role state unit unit_state uptime_seconds version wanted_master wanted_role";
+                    pid problem role runtime state unit unit_state uptime_seconds version wanted_master wanted_role";
     assert_eq!(names.join(" "), expected);
     assert_eq!((&json["state"], &json["role"]), (&"locked-out".into(), &"unknown".into()));
 }

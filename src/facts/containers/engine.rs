@@ -11,6 +11,7 @@ use super::{Containers, Seen, Trouble, Volume};
 use crate::host::{Child, Host, Ids};
 use crate::runtime::Program;
 use crate::runtime::container::{LAYOUT, NETWORK, Port, SPEC};
+use crate::topology::Image;
 
 /// How long an engine may take to answer.
 pub(super) const PATIENCE: Duration = Duration::from_secs(30);
@@ -19,7 +20,19 @@ pub(super) const PATIENCE: Duration = Duration::from_secs(30);
 /// engine of another machine would not find our files, and is not asked.
 pub fn command(host: &Host, program: Program) -> Child {
     let local = |(name, value): &(&str, String)| *name != "DOCKER_HOST" || value.starts_with("unix:");
-    let known = ["HOME", "XDG_RUNTIME_DIR", "DOCKER_HOST"];
+    let known = [
+        "HOME",
+        "XDG_RUNTIME_DIR",
+        "DOCKER_HOST",
+        "DOCKER_CONFIG",
+        "REGISTRY_AUTH_FILE",
+        "http_proxy",
+        "https_proxy",
+        "no_proxy",
+        "HTTP_PROXY",
+        "HTTPS_PROXY",
+        "NO_PROXY",
+    ];
     let vars = known.into_iter().filter_map(|name| Some((name, host.env(name)?))).filter(local);
     vars.fold(Child::new(program.name()), |child, (name, value)| child.env(name, value))
 }
@@ -30,9 +43,14 @@ pub(super) fn inspect(
     program: Program,
     names: &BTreeSet<String>,
 ) -> Result<Vec<Value>, Trouble> {
+    if host.which(program.name()).is_none() {
+        return Err(Trouble::Absent);
+    }
     let all: Vec<&str> = names.iter().map(String::as_str).collect();
-    if program == Program::Docker || all == [NETWORK] {
-        return ask(host, program, &["inspect"], &all);
+    if program == Program::Docker {
+        let mut objects = ask(host, program, &["inspect"], &all)?;
+        objects.extend(hidden(host, &objects, &all)?);
+        return Ok(objects);
     }
     // Podman finds a network only where no container is asked for.
     let (networks, rest): (Vec<&str>, Vec<&str>) = all.into_iter().partition(|name| *name == NETWORK);
@@ -46,6 +64,40 @@ pub(super) fn inspect(
         }
         Ok(objects)
     })
+}
+
+/// Docker takes a name for an image's before it looks for a network or a volume: what an image of that name
+/// hides is asked for by its kind.
+fn hidden(host: &Host, objects: &[Value], names: &[&str]) -> Result<Vec<Value>, Trouble> {
+    let images = objects.iter().filter(|object| object.get("RootFS").is_some());
+    let by_image = |name: &str| {
+        let image = Image::parse(name).ok();
+        image.is_some_and(|image| images.clone().any(|object| is_called(object, &image)))
+    };
+    let names: Vec<&str> = names.iter().copied().filter(|name| by_image(name)).collect();
+    let mut found = Vec::new();
+    for name in names {
+        for kind in ["network", "volume"] {
+            found.extend(ask(host, Program::Docker, &[kind, "inspect"], &[name])?);
+        }
+    }
+    Ok(found)
+}
+
+/// Whether an image has this name, as its engine writes it out.
+fn is_called(object: &Value, image: &Image) -> bool {
+    let names = ["RepoTags", "RepoDigests"].iter().filter_map(|key| object.get(*key)?.as_array()).flatten();
+    let wanted = image.as_str();
+    let latest = format!("{wanted}:latest");
+    let same = |name: &str| {
+        [wanted, latest.as_str()].iter().any(|wanted| {
+            name == *wanted || name.strip_suffix(wanted).is_some_and(|registry| registry.ends_with('/'))
+        })
+    };
+    let id = text(object, &["Id"]);
+    let id = id.trim_start_matches("sha256:");
+    let by_id = wanted.len() >= 12 && id.starts_with(wanted.trim_start_matches("sha256:"));
+    names.filter_map(Value::as_str).any(same) || by_id
 }
 
 fn ask(host: &Host, program: Program, verb: &[&str], names: &[&str]) -> Result<Vec<Value>, Trouble> {
@@ -65,7 +117,7 @@ fn ask(host: &Host, program: Program, verb: &[&str], names: &[&str]) -> Result<V
 /// What an engine's complaint means; one of names that it does not know is none.
 pub fn trouble(said: &str) -> Option<Trouble> {
     let is = |words: &str| said.to_ascii_lowercase().contains(words);
-    if is("permission denied") {
+    if is("docker daemon socket") || is("connect: permission denied") {
         return Some(Trouble::Closed);
     }
     if is("is the docker daemon running") || is("cannot connect to the docker daemon") {
@@ -81,7 +133,7 @@ pub fn trouble(said: &str) -> Option<Trouble> {
 }
 
 /// What an engine's answer says.
-pub(super) fn read(host: &Host, objects: &[Value]) -> Containers {
+pub(super) fn read(host: &Host, objects: &[Value], image: Option<&Image>) -> Containers {
     let mut all = Containers::default();
     for object in objects {
         let name = text(object, &["Name"]).trim_start_matches('/').to_owned();
@@ -90,6 +142,9 @@ pub(super) fn read(host: &Host, objects: &[Value]) -> Containers {
         } else if object.get("Mountpoint").is_some() {
             all.volumes.insert(name, volume_of(host, object));
         } else if object.get("RootFS").is_some() {
+            if !image.is_some_and(|image| is_called(object, image)) {
+                continue;
+            }
             all.image = Some(text(object, &["Id"]).trim_start_matches("sha256:").to_owned());
         } else {
             // Podman has the names of a network in small letters.
