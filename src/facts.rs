@@ -22,7 +22,7 @@ mod web;
 
 pub use containers::Containers;
 pub use gather::{
-    Question, about, address_on_disk, gather, is_server, listening, listening_of, means, pid_of,
+    Question, about, address_on_disk, gather, is_server, is_starting, listening, listening_of, means, pid_of,
 };
 pub use web::supervisor;
 

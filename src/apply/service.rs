@@ -221,6 +221,22 @@ pub fn pid(host: &Host, target: &Target) -> Result<Option<u32>> {
     }
 }
 
+/// Waits for a server that was started and has left no pid file yet: nobody could find it, nor end it. A
+/// run that was killed may leave such a one.
+///
+/// # Errors
+/// It is still starting after a long time.
+pub fn await_born(host: &Host, target: &Target) -> Result<()> {
+    if target.runtime != Runtime::Process {
+        return Ok(());
+    }
+    let settled = || Ok((runs(host, target)? || !facts::is_starting(host, target)?).then_some(()));
+    match host.poll(READY, settled)? {
+        Some(()) => Ok(()),
+        None => bail!("{} is still starting, and has left no pid file", target.name),
+    }
+}
+
 /// Makes sure that no server of the engine's user is left on an instance's port: one that cannot be told
 /// to be the instance is not ended, but then the instance is not gone either.
 ///

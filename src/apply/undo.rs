@@ -124,6 +124,11 @@ fn walk_back(host: &Host, record: &Record, packages: Packages) -> Result<()> {
 }
 
 fn back(host: &Host, record: &Record, packages: Packages) -> Result<()> {
+    for undo in &record.undo {
+        if let Undo::Stop { target } | Undo::Start { target, .. } = undo {
+            service::await_born(host, target)?;
+        }
+    }
     let mut reload = false;
     let mut kept = Vec::new();
     for undo in record.undo.iter().rev() {
