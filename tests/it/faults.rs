@@ -149,6 +149,30 @@ fn ended_between_any_two_steps_under_systemd_the_former_state_is_back() {
     at_every_effect(Init::Systemd, Signal::SIGTERM, ended);
 }
 
+/// Kills a run when it starts its servers, or a moment later, and goes on at once: until a server has left
+/// its pid file, nothing tells of it.
+const JUST_STARTED: &str = r#"
+    redis-tp up --no-app & run=$!
+    until grep -qs '"undo":"stop"' /var/lib/redis-tp/runs/*/journal; do kill -0 $run || break; done
+    sleep PAUSE; kill -9 $run; wait $run; [ $? = 137 ] && echo killed
+    # What it was about to start keeps its lock until it is another program.
+    until redis-tp uninstall --purge; do [ $? = 6 ] || exit 1; done
+    sleep 0.3; ! pgrep -a redis-server"#;
+
+#[test]
+fn a_server_that_was_just_started_does_not_outlive_its_killed_run() {
+    let Some(machine) = with_package(Release::Bookworm, Init::None) else { return };
+    let before = lasting(&machine);
+    let mut hits = 0;
+    for round in 0..24 {
+        let pause = format!("0.{:04}", round % 12 * 25);
+        let out = machine.run(&JUST_STARTED.replace("PAUSE", &pause)).ok();
+        hits += usize::from(out.stdout.contains("killed"));
+    }
+    assert!(hits > 12, "only {hits} runs were killed half-way");
+    assert_eq!(differences(&before, &lasting(&machine), Alike::Equivalent), [""; 0]);
+}
+
 #[test]
 fn killed_while_apt_works_no_policy_stays_and_the_next_run_converges() {
     for pause in [0, 150, 600, 1200] {

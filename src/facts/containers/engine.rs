@@ -57,7 +57,10 @@ pub(super) fn inspect(
     std::thread::scope(|scope| {
         let networks = (!networks.is_empty())
             .then(|| scope.spawn(|| ask(host, program, &["network", "inspect"], &networks)));
-        let mut objects = ask(host, program, &["inspect"], &rest)?;
+        let mut objects = match rest.as_slice() {
+            [] => Vec::new(),
+            rest => ask(host, program, &["inspect"], rest)?,
+        };
         let broken = |_| Err(Trouble::Other("the question broke off".into()));
         if let Some(networks) = networks {
             objects.extend(networks.join().unwrap_or_else(broken)?);

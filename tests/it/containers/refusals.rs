@@ -124,7 +124,7 @@ const CASES: &[Case] = &[
     Case {
         what: "a container that dies when it is started",
         given: ("", ""),
-        run: "redis-tp install --runtime ENGINE --set unixsocket=/nonexistent/socket",
+        run: "redis-tp install --runtime ENGINE --set unixsocket=/data/nowhere/socket",
         exit: 8,
         says: &["redis-master", "Failed opening Unix socket"],
         engines: &Engine::ALL,
