@@ -8,6 +8,7 @@ use anyhow::{Context, Result, bail};
 
 use crate::app::AppTarget;
 use crate::exit::{Code, Fault};
+use crate::facts;
 use crate::host::{Host, Ids, Kind};
 use crate::instance::Target;
 use crate::journal::{End, Journal, Undo};
@@ -268,7 +269,8 @@ impl Run<'_> {
     fn ids(&mut self, owner: Owner) -> Result<Ids> {
         match (owner, &self.inside, self.image) {
             (Owner::Image, Some(inside), None) => {
-                let ids = containers::ids(self.host, inside, &self.state)?;
+                let Inside { program, image, engine, .. } = inside;
+                let ids = facts::containers::user_of(self.host, *program, image, *engine, &self.state)?;
                 self.image = Some(ids);
                 Ok(ids)
             }

@@ -133,11 +133,11 @@ pub fn plan(wanted: &Wanted<'_>, facts: &Facts) -> Result<Plan> {
     plan.notes.extend(wanted.instances.iter().filter_map(|instance| record::moved(facts, instance)));
     plan.notes.extend(app.iter().flat_map(|app| app.notes.clone()));
     // A link that this very plan waits for is none that stays down.
+    let Plan { steps, notes, .. } = &mut plan;
     let awaited = |name: &Name| {
-        plan.steps.iter().any(|step| matches!(step, Step::AwaitLink { target, .. } if target.name == *name))
+        steps.iter().any(|step| matches!(step, Step::AwaitLink { target, .. } if target.name == *name))
     };
-    let told = |note: &Note| !matches!(note, Note::LinkDown { instance } if awaited(instance));
-    plan.notes = plan.notes.iter().filter(|note| told(note)).cloned().collect();
+    notes.retain(|note| !matches!(note, Note::LinkDown { instance } if awaited(instance)));
     plan.record = record::of(wanted, facts);
     plan.inside = containers::inside(wanted, facts);
     plan.app = match &app {

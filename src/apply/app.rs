@@ -12,7 +12,7 @@ use crate::app::service::{self as names, UNIT, USER};
 use crate::conf;
 use crate::exit::{Code, Fault};
 use crate::facts;
-use crate::facts::containers::Seen;
+use crate::facts::containers::{Seen, look};
 use crate::host::{Child, Host};
 use crate::http::{self, Trouble, Url};
 use crate::layout;
@@ -150,7 +150,7 @@ pub fn pid(host: &Host, app: &AppTarget) -> Result<Option<u32>> {
 
 fn seen(host: &Host, app: &AppTarget) -> Result<Option<Seen>> {
     match app.runtime.program() {
-        Some(program) => containers::seen(host, program, &app.container()),
+        Some(program) => look(host, program, &app.container()),
         None => Ok(None),
     }
 }

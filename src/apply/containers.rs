@@ -13,9 +13,9 @@ use crate::facts::containers::{self, Seen, Volume};
 use crate::host::{Done, Host, Ids};
 use crate::journal::Undo;
 use crate::runtime::Program;
-use crate::runtime::container::{Container, DATA_DIR, LAYOUT, Making, NETWORK, PROOF, restart_word};
+use crate::runtime::container::{Container, DATA_DIR, Making, NETWORK, PROOF, restart_word};
 use crate::state::State;
-use crate::step::{Inside, NewVolume};
+use crate::step::{Inside, NewVolume, Owner};
 use crate::topology::Image;
 
 /// How long one command may take.
@@ -116,21 +116,20 @@ impl Run<'_> {
 
     /// Makes volumes, and gives them to the user that servers run as in one go: it takes a container.
     pub(super) fn volumes(&mut self, inside: &Inside, volumes: &[NewVolume]) -> Result<()> {
-        let (_, contents) = self.contents(inside.program, &inside.image, inside.engine)?;
+        let user = self.ids(Owner::Image)?;
         for NewVolume { name, copy } in volumes {
             if volume(self.host, inside.program, name)?.is_some() {
                 continue;
             }
             self.announce(Undo::Volume { program: inside.program, name: name.clone(), copy: *copy })?;
-            let label = format!("{LAYOUT}={}", containers::layout());
-            run(self.host, inside.program, &["volume", "create", "--label", &label, name])?;
+            run(self.host, inside.program, &["volume", "create", "--label", &containers::label(), name])?;
         }
-        own(self.host, inside, volumes, containers::runs_as(self.host, contents.ids))
+        own(self.host, inside, volumes, user)
     }
 
     pub(super) fn container(&mut self, container: &Container, engine: Engine) -> Result<()> {
         let program = container.program;
-        let (_, contents) = self.contents(program, &container.image, engine)?;
+        let user = self.ids(Owner::Image)?;
         let there = containers::look(self.host, program, &container.name)?;
         let boot = there.as_ref().is_none_or(|seen| seen.boot);
         let before = self.state.containers.get(&container.name).filter(|_| there.is_some());
@@ -139,7 +138,7 @@ impl Run<'_> {
         if there.is_some() {
             take_away(self.host, program, &container.name)?;
         }
-        make(self.host, container, contents.ids, boot)?;
+        make(self.host, container, user, boot)?;
         self.state.containers.insert(container.name.clone(), container.clone());
         Ok(())
     }
@@ -165,15 +164,6 @@ impl Run<'_> {
         self.announce(Undo::Boot { program, name: name.to_owned(), before: !on })?;
         set_boot(self.host, program, name, on)
     }
-
-    fn contents(
-        &self,
-        program: Program,
-        image: &Image,
-        engine: Engine,
-    ) -> Result<(String, crate::state::Contents)> {
-        containers::contents_of(self.host, program, image, engine, &self.state)
-    }
 }
 
 /// Takes away the containers in which proofs were made by runs that were killed since.
@@ -181,23 +171,13 @@ impl Run<'_> {
 /// # Errors
 /// The engine refuses.
 pub fn sweep(host: &Host, program: Program) -> Result<()> {
-    let ours = format!("label={LAYOUT}={}", containers::layout());
+    let ours = format!("label={}", containers::label());
     let proofs = format!("name={PROOF}");
     let left = run(host, program, &["ps", "--all", "--quiet", "--filter", &ours, "--filter", &proofs])?;
     left.split_whitespace().try_for_each(|id| remove(host, program, id))
 }
 
-/// The numbers of the user that containers of an image run as.
-///
-/// # Errors
-/// The image is not here.
-pub fn ids(host: &Host, inside: &Inside, state: &State) -> Result<Ids> {
-    let (_, contents) = containers::contents_of(host, inside.program, &inside.image, inside.engine, state)?;
-    Ok(containers::runs_as(host, contents.ids))
-}
-
-fn make(host: &Host, container: &Container, image: Ids, boot: bool) -> Result<()> {
-    let user = containers::runs_as(host, image);
+fn make(host: &Host, container: &Container, user: Ids, boot: bool) -> Result<()> {
     let making = Making {
         layout: &containers::layout(),
         user: &format!("{}:{}", user.uid, user.gid),
@@ -208,8 +188,7 @@ fn make(host: &Host, container: &Container, image: Ids, boot: bool) -> Result<()
 }
 
 fn make_network(host: &Host, program: Program) -> Result<()> {
-    let label = format!("{LAYOUT}={}", containers::layout());
-    run(host, program, &["network", "create", "--label", &label, NETWORK]).map(drop)
+    run(host, program, &["network", "create", "--label", &containers::label(), NETWORK]).map(drop)
 }
 
 fn drop_network(host: &Host, program: Program) -> Result<()> {
@@ -317,14 +296,6 @@ pub fn signal(host: &Host, program: Program, name: &str, signal: Signal) -> Resu
     }
 }
 
-/// A container of ours; none where there is none.
-///
-/// # Errors
-/// The engine does not answer.
-pub fn seen(host: &Host, program: Program, name: &str) -> Result<Option<Seen>> {
-    containers::look(host, program, name)
-}
-
 /// The last lines that a container said.
 pub fn logs(host: &Host, program: Program, name: &str, count: usize) -> Vec<String> {
     let count = count.to_string();
@@ -371,8 +342,8 @@ pub fn undo(host: &Host, undo: &Undo, kept: impl Fn(&str) -> bool) -> Result<()>
             }
             let Some(before) = before else { return Ok(()) };
             let state = State::load(host)?;
-            let (_, contents) = containers::contents_of(host, *program, &before.image, *engine, &state)?;
-            make(host, before, contents.ids, *boot)
+            let user = containers::user_of(host, *program, &before.image, *engine, &state)?;
+            make(host, before, user, *boot)
         }
         _ => Ok(()),
     }

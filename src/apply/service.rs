@@ -12,6 +12,7 @@ use crate::conf;
 use crate::directives;
 use crate::engine::Engine;
 use crate::exit::Fault;
+use crate::facts::containers::look;
 use crate::facts::{self, Role, parse};
 use crate::host::Host;
 use crate::instance::Target;
@@ -178,7 +179,7 @@ fn await_ready(host: &Host, target: &Target) -> Result<()> {
 /// A container that fails is started again and again, and is never ready.
 fn still_runs(host: &Host, target: &Target) -> Result<()> {
     let Some(program) = target.runtime.program() else { return Ok(()) };
-    match containers::seen(host, program, &target.container())? {
+    match look(host, program, &target.container())? {
         Some(seen) if seen.is_up() && seen.restarts == 0 => Ok(()),
         _ => Err(containers::ended(host, program, &target.container()).into()),
     }
@@ -193,7 +194,7 @@ pub fn runs(host: &Host, target: &Target) -> Result<bool> {
             Ok(!matches!(state.active.as_str(), "inactive" | "failed" | ""))
         }
         Runtime::Container(program) => {
-            Ok(containers::seen(host, program, &target.container())?.is_some_and(|seen| seen.runs()))
+            Ok(look(host, program, &target.container())?.is_some_and(|seen| seen.runs()))
         }
     }
 }
@@ -215,7 +216,7 @@ pub fn pid(host: &Host, target: &Target) -> Result<Option<u32>> {
             facts::pid_of(host, target, state.instances.get(&target.name))
         }
         Runtime::Container(program) => {
-            let seen = containers::seen(host, program, &target.container())?;
+            let seen = look(host, program, &target.container())?;
             Ok(seen.map(|seen| seen.pid).filter(|pid| *pid > 0))
         }
     }

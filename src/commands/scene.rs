@@ -171,7 +171,8 @@ impl Scene {
         if let Some((replica, password)) = &wish.upstream {
             secrets.set_upstream(replica, password.clone());
         }
-        let means = facts::means(host, systemd::runs(host)?, &State::load(host)?);
+        let state = State::load(host)?;
+        let means = facts::means(host, systemd::runs(host)?, &state);
         let settled = match wish.runtime {
             Some(runtime) => Ok(runtime),
             None => Runtime::settle(topology.runtime, means),
@@ -190,6 +191,8 @@ impl Scene {
             instances: &instances,
             app: app.as_ref(),
             image: &image,
+            means,
+            state: &state,
             files,
         };
         let facts = facts::gather(host, &question)?;

@@ -12,7 +12,7 @@ use super::{Facts, Question, Server};
 use crate::engine::{Engine, Version};
 use crate::exit::Fault;
 use crate::host::{Host, Ids};
-use crate::runtime::container::{self, NETWORK, Port};
+use crate::runtime::container::{self, LAYOUT, NETWORK, Port};
 use crate::runtime::{Program, Runtime};
 use crate::state::{Contents, State};
 use crate::topology::Image;
@@ -180,7 +180,7 @@ pub fn recorded(host: &Host, facts: &mut Facts) -> Option<Program> {
 
 /// Whom a container runs as: the image's user; or where we are not root, ourselves, for the files that it
 /// is to read are ours.
-pub fn runs_as(host: &Host, image: Ids) -> Ids {
+fn runs_as(host: &Host, image: Ids) -> Ids {
     if host.euid() == 0 { image } else { host.own_ids() }
 }
 
@@ -202,10 +202,8 @@ fn names(question: &Question<'_>, state: &State) -> BTreeSet<String> {
 /// # Errors
 /// The engine does not answer.
 pub fn look(host: &Host, program: Program, name: &str) -> Result<Option<Seen>> {
-    let names = BTreeSet::from([name.to_owned()]);
-    let objects = inspect(host, program, &names).map_err(|trouble| refused(program, &trouble))?;
     let ours = |seen: &Seen| seen.layout == layout();
-    Ok(read(host, &objects, None).containers.remove(name).filter(ours))
+    Ok(about(host, program, name, None)?.containers.remove(name).filter(ours))
 }
 
 /// Whose the network is, by our label; none where there is none.
@@ -213,9 +211,7 @@ pub fn look(host: &Host, program: Program, name: &str) -> Result<Option<Seen>> {
 /// # Errors
 /// The engine does not answer.
 pub fn network(host: &Host, program: Program) -> Result<Option<String>> {
-    let names = BTreeSet::from([NETWORK.to_owned()]);
-    let objects = inspect(host, program, &names).map_err(|trouble| refused(program, &trouble))?;
-    Ok(read(host, &objects, None).network)
+    Ok(about(host, program, NETWORK, None)?.network)
 }
 
 /// A volume; none where there is none.
@@ -223,9 +219,14 @@ pub fn network(host: &Host, program: Program) -> Result<Option<String>> {
 /// # Errors
 /// The engine does not answer.
 pub fn volume(host: &Host, program: Program, name: &str) -> Result<Option<Volume>> {
+    Ok(about(host, program, name, None)?.volumes.remove(name))
+}
+
+/// What there is of one name.
+fn about(host: &Host, program: Program, name: &str, image: Option<&Image>) -> Result<Containers, Fault> {
     let names = BTreeSet::from([name.to_owned()]);
     let objects = inspect(host, program, &names).map_err(|trouble| refused(program, &trouble))?;
-    Ok(read(host, &objects, None).volumes.remove(name))
+    Ok(read(host, &objects, image))
 }
 
 /// What our label says.
@@ -233,11 +234,16 @@ pub fn layout() -> String {
     crate::state::dir().display().to_string()
 }
 
+/// Our label, as engines take it.
+pub fn label() -> String {
+    format!("{LAYOUT}={}", layout())
+}
+
 /// Looks into an image: a start of it that runs nothing of ours.
 ///
 /// # Errors
 /// It has no server, or none that runs.
-pub fn contents(host: &Host, program: Program, image: &Image, engine: Engine) -> Result<Contents> {
+fn contents(host: &Host, program: Program, image: &Image, engine: Engine) -> Result<Contents> {
     let (server, user) = (engine.server(), engine.user());
     let script = format!("command -v {server} && id -u {user} && id -g {user} && {server} --version");
     let args = ["run", "--rm", "--network", "none", "--entrypoint", "sh"];
@@ -297,24 +303,18 @@ pub fn refused(program: Program, trouble: &Trouble) -> Fault {
     }
 }
 
-/// What a run needs to know of the image: looked up by its identifier, or found out.
+/// Whom containers of an image run as: known by its identifier, or found out.
 ///
 /// # Errors
-/// It is not here, or cannot be looked into.
-pub fn contents_of(
-    host: &Host,
-    program: Program,
-    image: &Image,
-    engine: Engine,
-    state: &State,
-) -> Result<(String, Contents)> {
-    let names = BTreeSet::from([image.to_string()]);
-    let objects = inspect(host, program, &names).map_err(|trouble| refused(program, &trouble))?;
-    let id = read(host, &objects, Some(image)).image.ok_or_else(|| missing(program, image, ""))?;
-    match state.images.get(&id) {
-        Some(known) => Ok((id, known.clone())),
-        None => Ok((id, contents(host, program, image, engine)?)),
-    }
+/// The image is not here, or cannot be looked into.
+pub fn user_of(host: &Host, program: Program, image: &Image, engine: Engine, state: &State) -> Result<Ids> {
+    let there = about(host, program, image.as_str(), Some(image))?;
+    let id = there.image.ok_or_else(|| missing(program, image, ""))?;
+    let ids = match state.images.get(&id) {
+        Some(known) => known.ids,
+        None => contents(host, program, image, engine)?.ids,
+    };
+    Ok(runs_as(host, ids))
 }
 
 /// An image that is not here and cannot be had.

@@ -37,6 +37,10 @@ pub struct Question<'a> {
     pub app: Option<&'a App>,
     /// The image of containers.
     pub image: &'a Image,
+    /// What there is to keep instances running.
+    pub means: Means,
+    /// What we did here before.
+    pub state: &'a State,
     /// More files to know: the topology, secrets.
     pub files: Vec<PathBuf>,
 }
@@ -47,13 +51,13 @@ pub struct Question<'a> {
 /// What should be readable is not.
 pub fn gather(host: &Host, question: &Question<'_>) -> Result<Facts> {
     let mut facts = Facts {
-        systemd: systemd::runs(host)?,
+        systemd: question.means.systemd,
+        means: question.means,
         apt: host.which("apt-get").is_some(),
-        state: State::load(host)?,
+        state: question.state.clone(),
         user: layout::here().ids(host, question.engine.user())?,
         ..Facts::default()
     };
-    facts.means = means(host, facts.systemd, &facts.state);
     // The image has what a package has elsewhere.
     if !question.instances.iter().any(|instance| instance.runtime.is_container()) {
         software(host, question.engine, &mut facts)?;

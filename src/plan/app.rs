@@ -69,7 +69,7 @@ pub fn of<'a>(wanted: &Wanted<'a>, facts: &Facts) -> Result<Option<AppChange<'a>
     }
     let spec = containers::of_app(app, &program, wanted.image, facts);
     let due = spec.as_ref().map_or(Due::Nothing, |spec| containers::due(spec, facts));
-    let made = matches!(due, Due::Made(_));
+    let made = due == Due::Made;
     let boots = match app.runtime {
         Runtime::Container(_) => {
             facts.containers.containers.get(&container::of_app(app.engine)).is_none_or(|seen| seen.boot)
@@ -161,7 +161,7 @@ impl AppChange<'_> {
             plan.steps.push(Step::StopApp { app: self.app.target(&self.program) });
         }
         match self.due {
-            Due::Made(_) => plan
+            Due::Made => plan
                 .steps
                 .push(Step::Container { container: Box::new(spec.clone()), engine: self.app.engine }),
             Due::Joined => {

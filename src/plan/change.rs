@@ -78,7 +78,7 @@ pub fn of<'a>(
     let alive = is_alive(facts, instance, running);
     let spec = containers::of_instance(instance, wanted.image, facts);
     let container = spec.as_ref().map_or(Due::Nothing, |spec| containers::due(spec, facts));
-    let made = matches!(container, Due::Made(_));
+    let made = container == Due::Made;
     let restart = (alive && !made)
         .then(|| match (&file.directives[..], &unit_file) {
             ([], None) => None,

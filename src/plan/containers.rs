@@ -13,7 +13,7 @@ use crate::facts::containers::Seen;
 use crate::facts::{Facts, Role, containers};
 use crate::instance::Instance;
 use crate::runtime::container::{
-    self, APP_DIR, CONF_DIR, Container, DATA_DIR, LAYOUT, Mount, NETWORK, OWN_PROGRAM, Port, memory_limit,
+    self, APP_DIR, CONF_DIR, Container, DATA_DIR, Mount, NETWORK, OWN_PROGRAM, Port, memory_limit,
 };
 use crate::runtime::{Program, Runtime};
 use crate::step::{Inside, NewVolume, Owner, Step};
@@ -25,8 +25,8 @@ use crate::topology::{Bind, BindAddress, Image, Source};
 pub enum Due {
     /// It is right.
     Nothing,
-    /// It has to be made; why, if there is one already.
-    Made(Option<String>),
+    /// It has to be made, or made anew.
+    Made,
     /// It has to be put on the network again.
     Joined,
 }
@@ -128,13 +128,10 @@ fn maxmemory(instance: &Instance) -> Option<u64> {
 
 /// What is to become of a container.
 pub fn due(container: &Container, facts: &Facts) -> Due {
-    let Some(seen) = facts.containers.containers.get(&container.name) else { return Due::Made(None) };
-    let image = facts.containers.image.as_ref();
-    if seen.spec != container.digest() {
-        return Due::Made(Some("what it is made of changes".into()));
-    }
-    if image.is_some_and(|image| *image != seen.image) {
-        return Due::Made(Some("its image changes".into()));
+    let Some(seen) = facts.containers.containers.get(&container.name) else { return Due::Made };
+    let another_image = facts.containers.image.as_ref().is_some_and(|image| *image != seen.image);
+    if seen.spec != container.digest() || another_image {
+        return Due::Made;
     }
     if seen.joined { Due::Nothing } else { Due::Joined }
 }
@@ -157,12 +154,12 @@ pub fn places(wanted: &Wanted<'_>, facts: &Facts, plan: &mut Plan) {
     if facts.containers.network.is_none() {
         plan.steps.push(Step::Network { program: inside.program });
     }
-    let fresh = |instance: &&Instance| {
+    let fresh = |instance: &Instance| {
         let volume = container::volume(instance.engine, instance.name.as_str());
         (!facts.containers.volumes.contains_key(&volume))
             .then(|| NewVolume { name: volume, copy: instance.upstream.is_some() })
     };
-    let volumes: Vec<NewVolume> = wanted.instances.iter().filter_map(|instance| fresh(&instance)).collect();
+    let volumes: Vec<NewVolume> = wanted.instances.iter().filter_map(fresh).collect();
     if !volumes.is_empty() {
         plan.steps.push(Step::Volumes { inside, volumes });
     }
@@ -171,9 +168,7 @@ pub fn places(wanted: &Wanted<'_>, facts: &Facts, plan: &mut Plan) {
 /// The containers of instances: those that are made anew stop first, replicas before their masters.
 pub fn make(wanted: &Wanted<'_>, facts: &Facts, changes: &[Change<'_>], plan: &mut Plan) {
     for change in changes.iter().rev() {
-        if let Due::Made(Some(_)) = change.container
-            && change.alive
-        {
+        if change.container == Due::Made && change.alive {
             // Where it is now; and only what says that it is a copy is one.
             let seen = facts.containers.containers.get(&change.instance.container());
             let mut target = change.instance.target();
@@ -185,7 +180,7 @@ pub fn make(wanted: &Wanted<'_>, facts: &Facts, changes: &[Change<'_>], plan: &m
     for change in changes {
         let Some(container) = &change.spec else { continue };
         match change.container {
-            Due::Made(_) => plan.steps.push(Step::Container {
+            Due::Made => plan.steps.push(Step::Container {
                 container: Box::new(container.clone()),
                 engine: wanted.topology.engine,
             }),
@@ -341,8 +336,8 @@ pub fn take_along(wanted: &Wanted<'_>, facts: &Facts, instance: &Instance, from:
                 Store::Volume { volume, .. } => volume.clone(),
             };
             format!(
-                "{program} volume create --label {LAYOUT}={} {volume}\n{program} run --rm --user 0 -v {source}:/from:ro -v {volume}:{DATA_DIR} --entrypoint sh {image} -c 'cp -a /from/. {DATA_DIR}/ && chown -R {user} {DATA_DIR} && chmod 700 {DATA_DIR}'",
-                containers::layout()
+                "{program} volume create --label {} {volume}\n{program} run --rm --user 0 -v {source}:/from:ro -v {volume}:{DATA_DIR} --entrypoint sh {image} -c 'cp -a /from/. {DATA_DIR}/ && chown -R {user} {DATA_DIR} && chmod 700 {DATA_DIR}'",
+                containers::label()
             )
         }
         (Store::Volume { program, volume }, Store::Path(path)) => {

@@ -7,10 +7,10 @@ use anyhow::{Context, Result};
 use super::{neutral, overrides, parse_probe, refusal};
 use crate::apply::containers::{remove, run};
 use crate::exit::Fault;
-use crate::facts::containers::{command, contents_of, layout, runs_as};
+use crate::facts::containers::{command, label, user_of};
 use crate::host::{Child, Host};
 use crate::runtime::Program;
-use crate::runtime::container::{LAYOUT, OWN_PROGRAM, PROOF};
+use crate::runtime::container::{OWN_PROGRAM, PROOF};
 use crate::state::State;
 use crate::step::{Candidate, Inside};
 
@@ -50,12 +50,11 @@ struct Bench<'a> {
 impl Bench<'_> {
     fn start(&self, inside: &Inside) -> Result<()> {
         let state = State::load(self.host)?;
-        let (_, contents) = contents_of(self.host, inside.program, &inside.image, inside.engine, &state)?;
-        let user = runs_as(self.host, contents.ids);
+        let user = user_of(self.host, inside.program, &inside.image, inside.engine, &state)?;
         let mut words = vec!["run".to_owned(), "--detach".into(), "--rm".into()];
         let mut option = |name: &str, value: String| words.extend([format!("--{name}"), value]);
         option("name", self.name.clone());
-        option("label", format!("{LAYOUT}={}", layout()));
+        option("label", label());
         option("network", "none".into());
         option("user", format!("{}:{}", user.uid, user.gid));
         if inside.program == Program::Podman && self.host.euid() != 0 {
