@@ -22,7 +22,7 @@ pub fn dir() -> &'static Path {
 }
 
 /// The format of the state and of the journal that this program writes.
-pub const SCHEMA: u32 = 3;
+pub const SCHEMA: u32 = 4;
 
 /// The record.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

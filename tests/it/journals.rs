@@ -13,10 +13,11 @@ use redis_tp::journal::{self, End, Record, Saved, Undo};
 use redis_tp::state::State;
 
 /// `tests/cases/journal/format-N.jsonl`: all that a redis-tp of format N could write.
-const FORMATS: [(&str, &str); 3] = [
+const FORMATS: [(&str, &str); 4] = [
     ("format-1", include_str!("../cases/journal/format-1.jsonl")),
     ("format-2", include_str!("../cases/journal/format-2.jsonl")),
     ("format-3", include_str!("../cases/journal/format-3.jsonl")),
+    ("format-4", include_str!("../cases/journal/format-4.jsonl")),
 ];
 
 #[test]
