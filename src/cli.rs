@@ -10,6 +10,7 @@ use crate::directives;
 use crate::engine::Engine;
 use crate::exit::Fault;
 use crate::http::Url;
+use crate::plan::Consent;
 use crate::topology::{self, Binds, Image, Name, Prefix, ReadFrom, ReplicaOf, RuntimeChoice, Source, Table};
 use crate::wire::Address;
 
@@ -79,9 +80,19 @@ pub struct Change {
     /// Take the topology's value where a file was changed by hand
     #[arg(long)]
     pub overwrite: bool,
+    /// Restart a master although it holds what it never saves
+    #[arg(long)]
+    pub force: bool,
     /// Print the result as JSON
     #[arg(long)]
     pub json: bool,
+}
+
+impl Change {
+    /// What the planner may do.
+    pub fn consent(&self) -> Consent {
+        Consent { overwrite: self.overwrite, force: self.force }
+    }
 }
 
 /// `up`
@@ -225,6 +236,9 @@ pub struct Plan {
     /// As if files changed by hand were to be overwritten
     #[arg(long)]
     pub overwrite: bool,
+    /// As if a master might lose what it never saves
+    #[arg(long)]
+    pub force: bool,
 }
 
 /// `check`, `replica list`

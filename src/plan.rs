@@ -52,10 +52,19 @@ pub struct Wanted<'a> {
     pub image: &'a Image,
     /// Their passwords.
     pub secrets: &'a Secrets,
-    /// Take our value where somebody edited a file by hand.
-    pub overwrite: bool,
+    /// What the user has agreed to.
+    pub consent: Consent,
     /// Take the data of this instance, which is no longer wanted, too.
     pub purge: Option<&'a Name>,
+}
+
+/// What the user has agreed to beforehand.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Consent {
+    /// Take our value where somebody edited a file by hand.
+    pub overwrite: bool,
+    /// Lose what a server holds and never saves.
+    pub force: bool,
 }
 
 /// What is to be done, and what there is to say.

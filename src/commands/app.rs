@@ -85,7 +85,7 @@ fn install(host: &Host, args: &cli::AppInstall) -> Result<Code> {
         wish.refuse_nothing()?;
         Ok(wish)
     };
-    let outcome = converge(host, "app install", &args.change, wish, whole(args.change.overwrite))?;
+    let outcome = converge(host, "app install", &args.change, wish, whole(args.change.consent()))?;
     let code = outcome.finish("app install", &args.change, None)?;
     if outcome.changed && !args.change.json {
         let scene = Scene::standing(host)?;
@@ -126,7 +126,7 @@ fn remove(host: &Host, change: &cli::Change) -> Result<Code> {
         wish.document.remove(APP);
         Ok(wish)
     };
-    let outcome = converge(host, "app remove", change, wish, whole(change.overwrite))?;
+    let outcome = converge(host, "app remove", change, wish, whole(change.consent()))?;
     outcome.finish("app remove", change, None)
 }
 

@@ -13,7 +13,7 @@ use crate::exit::Code;
 use crate::finding::Findings;
 use crate::host::Host;
 use crate::journal::{self, Lock};
-use crate::plan::{self, Plan};
+use crate::plan::{self, Consent, Plan};
 use crate::prove;
 use crate::report::console::{self, FAINT, GOOD, NOTE, styled};
 use crate::report::progress::{Progress, human};
@@ -176,8 +176,8 @@ fn print_plan(plan: &Plan) {
 }
 
 /// The planner over the whole topology.
-pub fn whole(overwrite: bool) -> impl FnOnce(&Scene) -> Result<Plan> {
-    move |scene| plan::plan(&scene.wanted(overwrite), &scene.facts)
+pub fn whole(consent: Consent) -> impl FnOnce(&Scene) -> Result<Plan> {
+    move |scene| plan::plan(&scene.wanted(consent), &scene.facts)
 }
 
 /// `redis-tp apply`
@@ -193,7 +193,7 @@ pub fn apply(host: &Host, args: cli::Apply) -> Result<Code> {
         wish.refuse_nothing()?;
         Ok(wish)
     };
-    let outcome = converge(host, "apply", &args.change, wish, whole(args.change.overwrite))?;
+    let outcome = converge(host, "apply", &args.change, wish, whole(args.change.consent()))?;
     let code = outcome.finish("apply", &args.change, None)?;
     if outcome.changed && !args.change.json {
         console::next(&[
@@ -216,7 +216,8 @@ pub fn plan(host: &Host, args: cli::Plan) -> Result<Code> {
     wish.refuse_nothing()?;
     let _session = Session::open(host, true)?;
     let scene = Scene::load(host, &wish)?;
-    let plan = plan::plan(&scene.wanted(args.overwrite), &scene.facts)?;
+    let plan =
+        plan::plan(&scene.wanted(Consent { overwrite: args.overwrite, force: args.force }), &scene.facts)?;
     prove_now(host, &scene, &plan)?;
     if args.json {
         console::json(&show::json("plan", &plan))?;

@@ -47,7 +47,7 @@ pub fn run(host: &Host, args: cli::Install) -> Result<Code> {
         }
         Ok(wish)
     };
-    let outcome = converge(host, "install", &args.change, wish, whole(args.change.overwrite))?;
+    let outcome = converge(host, "install", &args.change, wish, whole(args.change.consent()))?;
     let code = outcome.finish("install", &args.change, None)?;
     if outcome.changed && !args.change.json {
         status::print_tree(host, &Scene::standing(host)?)?;

@@ -13,6 +13,7 @@ use crate::cli;
 use crate::exit::Code;
 use crate::finding::{Check, Findings};
 use crate::host::Host;
+use crate::plan::Consent;
 use crate::report::{console, curves, github, html, junit, table, tap};
 use crate::topology::LAB;
 use crate::verify;
@@ -120,7 +121,7 @@ pub fn proof(host: &Host, scene: &Scene, text: bool) -> Result<Findings> {
 /// The topology cannot be read.
 pub fn check(host: &Host, args: &cli::Report) -> Result<Code> {
     let scene = Scene::load(host, &Wish::standing_or(host, LAB)?)?;
-    let inside = crate::plan::containers::inside(&scene.wanted(false), &scene.facts);
+    let inside = crate::plan::containers::inside(&scene.wanted(Consent::default()), &scene.facts);
     let subject = check::Subject {
         topology: &scene.topology,
         inside: inside.as_ref(),

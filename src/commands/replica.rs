@@ -50,7 +50,7 @@ fn add(host: &Host, args: &cli::ReplicaAdd) -> Result<Code> {
         }
         Ok(wish)
     };
-    let outcome = converge(host, "replica add", &args.change, wish, whole(args.change.overwrite))?;
+    let outcome = converge(host, "replica add", &args.change, wish, whole(args.change.consent()))?;
     let code = outcome.finish("replica add", &args.change, None)?;
     if outcome.changed && !args.change.json {
         status::print_tree(host, &Scene::standing(host)?)?;
@@ -131,7 +131,7 @@ fn remove(host: &Host, args: &cli::ReplicaRemove) -> Result<Code> {
         Ok(wish)
     };
     let plan = |scene: &Scene| {
-        let mut wanted = scene.wanted(args.change.overwrite);
+        let mut wanted = scene.wanted(args.change.consent());
         wanted.purge = args.purge.then_some(&args.name);
         plan::plan(&wanted, &scene.facts)
     };

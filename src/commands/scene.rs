@@ -10,7 +10,7 @@ use crate::facts::{self, Facts, Question};
 use crate::host::Host;
 use crate::instance::Instance;
 use crate::layout;
-use crate::plan::{Wanted, refuse};
+use crate::plan::{Consent, Wanted, refuse};
 use crate::runtime::{Runtime, container, systemd};
 use crate::secret::Secret;
 use crate::secrets::Secrets;
@@ -209,7 +209,7 @@ impl Scene {
     }
 
     /// The scene as a planner takes it.
-    pub fn wanted(&self, overwrite: bool) -> Wanted<'_> {
+    pub fn wanted(&self, consent: Consent) -> Wanted<'_> {
         Wanted {
             topology: &self.topology,
             text: self.text.as_deref(),
@@ -217,7 +217,7 @@ impl Scene {
             app: self.app.as_ref(),
             image: &self.image,
             secrets: &self.secrets,
-            overwrite,
+            consent,
             purge: None,
         }
     }

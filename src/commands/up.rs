@@ -31,7 +31,7 @@ pub fn run(host: &Host, args: cli::Up) -> Result<Code> {
         set_image(&mut wish, args.image.as_ref())?;
         Ok(wish)
     };
-    let outcome = converge(host, "up", &args.change, wish, whole(args.change.overwrite))?;
+    let outcome = converge(host, "up", &args.change, wish, whole(args.change.consent()))?;
     if !outcome.changed {
         let code = outcome.finish("up", &args.change, None)?;
         return Ok(code);

@@ -182,7 +182,7 @@ impl File {
         }
         let mut there = match Conf::parse(there_text) {
             Ok(there) => there,
-            Err(_) if wanted.overwrite => Conf::default(),
+            Err(_) if wanted.consent.overwrite => Conf::default(),
             Err(bad) => {
                 return Err(
                     foreign(wanted, facts, instance, &format!("line {} cannot be read", bad.line)).into()
@@ -192,7 +192,7 @@ impl File {
         let last = match last_text {
             Some(text) => parse(text)?,
             // The package's own file is nobody's work.
-            None if facts.stock || wanted.overwrite => there.clone(),
+            None if facts.stock || wanted.consent.overwrite => there.clone(),
             None => match conf::compare(&want, &there, &want).first() {
                 None => want.clone(),
                 Some(_) => return Err(foreign(wanted, facts, instance, "it is not redis-tp's").into()),
@@ -216,8 +216,9 @@ impl File {
         open: bool,
     ) -> Result<Self> {
         let differences = conf::compare(last, there, want);
-        let by =
-            |by: By| differences.iter().filter(move |difference| difference.by == by && !wanted.overwrite);
+        let by = |by: By| {
+            differences.iter().filter(move |difference| difference.by == by && !wanted.consent.overwrite)
+        };
         if let Some(both) = by(By::Both).next() {
             return Err(conflict(instance, both).into());
         }
@@ -245,7 +246,7 @@ impl File {
         let hands: Vec<Hand> = hands.iter().filter(|hand| !gone(hand)).cloned().collect();
         let directives: Vec<String> = differences
             .iter()
-            .filter(|difference| difference.by == By::Topology || wanted.overwrite)
+            .filter(|difference| difference.by == By::Topology || wanted.consent.overwrite)
             .map(|difference| difference.directive.clone())
             .collect();
         let write = !directives.is_empty() || open;

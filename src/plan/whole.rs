@@ -21,7 +21,7 @@ pub fn is_due(
     match facts.text(path) {
         None => true,
         Some(there) if same(there, want) => false,
-        Some(_) if wanted.overwrite => true,
+        Some(_) if wanted.consent.overwrite => true,
         Some(there) if last.is_some_and(|last| same(there, last)) => true,
         Some(_) => {
             notes.push(Note::FileEdited { file: path.to_path_buf() });

@@ -24,7 +24,7 @@ use redis_tp::exit;
 use redis_tp::facts::Facts;
 use redis_tp::host::{Kind, Stat};
 use redis_tp::instance::Instance;
-use redis_tp::plan::{Note, Plan, Wanted, leave, plan, refuse};
+use redis_tp::plan::{Consent, Note, Plan, Wanted, leave, plan, refuse};
 use redis_tp::report::plan as show;
 use redis_tp::runtime::{Means, Runtime, container};
 use redis_tp::secret::Secret;
@@ -46,6 +46,8 @@ const PASSWORD: &str = "s3cret-of-the-lab";
 struct Wish {
     /// `--overwrite`
     overwrite: bool,
+    /// `--force`
+    force: bool,
     /// `replica remove NAME --purge`
     purge: Option<Name>,
     /// Another password than the one of the earlier run.
@@ -269,7 +271,7 @@ fn plan_for(text: &str, facts: &mut Facts, wish: &Wish) -> Result<Plan> {
         app: app.as_ref(),
         image: &image,
         secrets: &secrets,
-        overwrite: wish.overwrite,
+        consent: Consent { overwrite: wish.overwrite, force: wish.force },
         purge: wish.purge.as_ref(),
     };
     plan(&wanted, facts)
