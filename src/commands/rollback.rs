@@ -91,6 +91,12 @@ fn describe(undo: &Undo) -> Option<String> {
         Undo::StopUnit { unit } => format!("stop {unit}"),
         Undo::Enabled { unit, before: true } => format!("enable {unit}"),
         Undo::Enabled { unit, before: false } => format!("disable {unit}"),
+        Undo::Set { target, before, secret } => {
+            let mut names: Vec<&str> = before.keys().chain(secret).map(String::as_str).collect();
+            names.sort_unstable();
+            format!("set {} on {} back", names.join(", "), target.name)
+        }
+        Undo::Password { target } => format!("let {} take the former password only", target.name),
         Undo::Reload => "let systemd read its units again".into(),
         Undo::StopApp { .. } => "stop the web app".into(),
         Undo::StartApp { .. } => "start the web app again".into(),
