@@ -91,7 +91,7 @@ pub struct Change {
 impl Change {
     /// What the planner may do.
     pub fn consent(&self) -> Consent {
-        Consent { overwrite: self.overwrite, force: self.force }
+        Consent { overwrite: self.overwrite, force: self.force, adopt: false }
     }
 }
 

@@ -216,8 +216,10 @@ pub fn plan(host: &Host, args: cli::Plan) -> Result<Code> {
     wish.refuse_nothing()?;
     let _session = Session::open(host, true)?;
     let scene = Scene::load(host, &wish)?;
-    let plan =
-        plan::plan(&scene.wanted(Consent { overwrite: args.overwrite, force: args.force }), &scene.facts)?;
+    let plan = plan::plan(
+        &scene.wanted(Consent { overwrite: args.overwrite, force: args.force, adopt: false }),
+        &scene.facts,
+    )?;
     prove_now(host, &scene, &plan)?;
     if args.json {
         console::json(&show::json("plan", &plan))?;

@@ -109,7 +109,7 @@ fn has_units(question: &Question<'_>, facts: &Facts) -> bool {
             || facts.state.instances.values().any(|kept| by_units(kept.runtime)))
 }
 
-fn software(host: &Host, engine: Engine, facts: &mut Facts) -> Result<()> {
+pub(super) fn software(host: &Host, engine: Engine, facts: &mut Facts) -> Result<()> {
     if let Some(status) = host.text(Path::new("/var/lib/dpkg/status"))? {
         facts.package = parse::package(&status, engine.package());
     }
@@ -155,6 +155,7 @@ fn files(host: &Host, question: &Question<'_>, facts: &mut Facts) -> Result<()> 
         }
         texts.extend(unit_files);
         texts.insert(instance.conf.clone());
+        paths.extend(data_files(host, instance));
     }
     let (of_app, app_texts) = web::files(question.app);
     paths.extend(of_app);
@@ -209,6 +210,20 @@ fn files(host: &Host, question: &Question<'_>, facts: &mut Facts) -> Result<()> 
     let foreign = facts.texts.contains_key(&master) && !facts.written.contains_key(&master);
     facts.stock = foreign && facts.package.is_some() && is_stock(host, engine, &master);
     Ok(())
+}
+
+/// The files that an instance keeps its data in, where they may be another's: it was set up by hand.
+fn data_files(host: &Host, instance: &Instance) -> Vec<PathBuf> {
+    let (Some(named), Some(dir)) = (&instance.plain, instance.store.path()) else { return Vec::new() };
+    let file = |name: &str, default: &str| {
+        let word = named.iter().rev().find(|line| line.name == name).and_then(|line| line.args.first());
+        dir.join(word.map_or(default, String::as_str))
+    };
+    let appended = file("appenddirname", "appendonlydir");
+    let parts = host.list(&appended).unwrap_or_default().into_iter().map(|name| appended.join(name));
+    let mut files: Vec<PathBuf> = parts.collect();
+    files.extend([file("dbfilename", "dump.rdb"), file("appendfilename", "appendonly.aof"), appended]);
+    files
 }
 
 /// Where an instance's directory and log are to be made, and cannot be.
@@ -275,6 +290,7 @@ fn ask(host: &Host, instance: &Instance, facts: &Facts) -> Option<Running> {
         pid: get("process_id").parse().unwrap_or(0),
         auth,
         run_id: get("run_id"),
+        file: Some(get("config_file")).filter(|file| !file.is_empty()).map(PathBuf::from),
         role,
         clients: number("connected_clients").saturating_sub(known),
         replicas: number("connected_slaves"),

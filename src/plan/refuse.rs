@@ -3,7 +3,7 @@
 use std::net::IpAddr;
 use std::path::Path;
 
-use super::{Wanted, containers, may_be_directory, under_another_runtime};
+use super::{Wanted, adopt, containers, may_be_directory, under_another_runtime};
 use crate::conf::{self, Conf};
 use crate::directives::{self, Knowledge};
 use crate::engine::{Engine, Version};
@@ -34,7 +34,9 @@ pub fn impossible(wanted: &Wanted<'_>, facts: &Facts) -> Result<(), Fault> {
         addresses(wanted.topology, facts, instance)?;
         unit(facts, instance)?;
         low_port(facts, instance)?;
-        port(facts, instance)?;
+        if !(wanted.consent.adopt && adopt::misplaced(facts, instance).is_some()) {
+            port(facts, instance)?;
+        }
         let fresh = wanted.secrets.fresh.contains_key(&crate::secrets::upstream_file(&instance.name));
         master_elsewhere(facts, instance, fresh)?;
     }
@@ -223,7 +225,8 @@ pub fn places(facts: &Facts, instance: &Instance) -> Result<(), Fault> {
     }
     let dir = instance.dir.as_path();
     if let (Some(stat), Some(user)) = (facts.path(dir), facts.user) {
-        let roots = stat.uid == layout::here().own().uid && !facts.occupied.contains(&instance.store);
+        let empty = !facts.occupied.contains(&instance.store) || instance.plain.is_some();
+        let roots = stat.uid == layout::here().own().uid && empty;
         let strange = stat.uid != user.uid && !roots;
         if strange {
             return Err(Fault::refused(format!(
