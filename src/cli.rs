@@ -38,6 +38,8 @@ pub enum Command {
     /// Add, remove or list replicas
     #[command(subcommand)]
     Replica(Replica),
+    /// Take over a Redis that was set up by hand: what is sound stays, what is not is repaired
+    Adopt(Adopt),
     /// Make the machine what the topology says
     Apply(Apply),
     /// Show the steps that apply would take, and do nothing
@@ -202,6 +204,26 @@ pub struct ReplicaRemove {
     #[command(flatten)]
     /// Common flags
     pub change: Change,
+}
+
+/// `adopt`
+#[derive(Debug, Args)]
+pub struct Adopt {
+    /// Only these: master for redis.conf, NAME for redis-NAME.conf [default: all]
+    #[arg(value_parser = Name::parse)]
+    pub names: Vec<Name>,
+    /// Redis or Valkey [default: the one that was set up]
+    #[arg(long)]
+    pub engine: Option<Engine>,
+    /// Take the password from a file, or from standard input with -, where no configuration has it
+    #[arg(long, value_name = "FILE|-")]
+    pub password_file: Option<String>,
+    /// Show what was found, the repairs and the steps, and do nothing
+    #[arg(long)]
+    pub dry_run: bool,
+    /// Print the result as JSON
+    #[arg(long)]
+    pub json: bool,
 }
 
 /// `apply`

@@ -78,6 +78,9 @@ pub struct Plan {
     pub steps: Vec<Step>,
     /// What differs and stays as it is.
     pub notes: Vec<Note>,
+    /// What is taken over that somebody set up by hand.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub adopted: Vec<adopt::Adopted>,
     /// What our record will say of instances afterwards.
     #[serde(skip)]
     pub record: BTreeMap<Name, Kept>,

@@ -28,8 +28,8 @@ pub struct Wish {
     pub standing: Option<String>,
     /// Another password for the machine's own instances.
     pub password: Option<Secret>,
-    /// The password of a master elsewhere, by the replica.
-    pub upstream: Option<(Name, Secret)>,
+    /// The passwords of masters elsewhere, by the replica.
+    pub upstream: Vec<(Name, Secret)>,
     /// Another runtime than the topology's, to look at only.
     pub runtime: Option<Runtime>,
 }
@@ -46,7 +46,7 @@ impl Wish {
             source: topology::file().into(),
             standing,
             password: None,
-            upstream: None,
+            upstream: Vec::new(),
             runtime: None,
         })
     }
@@ -90,7 +90,7 @@ impl Wish {
             source,
             standing,
             password: None,
-            upstream: None,
+            upstream: Vec::new(),
             runtime: None,
         })
     }
@@ -168,7 +168,7 @@ impl Scene {
         if let Some(password) = &wish.password {
             secrets.set_password(password.clone());
         }
-        if let Some((replica, password)) = &wish.upstream {
+        for (replica, password) in &wish.upstream {
             secrets.set_upstream(replica, password.clone());
         }
         let state = State::load(host)?;
