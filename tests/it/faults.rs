@@ -1,5 +1,8 @@
 //! kill -9 and failures at any step: the next run recovers and converges, or the former state is back.
 
+mod bench;
+mod syscalls;
+
 use std::thread;
 use std::time::{Duration, Instant};
 
