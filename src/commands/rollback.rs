@@ -46,8 +46,13 @@ pub fn run(host: &Host, args: &cli::Rollback) -> Result<Code> {
 }
 
 fn report(args: &cli::Rollback, record: Option<&Record>) -> Result<Code> {
-    let steps: Vec<String> =
-        record.map(|record| record.undo.iter().rev().filter_map(describe).collect()).unwrap_or_default();
+    let mut steps: Vec<String> = Vec::new();
+    for step in record.iter().flat_map(|record| record.undo.iter().rev()).filter_map(describe) {
+        // What was announced twice is done once.
+        if !steps.contains(&step) {
+            steps.push(step);
+        }
+    }
     if args.json {
         console::json(&Json {
             schema: 1,
