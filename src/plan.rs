@@ -145,6 +145,7 @@ pub fn plan(wanted: &Wanted<'_>, facts: &Facts) -> Result<Plan> {
         .collect();
     plan.notes.extend(changes.iter().flat_map(|change| change.notes.clone()));
     plan.notes.extend(wanted.instances.iter().filter_map(|instance| record::moved(facts, instance)));
+    plan.notes.extend(changes.iter().filter_map(|change| live::replicas_elsewhere(facts, change)));
     plan.notes.extend(app.iter().flat_map(|app| app.notes.clone()));
     // A link that this very plan waits for is none that stays down.
     let Plan { steps, notes, .. } = &mut plan;

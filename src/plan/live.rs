@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 
 use super::change::Change;
-use super::{Consent, Plan, as_it_runs};
+use super::{Consent, Note, Plan, as_it_runs};
 use crate::conf::{Conf, LIMITS};
 use crate::directives;
 use crate::engine::Version;
@@ -218,6 +218,16 @@ fn passwords(changes: &[Change<'_>], how: Password, plan: &mut Plan) {
     for change in changes.iter().filter(stays) {
         plan.steps.push(Step::Password { target: change.instance.target() });
     }
+}
+
+/// Replicas of a master whose password rotates, which we cannot tell the new one.
+pub fn replicas_elsewhere(facts: &Facts, change: &Change<'_>) -> Option<Note> {
+    let instance = change.instance;
+    let follows = |running: &&Running| matches!(running.role, Role::Replica { port, up: true, .. } if port == instance.port);
+    let here = facts.running.values().filter(follows).count() as u64;
+    let all = facts.running.get(&instance.name)?.replicas;
+    (change.live.password == Some(Password::Rotates) && all > here)
+        .then(|| Note::ReplicasElsewhere { instance: instance.name.clone(), count: all - here })
 }
 
 /// What a restart of an instance costs.
