@@ -2,7 +2,7 @@
 //! without a moment at which anybody is refused.
 
 use std::fs::{self, File};
-use std::path::PathBuf;
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::{self, JoinHandle};
@@ -52,7 +52,7 @@ impl Load {
     }
 }
 
-fn run(process: &PathBuf, port: u16, client: Client, ended: &AtomicBool) -> Result<u64, String> {
+fn run(process: &Path, port: u16, client: Client, ended: &AtomicBool) -> Result<u64, String> {
     let network = File::open(process.join("ns/net")).map_err(|error| error.to_string())?;
     setns(network, CloneFlags::CLONE_NEWNET).map_err(|error| error.to_string())?;
     let at = Address { host: "127.0.0.1".into(), port };
