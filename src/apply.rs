@@ -14,7 +14,7 @@ use crate::instance::Target;
 use crate::journal::{End, Journal, Undo};
 use crate::layout;
 use crate::plan::Plan;
-use crate::prove;
+use crate::prove::{self, Proved};
 use crate::runtime::{Runtime, systemd};
 use crate::secrets;
 use crate::state::{self, State};
@@ -22,6 +22,7 @@ use crate::step::{Body, Inside, Owner, Step};
 
 pub mod app;
 pub mod containers;
+mod live;
 pub mod package;
 pub mod service;
 mod software;
@@ -52,6 +53,8 @@ struct Run<'a> {
     state: State,
     /// The files that this run wrote.
     wrote: Vec<PathBuf>,
+    /// What the proof of an instance's configuration told, for directives that somebody asks for.
+    proved: Proved,
     /// The image that its containers run in.
     inside: Option<Inside>,
     /// The user that they run as, once it was asked for.
@@ -70,6 +73,7 @@ pub fn apply(host: &Host, plan: &Plan, state: &State, command: &str, tell: Liste
         journal: Journal::new(host, command)?,
         state: state.clone(),
         wrote: Vec::new(),
+        proved: Proved::new(),
         inside: plan.inside.clone(),
         image: None,
         tell,
@@ -146,7 +150,8 @@ impl Run<'_> {
                 if let Some(inside) = inside {
                     containers::sweep(self.host, inside.program)?;
                 }
-                prove::prove_all(self.host, candidates, inside.as_ref())
+                self.proved = prove::prove_all(self.host, candidates, inside.as_ref())?;
+                Ok(())
             }
             Step::Pull { program, image } => self.pull(*program, image),
             Step::Network { program } => self.network(*program),
@@ -182,6 +187,9 @@ impl Run<'_> {
                 service::stop(self.host, target, false)?;
                 service::start(self.host, std::slice::from_ref(target))
             }
+            Step::Set { target, settings } => self.set(target, settings),
+            Step::Admit { target } => self.admit(target),
+            Step::Password { target } => self.password(target),
             Step::Stop { target, lose } => {
                 if service::runs(self.host, target)? {
                     self.announce_stop(target)?;

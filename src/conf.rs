@@ -139,7 +139,8 @@ fn gather(name: &str, values: &mut Vec<Vec<String>>, value: Vec<String>) {
     values.dedup();
 }
 
-const LIMITS: &str = "client-output-buffer-limit";
+/// The directive whose lines add up, class by class.
+pub const LIMITS: &str = "client-output-buffer-limit";
 
 /// One word of a limit: the old name of a class is the new one, a size is its bytes.
 fn limit_word(word: &str) -> String {

@@ -37,6 +37,8 @@ pub struct Row {
     until: Option<Version>,
     valkey: bool,
     repeats: bool,
+    live: bool,
+    live_on_6_0: bool,
     alias_of: Option<&'static str>,
 }
 
@@ -63,9 +65,10 @@ fn row(line: &'static str) -> Option<(&'static str, Row)> {
     let until = cells.next().and_then(Version::parse);
     let valkey = cells.next().is_some_and(|cell| !cell.is_empty());
     let repeats = cells.next() == Some("yes");
-    // `live` is data for a reader of the table; no code asks for it yet.
-    let alias_of = cells.nth(1).filter(|alias| !alias.is_empty());
-    Some((name, Row { kind, since, until, valkey, repeats, alias_of }))
+    let live = cells.next() == Some("yes");
+    let alias_of = cells.next().filter(|alias| !alias.is_empty());
+    let live_on_6_0 = live && !cells.next().is_some_and(|notes| notes.contains("live R6.0:no"));
+    Some((name, Row { kind, since, until, valkey, repeats, live, live_on_6_0, alias_of }))
 }
 
 /// The name under which an alias (`slaveof`) is compared.
@@ -81,6 +84,15 @@ pub fn kind(name: &str) -> Kind {
 /// Whether several lines of it add up, where for others the last one counts.
 pub fn repeats(name: &str) -> bool {
     table().get(name).is_some_and(|row| row.repeats)
+}
+
+/// Whether CONFIG SET takes it. Where only the newest and the oldest version were measured, one in between
+/// is held to be like the oldest.
+pub fn live(name: &str, engine: Engine, version: Version) -> bool {
+    table().get(name).is_some_and(|row| match engine {
+        Engine::Redis if version < Version::new(7, 0) => row.live_on_6_0,
+        Engine::Redis | Engine::Valkey => row.live,
+    })
 }
 
 /// Whether the words of this directive are a secret.

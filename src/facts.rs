@@ -196,7 +196,7 @@ pub struct Process {
 }
 
 /// A server of ours that answered.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Running {
     /// Its process.
     pub pid: u32,
@@ -210,13 +210,22 @@ pub struct Running {
     /// Keys in all its databases.
     #[serde(default)]
     pub keys: u64,
+    /// Clients but ourselves and, with a replica, its master.
+    #[serde(default)]
+    pub clients: u64,
+    /// Replicas that follow it.
+    #[serde(default)]
+    pub replicas: u64,
+    /// Changes since it last wrote its data to a file.
+    #[serde(default)]
+    pub unsaved: u64,
     /// CONFIG GET *, without its secrets; empty where the command is forbidden.
     #[serde(default)]
     pub config: BTreeMap<String, String>,
 }
 
 /// Which password a server took.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Auth {
     /// The wanted one (or wants none, and none is wanted).
@@ -226,11 +235,12 @@ pub enum Auth {
     /// It asks for none although one is wanted.
     Open,
     /// None that we know.
+    #[default]
     Unknown,
 }
 
 /// What a server is now.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Role {
     /// It takes writes.
@@ -245,6 +255,7 @@ pub enum Role {
         up: bool,
     },
     /// It would not tell us.
+    #[default]
     Unknown,
 }
 

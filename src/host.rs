@@ -254,10 +254,13 @@ impl Host {
     // ---- sockets ----------------------------------------------------------------------------
 
     /// Connects to a Redis server, without a word said yet (no AUTH, no CLIENT SETINFO).
-    pub fn connect(&self, host: &str, port: u16, timeout: Duration) -> redis::RedisResult<redis::Connection> {
+    pub fn connect(
+        &self,
+        at: redis::ConnectionAddr,
+        timeout: Duration,
+    ) -> redis::RedisResult<redis::Connection> {
         let settings = redis::RedisConnectionInfo::default().set_skip_set_lib_name();
-        let info =
-            redis::IntoConnectionInfo::into_connection_info((host, port))?.set_redis_settings(settings);
+        let info = redis::IntoConnectionInfo::into_connection_info(at)?.set_redis_settings(settings);
         let connection = redis::Client::open(info)?.get_connection_with_timeout(timeout)?;
         connection.set_read_timeout(Some(timeout))?;
         connection.set_write_timeout(Some(timeout))?;

@@ -4,6 +4,7 @@
 //! Every run has a directory `/var/lib/redis-tp/runs/NNNNNN` with its `journal` (a JSON object a
 //! line) and copies of what it replaced. A journal without an `end` line is open: its run was killed.
 
+use std::collections::BTreeMap;
 use std::fs::{File, TryLockError};
 use std::path::{Path, PathBuf};
 
@@ -72,6 +73,21 @@ pub enum Undo {
         unit: String,
         /// Whether it was enabled.
         before: bool,
+    },
+    /// Tell a running server what it was told before.
+    Set {
+        /// The instance.
+        target: Target,
+        /// The directives with the values that they had.
+        before: BTreeMap<String, String>,
+        /// Those whose values only the former file may have.
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        secret: Vec<String>,
+    },
+    /// Let a running server take the former password, that of its former file, and no other one.
+    Password {
+        /// The instance.
+        target: Target,
     },
     /// Let systemd read its files again, after all of these are back.
     Reload,

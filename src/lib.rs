@@ -42,6 +42,7 @@ pub mod http;
 pub mod instance;
 pub mod journal;
 pub mod layout;
+pub mod live;
 pub mod log;
 pub mod plan;
 pub mod prove;

@@ -27,6 +27,7 @@ pub mod app_refuse;
 mod change;
 pub mod containers;
 mod leave;
+pub mod live;
 mod note;
 mod record;
 pub mod refuse;
@@ -125,12 +126,16 @@ pub fn plan(wanted: &Wanted<'_>, facts: &Facts) -> Result<Plan> {
     places(wanted, facts, &order, &mut plan);
     containers::places(wanted, facts, &mut plan);
     app.iter().for_each(|app| app.places(facts, &mut plan));
+    live::before_files(facts, &changes, &mut plan);
     files(wanted, facts, &changes, &mut plan);
     app.iter().for_each(|app| app.files(&mut plan));
+    live::after_files(&changes, &mut plan);
     containers::make(wanted, facts, &changes, &mut plan);
     app.iter().for_each(|app| app.container(&mut plan));
     services(facts, &changes, app.as_ref(), &mut plan);
     app.iter().for_each(|app| app.service(&mut plan));
+    live::at_the_end(&changes, &mut plan);
+    live::refuse_loss(&plan, facts, wanted.consent)?;
     plan.units = facts
         .units
         .iter()
@@ -140,6 +145,7 @@ pub fn plan(wanted: &Wanted<'_>, facts: &Facts) -> Result<Plan> {
         .collect();
     plan.notes.extend(changes.iter().flat_map(|change| change.notes.clone()));
     plan.notes.extend(wanted.instances.iter().filter_map(|instance| record::moved(facts, instance)));
+    plan.notes.extend(changes.iter().filter_map(|change| live::replicas_elsewhere(facts, change)));
     plan.notes.extend(app.iter().flat_map(|app| app.notes.clone()));
     // A link that this very plan waits for is none that stays down.
     let Plan { steps, notes, .. } = &mut plan;
@@ -290,7 +296,8 @@ fn candidate(wanted: &Wanted<'_>, change: &Change<'_>) -> Option<Candidate> {
         .iter()
         .map(|named| Origin { directive: named.name.clone(), place: format!("{file}:{}", named.line) })
         .collect();
-    Some(Candidate { target: change.instance.target(), text: Body::Conf(text), origins })
+    let ask = change.live.unknown();
+    Some(Candidate { target: change.instance.target(), text: Body::Conf(text), origins, ask })
 }
 
 /// Directories, parents first.
@@ -471,7 +478,11 @@ fn services(facts: &Facts, changes: &[Change<'_>], app: Option<&app::AppChange<'
             let target = as_it_runs(facts, change.instance);
             plan.steps.push(Step::Stop { target, lose: change.instance.upstream.is_some() });
         } else {
-            plan.steps.push(Step::Restart { target: change.instance.target(), why: why.clone() });
+            plan.steps.push(Step::Restart {
+                target: change.instance.target(),
+                why: why.clone(),
+                cost: live::cost(facts, &change.instance.name, &change.live.settings),
+            });
         }
     }
     let targets: Vec<Target> = changes
@@ -487,7 +498,7 @@ fn services(facts: &Facts, changes: &[Change<'_>], app: Option<&app::AppChange<'
         let Some(of) = &change.instance.upstream else { continue };
         let master_moved = of.instance.as_ref().is_some_and(moved);
         let away = master_is_away(facts, change.instance);
-        if (change.moves() || master_moved) && !change.promoted && !away {
+        if (change.moves() || change.live.follows() || master_moved) && !change.promoted && !away {
             plan.steps.push(Step::AwaitLink { target: change.instance.target(), master: of.address.clone() });
         }
     }

@@ -1,6 +1,8 @@
 //! Proof that a server will take a configuration, before anything that runs is touched: a parse
 //! probe and a neutral boot with the installed server, as the server's user, in a scratch directory.
 
+use std::collections::BTreeMap;
+use std::path::Path;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
@@ -11,11 +13,16 @@ use crate::exit::Fault;
 use crate::host::{Child, Done, Host, Ids};
 use crate::layout;
 use crate::log;
-use crate::secret::MASK;
+use crate::secret::{MASK, Secret};
 use crate::software::{self, Tool};
 use crate::step::{Candidate, Inside};
+use crate::topology::Name;
+use crate::wire::Wire;
 
 mod inside;
+
+/// What candidates are with every default: directive by directive, as far as somebody asked.
+pub type Proved = BTreeMap<Name, BTreeMap<String, String>>;
 
 /// A value that no port can have. It stands behind the whole candidate, so that a server which
 /// complains of it has taken every line before.
@@ -28,7 +35,7 @@ const BOOT: Duration = Duration::from_secs(10);
 ///
 /// # Errors
 /// A [`Fault`] that quotes the user's own key and file.
-fn prove(host: &Host, server: &Tool, candidate: &Candidate) -> Result<()> {
+fn prove(host: &Host, server: &Tool, candidate: &Candidate) -> Result<BTreeMap<String, String>> {
     let user = candidate.target.engine.user();
     let ids = layout::here().ids(host, user)?.with_context(|| format!("there is no user '{user}'"))?;
     let text = neutral(candidate.text.expose());
@@ -57,7 +64,13 @@ pub fn parse_probe(host: &Host, server: Child, text: &str, candidate: &Candidate
     Err(complaint(text, &said, candidate).into())
 }
 
-fn neutral_boot(host: &Host, server: &Tool, ids: Ids, text: &str, candidate: &Candidate) -> Result<()> {
+fn neutral_boot(
+    host: &Host,
+    server: &Tool,
+    ids: Ids,
+    text: &str,
+    candidate: &Candidate,
+) -> Result<BTreeMap<String, String>> {
     // The server's user may enter it, but swap nothing in it under our hands; what the server itself
     // makes lies in a directory of its own.
     let scratch = host.scratch()?;
@@ -71,20 +84,40 @@ fn neutral_boot(host: &Host, server: &Tool, ids: Ids, text: &str, candidate: &Ca
     args.extend(overrides(text, &dir, &socket, "systemd"));
     let child = server.child().args(args).stdin(text).user(ids).dies_with_us().deadline(BOOT);
     let child = child.env("NOTIFY_SOCKET", at("notify"));
+    let mut said = BTreeMap::new();
     let done = host.run_until(child, || {
         // Not until there is no more: whoever floods the socket must not hold us past the deadline.
-        (0..64)
+        let ready = (0..64)
             .map_while(|_| {
                 let mut buffer = [0; 4096];
                 let length = ready.recv(&mut buffer).ok()?;
                 Some(String::from_utf8_lossy(buffer.get(..length).unwrap_or_default()).into_owned())
             })
-            .any(|heard| heard.lines().any(|line| line == "READY=1"))
+            .any(|heard| heard.lines().any(|line| line == "READY=1"));
+        if ready {
+            said = asked(host, &at("server").join("socket"), candidate);
+        }
+        ready
     })?;
     match done {
-        None => Ok(()),
+        None => Ok(said),
         Some(done) => Err(refusal(text, &done, candidate).into()),
     }
+}
+
+/// What the scratch server tells of the directives in question; nothing where it does not.
+fn asked(host: &Host, socket: &Path, candidate: &Candidate) -> BTreeMap<String, String> {
+    if candidate.ask.is_empty() {
+        return BTreeMap::new();
+    }
+    let conf = Conf::parse(candidate.text.expose()).unwrap_or_default();
+    let password = conf.word("requirepass").filter(|word| !word.is_empty()).map(Secret::new);
+    let mut all = Wire::open_socket(host, socket, password.as_ref())
+        .ok()
+        .and_then(|mut wire| wire.config())
+        .unwrap_or_default();
+    all.retain(|name, _| candidate.ask.contains(name));
+    all
 }
 
 /// The arguments that keep a scratch server from all that is live: without every one of these it removes
@@ -195,23 +228,24 @@ fn without_secrets(said: &str, text: &str) -> String {
 ///
 /// # Errors
 /// The first refusal, in their order.
-pub fn prove_all(host: &Host, candidates: &[Candidate], inside: Option<&Inside>) -> Result<()> {
-    let Some(first) = candidates.first() else { return Ok(()) };
+pub fn prove_all(host: &Host, candidates: &[Candidate], inside: Option<&Inside>) -> Result<Proved> {
+    let Some(first) = candidates.first() else { return Ok(Proved::new()) };
     if let Some(inside) = inside {
-        return inside::prove_all(host, candidates, inside);
+        return inside::prove_all(host, candidates, inside).map(|()| Proved::new());
     }
     let engine = first.target.engine;
     let Some(server) = software::find(host, engine, engine.server()) else {
         bail!("{} is not on this machine", engine.server())
     };
-    let results: Vec<Result<()>> = std::thread::scope(|scope| {
+    let results: Vec<Result<BTreeMap<String, String>>> = std::thread::scope(|scope| {
         let proofs: Vec<_> =
             candidates.iter().map(|candidate| scope.spawn(|| prove(host, &server, candidate))).collect();
         let broken = |_| Err(anyhow::anyhow!("a proof broke off"));
         proofs.into_iter().map(|proof| proof.join().unwrap_or_else(broken)).collect()
     });
     host.scratch_done()?;
-    results.into_iter().collect()
+    let names = candidates.iter().map(|candidate| candidate.target.name.clone());
+    names.zip(results).map(|(name, said)| Ok((name, said?))).collect()
 }
 
 #[cfg(test)]

@@ -10,6 +10,7 @@ use crate::conf;
 use crate::engine::Engine;
 use crate::instance::Target;
 use crate::layout;
+use crate::live::{Cost, Setting};
 use crate::runtime::container::{Container, NETWORK};
 use crate::runtime::{Program, systemd};
 use crate::secret::{MASK, Secret};
@@ -181,6 +182,25 @@ pub enum Step {
         target: Target,
         /// Why it has to be.
         why: String,
+        /// What that costs.
+        cost: Cost,
+    },
+    /// Set directives on a server that runs on.
+    Set {
+        /// The instance, where it runs now.
+        target: Target,
+        /// The directives.
+        settings: Vec<Setting>,
+    },
+    /// Let a running server take the new password beside the former one.
+    Admit {
+        /// The instance, where it runs now.
+        target: Target,
+    },
+    /// Let a running server take its password, or none, and no other one.
+    Password {
+        /// The instance.
+        target: Target,
     },
     /// Stop an instance.
     Stop {
@@ -239,6 +259,9 @@ pub struct Candidate {
     pub text: Body,
     /// Where its directives come from: the topology's line by directive.
     pub origins: Vec<Origin>,
+    /// The directives whose value is to be learned from the proof.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub ask: Vec<String>,
 }
 
 /// An image that a server or our own program is to run in.
@@ -340,6 +363,14 @@ impl Serialize for Body {
 }
 
 impl Step {
+    /// What it costs others; none if nothing.
+    pub fn cost(&self) -> Option<String> {
+        match self {
+            Self::Restart { cost, .. } => cost.words(),
+            _ => None,
+        }
+    }
+
     /// What it is, in a few words.
     pub fn describe(&self) -> String {
         match self {
@@ -380,7 +411,16 @@ impl Step {
             Self::Enable { unit } => format!("start {} at boot", systemd::unit_word(unit)),
             Self::Disable { unit } => format!("no longer start {} at boot", systemd::unit_word(unit)),
             Self::Start { targets } => format!("start {}", names(targets)),
-            Self::Restart { target, why } => format!("restart {} ({why})", target.name),
+            Self::Restart { target, why, .. } => format!("restart {} ({why})", target.name),
+            Self::Set { target, settings } => {
+                let words: Vec<String> = settings.iter().map(Setting::words).collect();
+                format!("set live on {}: {}", target.name, words.join(", "))
+            }
+            Self::Admit { target } => format!("let {} take the new password, too", target.name),
+            Self::Password { target } => match target.password {
+                Some(_) => format!("let {} take the new password only", target.name),
+                None => format!("let {} take no password", target.name),
+            },
             Self::Stop { target, .. } => format!("stop {}", target.name),
             Self::StartUnit { unit } => format!("start {}, as it ran before", systemd::unit_word(unit)),
             Self::AwaitLink { target, master } => format!("link {} to {master}", target.name),

@@ -3,9 +3,10 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::path::Path;
 use std::time::Duration;
 
-use redis::{Cmd, Connection, FromRedisValue, RedisError};
+use redis::{Cmd, Connection, ConnectionAddr, FromRedisValue, RedisError};
 use serde::{Deserialize, Serialize};
 
 use crate::host::Host;
@@ -114,7 +115,20 @@ impl Wire {
     /// See [`Trouble`]. A server without a password answers WRONGPASS or ERR to AUTH; both come
     /// back as [`Trouble::WrongPassword`].
     pub fn open(host: &Host, at: &Address, password: Option<&Secret>) -> Result<Self, Trouble> {
-        let connection = host.connect(&at.host, at.port, Self::TIMEOUT)?;
+        let at = ConnectionAddr::Tcp(at.host.clone(), at.port);
+        Self::begin(host.connect(at, Self::TIMEOUT)?, password)
+    }
+
+    /// The same over a Unix socket.
+    ///
+    /// # Errors
+    /// See [`Wire::open`].
+    pub fn open_socket(host: &Host, path: &Path, password: Option<&Secret>) -> Result<Self, Trouble> {
+        let at = ConnectionAddr::Unix(path.to_path_buf());
+        Self::begin(host.connect(at, Self::TIMEOUT)?, password)
+    }
+
+    fn begin(connection: Connection, password: Option<&Secret>) -> Result<Self, Trouble> {
         let mut wire = Self { connection };
         if let Some(password) = password {
             wire.ask::<()>(&["AUTH", password.expose()])?;

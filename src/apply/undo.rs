@@ -3,7 +3,7 @@
 
 use anyhow::{Context, Result};
 
-use super::{Event, Listener, app, containers, package, service, set_enabled, systemctl};
+use super::{Event, Listener, app, containers, live, package, service, set_enabled, systemctl};
 use crate::conf::{self, By, Conf};
 use crate::exit::{Code, Fault};
 use crate::host::{Host, Ids, Kind, Stat, Taken};
@@ -129,6 +129,7 @@ fn back(host: &Host, record: &Record, packages: Packages) -> Result<()> {
             service::await_born(host, target)?;
         }
     }
+    live::take_back(host, record)?;
     let mut reload = false;
     let mut kept = Vec::new();
     for undo in record.undo.iter().rev() {
@@ -145,6 +146,7 @@ fn back(host: &Host, record: &Record, packages: Packages) -> Result<()> {
             }
         }
     }
+    live::former_password_only(host, record)?;
     if reload {
         systemctl(host, &["daemon-reload"])?;
     }
@@ -231,6 +233,8 @@ fn one(host: &Host, undo: &Undo, kept: &mut Vec<Store>) -> Result<()> {
             containers::undo(host, undo, held)
         }
         Undo::Reload
+        | Undo::Set { .. }
+        | Undo::Password { .. }
         | Undo::Start { .. }
         | Undo::StartApp { .. }
         | Undo::StartUnit { .. }

@@ -186,9 +186,9 @@ pub(super) fn configuration(host: &Host, subject: &Subject<'_>, instance: &Insta
         bail!("only root can prove it as {}", layout::here().account(instance.engine.user()));
     }
     let body = Body::Conf(Secret::new(text));
-    let candidate = Candidate { target: instance.target(), text: body, origins: Vec::new() };
+    let candidate = Candidate { target: instance.target(), text: body, origins: Vec::new(), ask: Vec::new() };
     match prove::prove_all(host, &[candidate], subject.inside) {
-        Ok(()) => Ok(Finding::pass(format!("{} is proved", path.display()))),
+        Ok(_) => Ok(Finding::pass(format!("{} is proved", path.display()))),
         Err(error) => match error.downcast_ref::<Fault>() {
             Some(fault) => Ok(Finding::fail(
                 fault.to_string(),

@@ -90,7 +90,7 @@ fn prove_now(host: &Host, scene: &Scene, plan: &Plan) -> Result<()> {
     });
     proofs
         .into_iter()
-        .try_for_each(|(candidates, inside)| prove::prove_all(host, candidates, inside.as_ref()))
+        .try_for_each(|(candidates, inside)| prove::prove_all(host, candidates, inside.as_ref()).map(drop))
 }
 
 /// The right to change the machine, after what a killed run left behind is cleared away. A dry run

@@ -46,8 +46,13 @@ pub fn run(host: &Host, args: &cli::Rollback) -> Result<Code> {
 }
 
 fn report(args: &cli::Rollback, record: Option<&Record>) -> Result<Code> {
-    let steps: Vec<String> =
-        record.map(|record| record.undo.iter().rev().filter_map(describe).collect()).unwrap_or_default();
+    let mut steps: Vec<String> = Vec::new();
+    for step in record.iter().flat_map(|record| record.undo.iter().rev()).filter_map(describe) {
+        // What was announced twice is done once.
+        if !steps.contains(&step) {
+            steps.push(step);
+        }
+    }
     if args.json {
         console::json(&Json {
             schema: 1,
@@ -91,6 +96,12 @@ fn describe(undo: &Undo) -> Option<String> {
         Undo::StopUnit { unit } => format!("stop {unit}"),
         Undo::Enabled { unit, before: true } => format!("enable {unit}"),
         Undo::Enabled { unit, before: false } => format!("disable {unit}"),
+        Undo::Set { target, before, secret } => {
+            let mut names: Vec<&str> = before.keys().chain(secret).map(String::as_str).collect();
+            names.sort_unstable();
+            format!("set {} on {} back", names.join(", "), target.name)
+        }
+        Undo::Password { target } => format!("let {} take the former password only", target.name),
         Undo::Reload => "let systemd read its units again".into(),
         Undo::StopApp { .. } => "stop the web app".into(),
         Undo::StartApp { .. } => "start the web app again".into(),

@@ -14,7 +14,7 @@ use crate::exit::{Code, Fault};
 use crate::facts::{Facts, Role};
 use crate::host::Host;
 use crate::instance::Instance;
-use crate::plan::{self, Plan};
+use crate::plan::{self, Consent, Plan};
 use crate::report::console::{self, GOOD, styled};
 use crate::report::plan as show;
 use crate::runtime::Runtime;
@@ -42,6 +42,8 @@ pub fn run(host: &Host, args: &cli::Service) -> Result<Code> {
     with_app(host, args, &scene, &mut steps)?;
     let state = &scene.facts.state;
     let plan = Plan { steps, record: state.instances.clone(), app: state.app.clone(), ..Plan::default() };
+    let consent = Consent { force: args.force, ..Consent::default() };
+    plan::live::refuse_loss(&plan, &scene.facts, consent)?;
     if args.json {
         console::json(&show::json("service", &plan))?;
     } else if args.dry_run {
@@ -96,8 +98,11 @@ fn steps(host: &Host, args: &cli::Service, chosen: &[&Instance], facts: &Facts) 
             up().rev().map(|instance| Step::Stop { target: instance.target(), lose: args.force }).collect()
         }
         Action::Restart => {
-            let restart =
-                |instance: &Instance| Step::Restart { target: instance.target(), why: "as asked".into() };
+            let restart = |instance: &Instance| Step::Restart {
+                target: instance.target(),
+                why: "as asked".into(),
+                cost: plan::live::cost(facts, &instance.name, &[]),
+            };
             let mut steps: Vec<Step> = up().rev().map(restart).collect();
             steps.extend(start(&down, facts));
             steps.extend(links(&up().collect::<Vec<_>>(), facts));

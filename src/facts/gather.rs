@@ -262,23 +262,23 @@ fn ask(host: &Host, instance: &Instance, facts: &Facts) -> Option<Running> {
     let former = conf.word("requirepass").map(Secret::new);
     let (mut wire, auth) = authenticate(host, &address, instance.requirepass.as_ref(), former.as_ref())?;
     let Ok(info) = wire.info("all") else {
-        return Some(Running {
-            pid: 0,
-            auth: Auth::Unknown,
-            run_id: String::new(),
-            role: Role::Unknown,
-            keys: 0,
-            config: BTreeMap::new(),
-        });
+        return Some(Running { ..Running::default() });
     };
     let get = |name: &str| info.get(name).cloned().unwrap_or_default();
+    let number = |name: &str| get(name).parse::<u64>().unwrap_or(0);
+    let role = parse::role(&info);
+    // The server counts us, and a replica its master.
+    let known = 1 + u64::from(matches!(role, Role::Replica { up: true, .. }));
     let mut config = wire.config().unwrap_or_default();
     config.retain(|name, _| !directives::secret(name));
     Some(Running {
         pid: get("process_id").parse().unwrap_or(0),
         auth,
         run_id: get("run_id"),
-        role: parse::role(&info),
+        role,
+        clients: number("connected_clients").saturating_sub(known),
+        replicas: number("connected_slaves"),
+        unsaved: number("rdb_changes_since_last_save"),
         keys: parse::keys(&info),
         config,
     })
@@ -324,11 +324,13 @@ fn authenticate(
 /// Whether a master elsewhere is there and takes the password, asked before a replica of it is made.
 fn upstream(host: &Host, instance: &Instance, facts: &Facts) -> Option<Upstream> {
     let of = instance.upstream.as_ref().filter(|of| of.instance.is_none())?;
-    if facts
+    let linked = facts
         .running
         .get(&instance.name)
-        .is_some_and(|running| matches!(running.role, Role::Replica { up: true, .. }))
-    {
+        .is_some_and(|running| matches!(running.role, Role::Replica { up: true, .. }));
+    // A link that is up says nothing of another password: the master asks for that at the next one.
+    let there = Conf::parse(facts.text(&instance.conf).unwrap_or_default()).unwrap_or_default();
+    if linked && there.word("masterauth") == instance.masterauth.as_ref().map(Secret::expose) {
         return None;
     }
     let trouble = match Wire::open(host, &of.address, instance.masterauth.as_ref()) {

@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use anyhow::Result;
 
 use super::containers::{self, Due};
+use super::live::{self, Live};
 use super::{Note, Wanted, linked, master_is_away, under_another_runtime, whole};
 use crate::conf::{self, By, Conf, Difference};
 use crate::engine::Version;
@@ -37,6 +38,8 @@ pub struct Change<'a> {
     pub container: Due,
     /// It runs.
     pub alive: bool,
+    /// What its server is told while it runs.
+    pub live: Live,
     /// Why it has to restart.
     pub restart: Option<String>,
     /// It does not run and has to.
@@ -79,15 +82,25 @@ pub fn of<'a>(
     let spec = containers::of_instance(instance, wanted.image, facts);
     let container = spec.as_ref().map_or(Due::Nothing, |spec| containers::due(spec, facts));
     let made = container == Due::Made;
+    let mut live = match alive && !made {
+        true => live::divide(facts, instance, version, &file.directives, file.text.as_ref()),
+        false => Live::default(),
+    };
     let restart = (alive && !made)
-        .then(|| match (&file.directives[..], &unit_file) {
+        .then(|| match (&live.rest[..], &unit_file) {
             ([], None) => None,
             ([], Some(_)) => Some("its unit changes".to_owned()),
             (names, _) => Some(format!("{} changes", short_list(names))),
         })
         .flatten();
+    if restart.is_some() {
+        live.before_a_restart();
+    }
+    if restart.is_some() || made || !alive {
+        live::move_data(facts, instance, file.text.as_ref(), &mut live)?;
+    }
     let promoted = notes.iter().any(|note| matches!(note, Note::Promoted { .. } | Note::Follows { .. }));
-    let stays_down = restart.is_none() || master_is_away(facts, instance);
+    let stays_down = (restart.is_none() && !live.follows()) || master_is_away(facts, instance);
     if alive && stays_down && instance.upstream.is_some() && !promoted && !linked(facts, instance) {
         notes.push(Note::LinkDown { instance: instance.name.clone() });
     }
@@ -97,6 +110,7 @@ pub fn of<'a>(
         text: file.text,
         ours: file.ours,
         unit_file,
+        live,
         restart,
         spec,
         alive,

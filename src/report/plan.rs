@@ -44,11 +44,11 @@ pub fn json<'a>(command: &'a str, plan: &'a Plan) -> Json<'a> {
 
 /// The steps, one a line.
 pub fn steps(plan: &Plan) -> Vec<String> {
-    plan.steps
-        .iter()
-        .enumerate()
-        .map(|(index, step)| format!("{:>3}. {}", index + 1, step.describe()))
-        .collect()
+    let lines = plan.steps.iter().enumerate().flat_map(|(index, step)| {
+        let cost = step.cost().map(|cost| format!("     {}", styled(NOTE, cost)));
+        std::iter::once(format!("{:>3}. {}", index + 1, step.describe())).chain(cost)
+    });
+    lines.collect()
 }
 
 /// What is left as it is, one a line.

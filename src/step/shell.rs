@@ -7,6 +7,7 @@ use crate::app::{AppTarget, service as app_service};
 use crate::engine::Engine;
 use crate::instance::Target;
 use crate::layout;
+use crate::live::{Setting, Value};
 use crate::runtime::container::{self, Making, NETWORK};
 use crate::runtime::{Runtime, process, systemd};
 use crate::software;
@@ -103,6 +104,20 @@ impl Step {
                 Runtime::Process => vec![process::stop_command(target), process::start_command(target)],
                 Runtime::Container(program) => vec![format!("{program} restart {}", target.container())],
             },
+            Self::Set { target, settings } => settings.iter().map(|setting| shell_set(target, setting)).collect(),
+            Self::Admit { target } => {
+                vec![format!("{} | {} -x ACL SETUSER default", typed(">%s", NEW), cli_command(target))]
+            }
+            Self::Password { target } => match target.password {
+                Some(_) => {
+                    vec![format!(
+                        "{} | {} -x CONFIG SET requirepass",
+                        typed("%s", &crate::secrets::password_file().to_string_lossy()),
+                        cli_command(target)
+                    )]
+                }
+                None => vec![format!("{} CONFIG SET requirepass ''", cli_command(target))],
+            },
             Self::Stop { target, .. } => match target.runtime {
                 Runtime::Systemd => vec![systemd::command("stop", &[target])],
                 Runtime::Process => vec![process::stop_command(target)],
@@ -144,6 +159,31 @@ fn shell_fetch(engine: Engine, path: &Path) -> Vec<String> {
             software::LIBRARIES
         ),
     ]
+}
+
+/// A file of the user's with a password that ours does not have yet.
+const NEW: &str = "NEW-PASSWORD-FILE";
+
+/// A password on standard input: on a command line every user could read it.
+fn typed(format: &str, file: &str) -> String {
+    format!("printf '{format}' \"$(cat {file})\"")
+}
+
+fn shell_set(target: &Target, Setting { directive, value }: &Setting) -> String {
+    let cli = cli_command(target);
+    match (directive.as_str(), value) {
+        ("replicaof", value) => format!("{cli} REPLICAOF {}", value.masked()),
+        (_, Value::Secret(secret)) if secret.expose().is_empty() => {
+            format!("{cli} CONFIG SET {directive} ''")
+        }
+        (_, Value::Secret(_)) => format!("{} | {cli} -x CONFIG SET {directive}", typed("%s", NEW)),
+        (_, Value::Plain(text)) => {
+            format!("{cli} CONFIG SET {directive} {}", crate::commands::shell_word(text))
+        }
+        (_, Value::Proved) => {
+            format!("{cli} CONFIG SET {directive} DEFAULT    # what `CONFIG GET` of a new server says")
+        }
+    }
 }
 
 fn shell_start(targets: &[Target]) -> Vec<String> {

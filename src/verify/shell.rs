@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use super::{Options, Subject, app, chain, cli};
 use crate::instance::{Instance, Upstream};
+use crate::live::Cost;
 use crate::runtime::Runtime;
 use crate::runtime::systemd::{typed, unit_word};
 use crate::secrets;
@@ -121,7 +122,7 @@ fn restarts(lines: &mut Vec<String>, instances: &[Instance]) {
     order.sort_by_key(|at| Reverse(chain(instances, at).count()));
     for instance in order {
         let Some(root) = chain(instances, instance).last().and_then(root_command) else { continue };
-        let restart = Step::Restart { target: instance.target(), why: String::new() };
+        let restart = Step::Restart { target: instance.target(), why: String::new(), cost: Cost::default() };
         let wait = format!("until {} PING | grep -q PONG; do sleep 0.1; done", cli(instance));
         let set = std::iter::once(format!("{root} SET {KEY} still-here EX 300"));
         let get = [wait, format!("{} GET {KEY}", cli(instance))];

@@ -27,6 +27,7 @@ mod engines;
 mod faults;
 mod flask;
 mod journals;
+mod live;
 mod losses;
 mod machine;
 mod model;

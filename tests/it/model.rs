@@ -9,6 +9,7 @@ use redis_tp::facts::containers::{Seen, Volume, layout};
 use redis_tp::facts::{Auth, Facts, Listener, Package, Process, Role, Running, Server, Unit};
 use redis_tp::host::{Ids, Kind, Stat};
 use redis_tp::instance::Target;
+use redis_tp::live::{Setting, Value};
 use redis_tp::plan::Plan;
 use redis_tp::runtime::Runtime;
 use redis_tp::runtime::container::{self, Container};
@@ -76,6 +77,9 @@ fn carry_out_step(step: &Step, facts: &mut Facts) {
             stop(target, facts);
             start(target, facts);
         }
+        Step::Set { target, settings } => set(target, settings, facts),
+        Step::Admit { .. } => {}
+        Step::Password { target } => running(target, facts).auth = Auth::Wanted,
         Step::Stop { target, .. } => stop(target, facts),
         Step::StartUnit { unit } => unit_of(unit, facts).active = "active".into(),
         Step::User { name } => {
@@ -212,6 +216,26 @@ fn forget_path(path: &PathBuf, facts: &mut Facts) {
     facts.state.files.remove(path);
 }
 
+fn running<'a>(target: &Target, facts: &'a mut Facts) -> &'a mut Running {
+    facts.running.get_mut(&target.name).unwrap_or_else(|| panic!("{} does not run", target.name))
+}
+
+fn set(target: &Target, settings: &[Setting], facts: &mut Facts) {
+    let running = running(target, facts);
+    for Setting { directive, value } in settings {
+        match (directive.as_str(), value) {
+            ("replicaof", Value::Plain(master)) if master == "no one" => running.role = Role::Master,
+            ("replicaof", Value::Plain(master)) => {
+                let (host, port) = master.split_once(' ').expect("HOST PORT");
+                let port = port.parse().expect("a port");
+                running.role = Role::Replica { host: host.into(), port, up: true };
+            }
+            (_, Value::Secret(_)) => {}
+            (_, value) => drop(running.config.insert(directive.clone(), value.masked())),
+        }
+    }
+}
+
 fn start(target: &Target, facts: &mut Facts) {
     let conf = facts.text(&target.conf()).map(|text| Conf::parse(text).expect("it was proved"));
     let conf = conf.unwrap_or_else(|| panic!("{} has no configuration to start with", target.name));
@@ -222,10 +246,10 @@ fn start(target: &Target, facts: &mut Facts) {
         _ => Role::Master,
     };
     let pid = 1000 + u32::from(target.address.port);
-    let (run_id, config) = Default::default();
-    facts
-        .running
-        .insert(target.name.clone(), Running { pid, auth: Auth::Wanted, run_id, role, keys: 0, config });
+    // What a server tells; no directive that a case is about has this for its name.
+    let config = [("maxmemory-policy".to_owned(), "noeviction".to_owned())].into();
+    let running = Running { pid, auth: Auth::Wanted, role, config, ..Running::default() };
+    facts.running.insert(target.name.clone(), running);
     facts.occupied.insert(match target.runtime {
         Runtime::Container(program) => {
             Store::Volume { program, volume: container::volume(target.engine, target.name.as_str()) }

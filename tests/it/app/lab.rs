@@ -87,7 +87,8 @@ impl Redis {
     }
 
     fn try_ask<T: redis::FromRedisValue>(&self, words: &[&str]) -> redis::RedisResult<T> {
-        let mut connection = Host::at("/").connect("127.0.0.1", self.port, PATIENCE)?;
+        let mut connection =
+            Host::at("/").connect(redis::ConnectionAddr::Tcp("127.0.0.1".into(), self.port), PATIENCE)?;
         if let Some(password) = &self.password {
             redis::cmd("AUTH").arg(password).exec(&mut connection)?;
         }

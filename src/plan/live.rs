@@ -1,0 +1,289 @@
+//! The smallest action: of what changes for a server that runs, what it can be told, and what needs a
+//! restart; what that restart costs; and that nothing is lost by it unasked.
+
+use std::collections::BTreeMap;
+
+use super::change::Change;
+use super::{Consent, Note, Plan, as_it_runs};
+use crate::conf::{Conf, LIMITS};
+use crate::directives;
+use crate::engine::Version;
+use crate::exit::Fault;
+use crate::facts::{Auth, Facts, Role, Running};
+use crate::instance::Instance;
+use crate::live::{Cost, Setting, Value};
+use crate::secret::Secret;
+use crate::step::Step;
+use crate::topology::Name;
+
+/// What changes for a server that runs.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Live {
+    /// What it is told.
+    pub settings: Vec<Setting>,
+    /// How its password changes.
+    pub password: Option<Password>,
+    /// The directives that need a restart.
+    pub rest: Vec<String>,
+}
+
+/// How the password of a running server changes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Password {
+    /// From one to another: for a while it takes both.
+    Rotates,
+    /// From none to one, or from one to none.
+    ComesOrGoes,
+}
+
+impl Live {
+    /// Whether it is told whom to follow.
+    pub fn follows(&self) -> bool {
+        self.settings.iter().any(|setting| setting.directive == "replicaof" && setting.value != no_one())
+    }
+
+    /// Only what has to be told although a restart follows: an append only file has to be whole before it,
+    /// what is held has to be saved at the end, and the link must not break in between.
+    pub fn before_a_restart(&mut self) {
+        self.settings
+            .retain(|setting| matches!(setting.directive.as_str(), "appendonly" | "save" | "masterauth"));
+    }
+
+    /// The directives of which only a proof tells the value.
+    pub fn unknown(&self) -> Vec<String> {
+        let unknown = self.settings.iter().filter(|setting| setting.value == Value::Proved);
+        unknown.map(|setting| setting.directive.clone()).collect()
+    }
+}
+
+/// Divides the directives that change by `text`, the new file.
+pub fn divide(
+    facts: &Facts,
+    instance: &Instance,
+    version: Version,
+    names: &[String],
+    text: Option<&Secret>,
+) -> Live {
+    let all = || Live { rest: names.to_vec(), ..Live::default() };
+    let running = facts.running.get(&instance.name).filter(|running| can_be_told(running));
+    let (Some(running), Some(text)) = (running, text) else { return all() };
+    let Ok(conf) = Conf::parse(text.expose()) else { return all() };
+    let mut live = Live::default();
+    for name in names {
+        match name.as_str() {
+            "requirepass" => match password(facts, instance, running, &conf) {
+                Some(password) => live.password = Some(password),
+                None => live.rest.push(name.clone()),
+            },
+            name if is_live(facts, instance, name, version) => match value(&conf, name) {
+                // An image has no proof that could be asked.
+                Value::Proved if instance.runtime.is_container() => live.rest.push(name.into()),
+                value => live.settings.push(Setting { directive: name.into(), value }),
+            },
+            _ => live.rest.push(name.clone()),
+        }
+    }
+    live
+}
+
+/// Whether we can speak to it, and it knows CONFIG by this name.
+fn can_be_told(running: &Running) -> bool {
+    running.auth != Auth::Unknown && !running.config.is_empty()
+}
+
+fn is_live(facts: &Facts, instance: &Instance, name: &str, version: Version) -> bool {
+    match name {
+        "replicaof" => true,
+        // Another address to reach it under would cut us off in the middle.
+        "bind" => {
+            let kept = facts.state.instances.get(&instance.name);
+            let stays = kept.is_some_and(|kept| kept.address == instance.address().host);
+            stays && directives::live(name, instance.engine, version)
+        }
+        // Every client has to move in any case, and until the restart nobody else can take the old one.
+        "port" => false,
+        _ => directives::live(name, instance.engine, version),
+    }
+}
+
+fn value(conf: &Conf, name: &str) -> Value {
+    let lines: Vec<&[String]> = conf
+        .directives
+        .iter()
+        .filter(|line| directives::canonical(&line.name) == name)
+        .map(|line| line.args.as_slice())
+        .collect();
+    match (name, lines.last()) {
+        ("replicaof", None) => no_one(),
+        ("appendonly", None) => Value::Plain("no".into()),
+        ("masterauth", None) => Value::Secret(Secret::new("")),
+        // A class that no line names is not told by the others.
+        (LIMITS, _) | (_, None) => Value::Proved,
+        ("save", _) => {
+            let after = lines.iter().rposition(|args| *args == [""]).map_or(0, |at| at + 1);
+            Value::Plain(lines.get(after..).unwrap_or_default().concat().join(" "))
+        }
+        (_, Some(last)) if directives::secret(name) => Value::Secret(Secret::new(last.join(" "))),
+        (_, Some(last)) => Value::Plain(last.join(" ")),
+    }
+}
+
+fn no_one() -> Value {
+    Value::Plain("no one".into())
+}
+
+/// How the password can change while the server runs; none where `user` lines or a file of them say who may
+/// enter: what those mean is not ours to change.
+fn password(facts: &Facts, instance: &Instance, running: &Running, conf: &Conf) -> Option<Password> {
+    let there = Conf::parse(facts.text(&instance.conf).unwrap_or_default()).ok()?;
+    let default = |line: &crate::conf::Directive| {
+        line.name == "user" && line.args.first().is_some_and(|user| user == "default")
+    };
+    let acl = |conf: &Conf| conf.get("aclfile").is_some() || conf.directives.iter().any(default);
+    // The server itself writes its default user out, and reads requirepass afterwards.
+    if acl(conf) || (acl(&there) && !there.rewritten) {
+        return None;
+    }
+    let wanted = instance.requirepass.as_ref().is_some_and(|password| !password.expose().is_empty());
+    match (running.auth, wanted, there.word("requirepass").is_some_and(|word| !word.is_empty())) {
+        (Auth::Former, true, true) => Some(Password::Rotates),
+        (Auth::Unknown, ..) => None,
+        _ => Some(Password::ComesOrGoes),
+    }
+}
+
+/// A server that starts with `appendonly yes` reads its append only file and nothing else, and with `no` the
+/// snapshot and nothing else: a change of it loses the data, unless the running server moves them first.
+///
+/// # Errors
+/// It cannot be told, and there are data.
+pub fn move_data(
+    facts: &Facts,
+    instance: &Instance,
+    text: Option<&Secret>,
+    live: &mut Live,
+) -> Result<(), Fault> {
+    let parsed = |text: &str| Conf::parse(text).unwrap_or_default();
+    let Some(wanted) = text.map(|text| parsed(text.expose())) else { return Ok(()) };
+    let there = parsed(facts.text(&instance.conf).unwrap_or_default());
+    let running = facts.running.get(&instance.name).filter(|running| can_be_told(running));
+    let said = running.and_then(|running| running.config.get("appendonly").map(String::as_str));
+    let is_on = |word: Option<&str>| word.is_some_and(|word| word.eq_ignore_ascii_case("yes"));
+    let on = is_on(wanted.word("appendonly"));
+    let before = is_on(said.or_else(|| there.word("appendonly")));
+    let told = live.settings.iter().any(|setting| setting.directive == "appendonly");
+    let copy = wanted.get("replicaof").is_some() && there.get("replicaof").is_some();
+    if on == before || told || copy || !facts.occupied.contains(&instance.store) {
+        return Ok(());
+    }
+    if said.is_some() {
+        let value = Value::Plain(if on { "yes" } else { "no" }.into());
+        live.settings.push(Setting { directive: "appendonly".into(), value });
+        return Ok(());
+    }
+    let (name, store) = (&instance.name, &instance.store);
+    Err(Fault::refused(format!(
+        "appendonly of {name} changes while we cannot speak to it: it would start without the data in {store}"
+    ))
+    .hint(match facts.state.instances.contains_key(name) {
+        true => format!("start it as it is, and run this again:\nredis-tp service start {name}"),
+        false => "start the server as it is, and run this again".to_owned(),
+    }))
+}
+
+/// What servers are told before their files change: first every one takes both passwords, and then nobody
+/// uses the former one any more.
+pub fn before_files(facts: &Facts, changes: &[Change<'_>], plan: &mut Plan) {
+    let target = |change: &Change<'_>| as_it_runs(facts, change.instance);
+    for change in changes.iter().filter(|change| change.live.password == Some(Password::Rotates)) {
+        plan.steps.push(Step::Admit { target: target(change) });
+    }
+    for change in changes.iter().filter(|change| !change.live.settings.is_empty()) {
+        plan.steps.push(Step::Set { target: target(change), settings: change.live.settings.clone() });
+    }
+}
+
+/// A password that comes or goes is told when the files have it.
+pub fn after_files(changes: &[Change<'_>], plan: &mut Plan) {
+    passwords(changes, Password::ComesOrGoes, plan);
+}
+
+/// The former password is withdrawn when nobody needs it any more, the web app included.
+pub fn at_the_end(changes: &[Change<'_>], plan: &mut Plan) {
+    passwords(changes, Password::Rotates, plan);
+}
+
+fn passwords(changes: &[Change<'_>], how: Password, plan: &mut Plan) {
+    let stays = |change: &&Change<'_>| change.live.password == Some(how) && change.restart.is_none();
+    for change in changes.iter().filter(stays) {
+        plan.steps.push(Step::Password { target: change.instance.target() });
+    }
+}
+
+/// Replicas of a master whose password rotates, which we cannot tell the new one.
+pub fn replicas_elsewhere(facts: &Facts, change: &Change<'_>) -> Option<Note> {
+    let instance = change.instance;
+    let follows = |running: &&Running| matches!(running.role, Role::Replica { port, up: true, .. } if port == instance.port);
+    let here = facts.running.values().filter(follows).count() as u64;
+    let all = facts.running.get(&instance.name)?.replicas;
+    (change.live.password == Some(Password::Rotates) && all > here)
+        .then(|| Note::ReplicasElsewhere { instance: instance.name.clone(), count: all - here })
+}
+
+/// What a restart of an instance costs.
+pub fn cost(facts: &Facts, name: &Name, settings: &[Setting]) -> Cost {
+    let Some(running) = facts.running.get(name) else { return Cost::default() };
+    Cost {
+        clients: running.clients,
+        replicas: running.replicas,
+        unsaved: running.unsaved,
+        saves: saves(running, settings),
+    }
+}
+
+/// Whether a server writes its data before it ends; also where nobody may ask it.
+fn saves(running: &Running, settings: &[Setting]) -> bool {
+    let told: BTreeMap<&str, String> =
+        settings.iter().map(|setting| (setting.directive.as_str(), setting.value.masked())).collect();
+    let is = |name: &str, off: &[&str]| {
+        let now = told.get(name).or_else(|| running.config.get(name));
+        now.is_none_or(|now| !off.contains(&now.as_str()))
+    };
+    is("save", &["", "\"\""]) || is("appendonly", &["no"])
+}
+
+/// A master that holds what no file has, and that saves nothing, is neither restarted nor stopped unasked.
+///
+/// # Errors
+/// There is one.
+pub fn refuse_loss(plan: &Plan, facts: &Facts, consent: Consent) -> Result<(), Fault> {
+    if consent.force {
+        return Ok(());
+    }
+    let told = |name: &Name| {
+        plan.steps
+            .iter()
+            .find_map(|step| match step {
+                Step::Set { target, settings } if target.name == *name => Some(settings.as_slice()),
+                _ => None,
+            })
+            .unwrap_or_default()
+    };
+    let ends = plan.steps.iter().filter_map(|step| match step {
+        Step::Restart { target, .. } | Step::Stop { target, lose: false } => Some(&target.name),
+        _ => None,
+    });
+    for name in ends {
+        let Some(running) = facts.running.get(name).filter(|running| running.role == Role::Master) else {
+            continue;
+        };
+        if running.unsaved > 0 && !saves(running, told(name)) {
+            return Err(Fault::refused(format!(
+                "{name} holds {} changes that no file has, and it saves nothing: its end would lose them",
+                running.unsaved
+            ))
+            .hint("let it save (`save = 3600 1` or `appendonly = yes` in the topology), or lose them:\nthe same command with --force"));
+        }
+    }
+    Ok(())
+}
