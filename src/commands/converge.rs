@@ -119,11 +119,12 @@ impl<'a> Session<'a> {
         let session = Self { lock: Some(Lock::take(host)?), host };
         host.sweep()?;
         let mut progress = Progress::new();
-        if let Some(command) = apply::recover(host, &mut |event: Event<'_>| progress.tell(&event))? {
-            console::err(format_args!(
-                "{} an earlier '{command}' was interrupted; what it had begun is undone",
-                styled(NOTE, "note:")
-            ));
+        if let Some(run) = apply::recover(host, &mut |event: Event<'_>| progress.tell(&event))? {
+            let what = match run.undoing {
+                true => "was being rolled back when that was interrupted; now it is",
+                false => "was interrupted; what it had begun is undone",
+            };
+            console::err(format_args!("{} an earlier '{}' {what}", styled(NOTE, "note:"), run.command));
         }
         Ok(session)
     }

@@ -162,7 +162,7 @@ impl Machine {
         let (run, command, end) = (7, "install".into(), Some(End::Done));
         // The rollback takes the run's directory away.
         self.write("/var/lib/redis-tp/runs/000007/journal", "");
-        Record { run, command, time: 0, undo, end, no_return: false }
+        Record { run, command, time: 0, undo, end, no_return: false, undoing: false }
     }
 
     fn at(&self, path: impl AsRef<Path>) -> PathBuf {

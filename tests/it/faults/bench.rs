@@ -93,6 +93,9 @@ const SERVERS: &str = r#"
     echo processes $(pidof redis-server | wc -w)
     [ ! -e /var/lib/redis/dump.rdb ] || redis-check-rdb /var/lib/redis/dump.rdb | awk '/keys read/ { print "dump", $2 }'"#;
 
+/// The exit status of a panic.
+const PANIC: i32 = 101;
+
 /// A command to disturb, on a machine that `prepare` made ready for it.
 pub struct Case {
     pub name: &'static str,
@@ -218,7 +221,8 @@ impl Bench {
         );
         let servers = self.servers();
         // Killed: whatever was under way stands still, until the next run.
-        let cut = out.status > 128;
+        // So does a thread that cannot be had end the program: in the library for children it is a panic.
+        let cut = out.status > 128 || out.status == PANIC;
         if let Some(keys) =
             servers.keys.get(&6379).filter(|keys| **keys != KEYS && !self.spoke[0].keys.is_empty())
         {

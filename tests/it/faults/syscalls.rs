@@ -155,7 +155,6 @@ fn at_every_call(name: &'static str, init: Init) {
     let Some(bench) = Bench::prepare(case, init) else { return };
     let points = points(&bench);
     let mut tally = Tally::default();
-    let start = std::time::Instant::now();
     for (index, fault) in FAULTS.iter().enumerate() {
         if all() {
             every(&bench, &points, fault, &mut tally);
@@ -165,7 +164,6 @@ fn at_every_call(name: &'static str, init: Init) {
             }
         }
     }
-    let _ = writeln!(io::stderr(), "{name}: {:?} for {}", start.elapsed(), tally.tried);
     tally.tell(&format!("{name} {init:?}"));
     assert!(tally.broken.is_empty(), "{}", tally.broken.join("\n\n"));
 }
