@@ -61,6 +61,8 @@ pub enum Command {
     Bench(Bench),
     /// Print exports for a shell or a CI job (the password among them)
     Env(Env),
+    /// A checked copy of what instances hold
+    Backup(Backup),
     /// Undo the last run
     Rollback(Rollback),
     /// Take everything of ours away; data and package stay
@@ -83,6 +85,9 @@ pub struct Change {
     /// Restart a master although it holds what it never saves
     #[arg(long)]
     pub force: bool,
+    /// Take no backup of data before they go
+    #[arg(long)]
+    pub no_backup: bool,
     /// Print the result as JSON
     #[arg(long)]
     pub json: bool,
@@ -91,7 +96,7 @@ pub struct Change {
 impl Change {
     /// What the planner may do.
     pub fn consent(&self) -> Consent {
-        Consent { overwrite: self.overwrite, force: self.force }
+        Consent { overwrite: self.overwrite, force: self.force, no_backup: self.no_backup }
     }
 }
 
@@ -502,6 +507,23 @@ pub struct Env {
     pub json: bool,
 }
 
+/// `backup`
+#[derive(Debug, Args)]
+pub struct Backup {
+    /// The instance [default: every one that holds data of its own]
+    #[arg(value_parser = Name::parse)]
+    pub name: Option<Name>,
+    /// The file, or a directory that is there [default: below /var/backups/redis-tp]
+    #[arg(long, value_name = "PATH")]
+    pub to: Option<PathBuf>,
+    /// Show the steps and do nothing
+    #[arg(long)]
+    pub dry_run: bool,
+    /// Print the result as JSON
+    #[arg(long)]
+    pub json: bool,
+}
+
 /// `rollback`
 #[derive(Debug, Args)]
 pub struct Rollback {
@@ -525,6 +547,9 @@ pub struct Uninstall {
     /// Take files away that were changed by hand, too
     #[arg(long)]
     pub overwrite: bool,
+    /// Take no backup of what would be lost
+    #[arg(long)]
+    pub no_backup: bool,
     /// Show the steps and do nothing
     #[arg(long)]
     pub dry_run: bool,

@@ -89,6 +89,11 @@ pub enum Undo {
         /// The instance.
         target: Target,
     },
+    /// Take away what there is of a file that was not finished.
+    Staged {
+        /// Where it was to be.
+        path: PathBuf,
+    },
     /// Let systemd read its files again, after all of these are back.
     Reload,
     /// Stop the web app, which did not run.
@@ -333,6 +338,12 @@ impl Journal {
             let _ = forget_old(host);
         }
         Ok(())
+    }
+
+    /// Closes the journal of a run that leaves nothing to undo, and forgets it: a rollback is one of the run
+    /// before.
+    pub fn forget(&mut self, host: &Host) -> Result<()> {
+        if self.begun { close(host, self.run, End::Undone) } else { Ok(()) }
     }
 
     fn begin(&mut self, host: &Host) -> Result<()> {

@@ -26,6 +26,7 @@
 
 pub mod app;
 pub mod apply;
+pub mod backup;
 pub mod bench;
 pub mod bus;
 pub mod check;
@@ -44,6 +45,7 @@ pub mod journal;
 pub mod layout;
 pub mod live;
 pub mod log;
+pub mod moment;
 pub mod plan;
 pub mod prove;
 pub mod report;

@@ -24,6 +24,7 @@ use crate::topology::{self, Image, Name, Topology};
 
 pub mod app;
 pub mod app_refuse;
+pub mod backup;
 mod change;
 pub mod containers;
 mod leave;
@@ -66,6 +67,8 @@ pub struct Consent {
     pub overwrite: bool,
     /// Lose what a server holds and never saves.
     pub force: bool,
+    /// Take no backup of data before they go.
+    pub no_backup: bool,
 }
 
 /// What is to be done, and what there is to say.
@@ -87,6 +90,9 @@ pub struct Plan {
     /// Our state directory goes, too.
     #[serde(skip)]
     pub forget: bool,
+    /// It leaves nothing behind that could be undone.
+    #[serde(skip)]
+    pub passing: bool,
     /// The image that containers of this plan run in.
     #[serde(skip)]
     pub inside: Option<Inside>,
@@ -135,6 +141,10 @@ pub fn plan(wanted: &Wanted<'_>, facts: &Facts) -> Result<Plan> {
     services(facts, &changes, app.as_ref(), &mut plan);
     app.iter().for_each(|app| app.service(&mut plan));
     live::at_the_end(&changes, &mut plan);
+    backup::before_demotion(wanted, facts, &mut plan);
+    if let Some(name) = wanted.purge {
+        backup::before(&mut plan, facts, &[name], wanted.secrets.password.as_ref(), wanted.consent)?;
+    }
     live::refuse_loss(&plan, facts, wanted.consent)?;
     plan.units = facts
         .units

@@ -243,6 +243,7 @@ fn one(host: &Host, undo: &Undo, kept: &mut Vec<Store>) -> Result<()> {
             };
             containers::undo(host, undo, held)
         }
+        Undo::Staged { path } => host.remove(&Host::staging(path)),
         Undo::Reload
         | Undo::Set { .. }
         | Undo::Password { .. }

@@ -66,6 +66,7 @@ pub fn converge(
     let changed = !plan.is_empty();
     if changed {
         carry_out(host, &plan, &scene.facts.state, command)?;
+        show::backups(&plan, |path| host.length(path)).into_iter().for_each(console::err);
     }
     Ok(Outcome { plan, scene, changed, started })
 }
@@ -217,8 +218,10 @@ pub fn plan(host: &Host, args: cli::Plan) -> Result<Code> {
     wish.refuse_nothing()?;
     let _session = Session::open(host, true)?;
     let scene = Scene::load(host, &wish)?;
-    let plan =
-        plan::plan(&scene.wanted(Consent { overwrite: args.overwrite, force: args.force }), &scene.facts)?;
+    let plan = plan::plan(
+        &scene.wanted(Consent { overwrite: args.overwrite, force: args.force, ..Consent::default() }),
+        &scene.facts,
+    )?;
     prove_now(host, &scene, &plan)?;
     if args.json {
         console::json(&show::json("plan", &plan))?;

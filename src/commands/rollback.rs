@@ -102,6 +102,7 @@ fn describe(undo: &Undo) -> Option<String> {
             format!("set {} on {} back", names.join(", "), target.name)
         }
         Undo::Password { target } => format!("let {} take the former password only", target.name),
+        Undo::Staged { .. } => return None,
         Undo::Reload => "let systemd read its units again".into(),
         Undo::StopApp { .. } => "stop the web app".into(),
         Undo::StartApp { .. } => "start the web app again".into(),

@@ -55,6 +55,7 @@ pub fn gather(host: &Host, question: &Question<'_>) -> Result<Facts> {
         means: question.means,
         apt: host.which("apt-get").is_some(),
         state: question.state.clone(),
+        time: host.unix_time(),
         user: layout::here().ids(host, question.engine.user())?,
         ..Facts::default()
     };

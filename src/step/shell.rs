@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use super::{Body, Candidate, Inside, NewVolume, Owner, Step, cli_command};
+use super::{Body, Candidate, Inside, NewVolume, Owner, Source, Step, cli_command};
 use crate::app::{AppTarget, service as app_service};
 use crate::engine::Engine;
 use crate::instance::Target;
@@ -104,6 +104,15 @@ impl Step {
                 Runtime::Process => vec![process::stop_command(target), process::start_command(target)],
                 Runtime::Container(program) => vec![format!("{program} restart {}", target.container())],
             },
+            Self::Backup { target, source: Source::Server, path } => vec![
+                format!("mkdir -p -m 0700 {}", path.parent().unwrap_or(path).display()),
+                format!("umask 077; {} --rdb {}", cli_command(target), path.display()),
+                format!("{} {}", target.engine.check_rdb(), path.display()),
+            ],
+            Self::Backup { target, source: Source::File { path: from }, path } => vec![
+                format!("install -D -m 0600 {} {}", from.display(), path.display()),
+                format!("{} {}", target.engine.check_rdb(), path.display()),
+            ],
             Self::Set { target, settings } => settings.iter().map(|setting| shell_set(target, setting)).collect(),
             Self::Admit { target } => {
                 vec![format!("{} | {} -x ACL SETUSER default", typed(">%s", NEW), cli_command(target))]

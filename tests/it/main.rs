@@ -17,6 +17,7 @@
 
 mod app;
 mod attacks;
+mod backup;
 mod bad_input;
 mod bench;
 mod browser;

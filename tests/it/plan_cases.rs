@@ -49,6 +49,8 @@ struct Wish {
     overwrite: bool,
     /// `--force`
     force: bool,
+    /// `--no-backup`
+    no_backup: bool,
     /// `replica remove NAME --purge`
     purge: Option<Name>,
     /// Another password than the one of the earlier run.
@@ -273,7 +275,7 @@ fn plan_for(text: &str, facts: &mut Facts, wish: &Wish) -> Result<Plan> {
         app: app.as_ref(),
         image: &image,
         secrets: &secrets,
-        consent: Consent { overwrite: wish.overwrite, force: wish.force },
+        consent: Consent { overwrite: wish.overwrite, force: wish.force, no_backup: wish.no_backup },
         purge: wish.purge.as_ref(),
     };
     plan(&wanted, facts)
