@@ -7,6 +7,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, bail};
 
 use crate::app::AppTarget;
+use crate::backup;
 use crate::exit::{Code, Fault};
 use crate::facts;
 use crate::host::{Host, Ids, Kind};
@@ -23,8 +24,10 @@ use crate::step::{Body, Inside, Owner, Step};
 mod adopt;
 pub mod app;
 pub mod containers;
+pub mod holdings;
 mod live;
 pub mod package;
+pub mod rdb;
 pub mod service;
 mod software;
 mod undo;
@@ -120,6 +123,9 @@ impl Run<'_> {
             }
             return Ok(());
         }
+        if plan.passing {
+            return self.journal.forget(self.host);
+        }
         self.journal.announce_file(self.host, &State::path())?;
         self.state.save(self.host)?;
         self.journal.end(self.host, End::Done)
@@ -194,6 +200,7 @@ impl Run<'_> {
                 service::stop(self.host, target, false)?;
                 service::start(self.host, std::slice::from_ref(target))
             }
+            Step::Backup { target, source, path } => self.backup(target, source, path),
             Step::Set { target, settings } => self.set(target, settings),
             Step::Admit { target } => self.admit(target),
             Step::Password { target } => self.password(target),
@@ -347,7 +354,8 @@ impl Run<'_> {
             return Ok(());
         }
         self.make_parent(parent)?;
-        let mode = if parent.starts_with(state::dir()) { 0o700 } else { 0o755 };
+        let closed = parent.starts_with(state::dir()) || parent.starts_with(backup::dir());
+        let mode = if closed { 0o700 } else { 0o755 };
         self.announce(Undo::Directory { path: parent.to_path_buf(), before: None, copy: false })?;
         self.host.directory(parent, layout::here().own(), mode)
     }

@@ -63,6 +63,8 @@ pub enum Command {
     Bench(Bench),
     /// Print exports for a shell or a CI job (the password among them)
     Env(Env),
+    /// A checked copy of what instances hold
+    Backup(Backup),
     /// Undo the last run
     Rollback(Rollback),
     /// Take everything of ours away; data and package stay
@@ -79,12 +81,18 @@ pub struct Change {
     /// Show the steps and do nothing
     #[arg(long)]
     pub dry_run: bool,
-    /// Take the topology's value where a file was changed by hand
-    #[arg(long)]
+    /// Take the topology's value where something was changed by hand
+    #[arg(long, conflicts_with = "adopt")]
     pub overwrite: bool,
+    /// Take what was changed by hand into the topology
+    #[arg(long)]
+    pub adopt: bool,
     /// Restart a master although it holds what it never saves
     #[arg(long)]
     pub force: bool,
+    /// Take no backup of data before they go
+    #[arg(long)]
+    pub no_backup: bool,
     /// Print the result as JSON
     #[arg(long)]
     pub json: bool,
@@ -93,7 +101,7 @@ pub struct Change {
 impl Change {
     /// What the planner may do.
     pub fn consent(&self) -> Consent {
-        Consent { overwrite: self.overwrite, force: self.force, adopt: false }
+        Consent { overwrite: self.overwrite, force: self.force, no_backup: self.no_backup, adopt: self.adopt }
     }
 }
 
@@ -255,9 +263,12 @@ pub struct Plan {
     /// Exit with 3 if there is something to do
     #[arg(long)]
     pub detailed_exitcode: bool,
-    /// As if files changed by hand were to be overwritten
-    #[arg(long)]
+    /// As if what was changed by hand were to be overwritten
+    #[arg(long, conflicts_with = "adopt")]
     pub overwrite: bool,
+    /// As if what was changed by hand were to be taken into the topology
+    #[arg(long)]
+    pub adopt: bool,
     /// As if a master might lose what it never saves
     #[arg(long)]
     pub force: bool,
@@ -524,6 +535,23 @@ pub struct Env {
     pub json: bool,
 }
 
+/// `backup`
+#[derive(Debug, Args)]
+pub struct Backup {
+    /// The instance [default: every one that holds data of its own]
+    #[arg(value_parser = Name::parse)]
+    pub name: Option<Name>,
+    /// The file, or a directory that is there [default: below /var/backups/redis-tp]
+    #[arg(long, value_name = "PATH")]
+    pub to: Option<PathBuf>,
+    /// Show the steps and do nothing
+    #[arg(long)]
+    pub dry_run: bool,
+    /// Print the result as JSON
+    #[arg(long)]
+    pub json: bool,
+}
+
 /// `rollback`
 #[derive(Debug, Args)]
 pub struct Rollback {
@@ -547,6 +575,9 @@ pub struct Uninstall {
     /// Take files away that were changed by hand, too
     #[arg(long)]
     pub overwrite: bool,
+    /// Take no backup of what would be lost
+    #[arg(long)]
+    pub no_backup: bool,
     /// Show the steps and do nothing
     #[arg(long)]
     pub dry_run: bool,

@@ -14,6 +14,7 @@ use crate::report::console;
 
 mod adopt;
 mod app;
+mod backup;
 mod bench;
 mod cli;
 mod converge;
@@ -70,6 +71,7 @@ fn run(host: &Host, command: Command) -> Result<Code> {
         Command::App(args) => app::run(host, args),
         Command::Bench(args) => bench::run(host, &args),
         Command::Env(args) => env::run(host, &args),
+        Command::Backup(args) => backup::run(host, &args),
         Command::Rollback(args) => rollback::run(host, &args),
         Command::Uninstall(args) => uninstall::run(host, &args),
         Command::Completions(args) => print::completions(&args),

@@ -56,6 +56,14 @@ impl Engine {
         }
     }
 
+    /// The program that checks an RDB.
+    pub fn check_rdb(self) -> &'static str {
+        match self {
+            Self::Redis => "redis-check-rdb",
+            Self::Valkey => "valkey-check-rdb",
+        }
+    }
+
     /// The system user that servers run as.
     pub fn user(self) -> &'static str {
         self.name()

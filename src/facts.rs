@@ -77,6 +77,10 @@ pub struct Facts {
     pub program: Program,
     /// The web app as it runs.
     pub app: App,
+    /// What instances of our record hold that is nowhere else, where data are to go.
+    pub holdings: BTreeMap<Name, Holding>,
+    /// When this was, in seconds since 1970.
+    pub time: u64,
     /// What we did here before.
     pub state: State,
 }
@@ -298,6 +302,22 @@ pub struct Follower {
     pub offset: u64,
     /// Seconds since it last did.
     pub lag: Option<u64>,
+}
+
+/// What an instance holds.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Holding {
+    /// Nothing, or what its master has, too.
+    Nothing,
+    /// It runs, and has so many keys.
+    Keys(u64),
+    /// The same, and it saves nothing: its end is theirs.
+    Unsaved(u64),
+    /// It does not run; this is what it last wrote.
+    File(PathBuf),
+    /// Something that cannot be read; why.
+    Closed(String),
 }
 
 /// A master elsewhere.

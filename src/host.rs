@@ -22,8 +22,10 @@ mod child;
 mod files;
 mod net;
 mod own;
+mod stage;
 
 pub use child::{Child, Done};
+pub use stage::Staged;
 
 /// The umask is the process's, and proofs run in threads.
 static UMASK: std::sync::Mutex<()> = std::sync::Mutex::new(());

@@ -105,6 +105,11 @@ pub enum Undo {
         /// The instance.
         target: Target,
     },
+    /// Take away what there is of a file that was not finished.
+    Staged {
+        /// Where it was to be.
+        path: PathBuf,
+    },
     /// Let systemd read its files again, after all of these are back.
     Reload,
     /// Stop the web app, which did not run.
@@ -211,6 +216,10 @@ enum Line {
     NoReturn {
         no_return: bool,
     },
+    /// The run was done, and is being undone: open again, until all of it is.
+    Undoing {
+        undoing: bool,
+    },
     Undo(Undo),
 }
 
@@ -229,6 +238,8 @@ pub struct Record {
     pub end: Option<End>,
     /// It had begun to do what cannot be undone.
     pub no_return: bool,
+    /// It was done, and a rollback of it has begun.
+    pub undoing: bool,
 }
 
 impl Record {
@@ -245,7 +256,7 @@ impl Record {
                 bail!("it is of a later redis-tp (format {journal}, this one knows {SCHEMA}): use that one")
             }
             Line::Head { run, command, time, .. } => {
-                Self { run, command, time, undo: Vec::new(), end: None, no_return: false }
+                Self { run, command, time, undo: Vec::new(), end: None, no_return: false, undoing: false }
             }
             _ => bail!("line 1 is not the head of a journal"),
         };
@@ -256,6 +267,10 @@ impl Record {
                 Line::Undo(undo) => record.undo.push(undo),
                 Line::End { end } => record.end = Some(end),
                 Line::NoReturn { no_return } => record.no_return |= no_return,
+                Line::Undoing { undoing } => {
+                    record.undoing = undoing;
+                    record.end = None;
+                }
                 Line::Head { .. } => bail!("line {} is a second head", index + 1),
             }
         }
@@ -335,9 +350,16 @@ impl Journal {
     pub fn end(&mut self, host: &Host, end: End) -> Result<()> {
         if self.begun {
             self.line(host, &Line::End { end })?;
-            forget_old(host)?;
+            // The run is done; what of the old ones cannot go now goes with the next.
+            let _ = forget_old(host);
         }
         Ok(())
+    }
+
+    /// Closes the journal of a run that leaves nothing to undo, and forgets it: a rollback is one of the run
+    /// before.
+    pub fn forget(&mut self, host: &Host) -> Result<()> {
+        if self.begun { close(host, self.run, End::Undone) } else { Ok(()) }
     }
 
     fn begin(&mut self, host: &Host) -> Result<()> {
@@ -364,21 +386,33 @@ impl Journal {
     }
 }
 
+/// Opens the journal of a run that was done again: whoever finds it open walks the way back to its end.
+pub fn reopen(host: &Host, run: u32) -> Result<()> {
+    add(host, run, &Line::Undoing { undoing: true })
+}
+
 /// Closes the journal of an earlier run.
 pub fn close(host: &Host, run: u32, end: End) -> Result<()> {
+    if end == End::Done {
+        return add(host, run, &Line::End { end });
+    }
+    // A run that never was leaves no trace of ours either. Without its journal it is no run any more, also
+    // where the disk has no room for a line; what of the copies cannot go, goes with the next run.
+    host.remove(&run_dir(run).join("journal"))?;
+    let _ = host.remove_tree(&run_dir(run));
+    Ok(())
+}
+
+fn add(host: &Host, run: u32, line: &Line) -> Result<()> {
     // A torn last line would swallow the one that follows it.
     let path = run_dir(run).join("journal");
-    let torn = host.text(&path)?.is_some_and(|text| !text.is_empty() && !text.ends_with('\n'));
-    if torn {
-        let text = host.text(&path)?.unwrap_or_default();
-        let whole = text.rfind('\n').map_or("", |end| text.get(..=end).unwrap_or_default());
-        host.write(&path, whole.as_bytes(), layout::here().own(), 0o600)?;
+    let text = host.text(&path)?.unwrap_or_default();
+    if !text.ends_with('\n') {
+        host.shorten(&path, text.rfind('\n').map_or(0, |end| end + 1))?;
     }
-    let mut line = serde_json::to_string(&Line::End { end })?;
+    let mut line = serde_json::to_string(line)?;
     line.push('\n');
-    host.append(&path, line.as_bytes())?;
-    // A run that never was leaves no trace of ours either.
-    if end == End::Undone { host.remove_tree(&run_dir(run)) } else { Ok(()) }
+    host.append(&path, line.as_bytes())
 }
 
 /// The run that was killed, if one was.
@@ -387,12 +421,20 @@ pub fn close(host: &Host, run: u32, end: End) -> Result<()> {
 /// A journal that cannot be read, named with what to do.
 pub fn open_run(host: &Host) -> Result<Option<Record>> {
     let Some(last) = runs(host)?.pop() else { return Ok(None) };
-    // A run killed before its first line is on the disk has done nothing.
+    // A run killed before its first line is on the disk has done nothing; one without a journal is undone.
     let Some(record) = read(host, last)? else {
         host.remove_tree(&run_dir(last))?;
         return Ok(None);
     };
     Ok((record.end.is_none()).then_some(record))
+}
+
+/// A run, open or not.
+///
+/// # Errors
+/// Its journal cannot be read.
+pub fn run(host: &Host, run: u32) -> Result<Option<Record>> {
+    read(host, run)
 }
 
 /// The run that was killed or is still at work, told without an effect: for those who only look.

@@ -27,6 +27,7 @@
 pub mod adopt;
 pub mod app;
 pub mod apply;
+pub mod backup;
 pub mod bench;
 pub mod bus;
 pub mod check;
@@ -45,6 +46,7 @@ pub mod journal;
 pub mod layout;
 pub mod live;
 pub mod log;
+pub mod moment;
 pub mod plan;
 pub mod prove;
 pub mod report;

@@ -25,6 +25,7 @@ use crate::topology::{self, Image, Name, Topology};
 pub mod adopt;
 pub mod app;
 pub mod app_refuse;
+pub mod backup;
 mod change;
 pub mod containers;
 mod leave;
@@ -69,6 +70,8 @@ pub struct Consent {
     pub force: bool,
     /// What is there and what is wanted were made alike: record it as ours.
     pub adopt: bool,
+    /// Take no backup of data before they go.
+    pub no_backup: bool,
 }
 
 /// What is to be done, and what there is to say.
@@ -93,6 +96,9 @@ pub struct Plan {
     /// Our state directory goes, too.
     #[serde(skip)]
     pub forget: bool,
+    /// It leaves nothing behind that could be undone.
+    #[serde(skip)]
+    pub passing: bool,
     /// The image that containers of this plan run in.
     #[serde(skip)]
     pub inside: Option<Inside>,
@@ -143,6 +149,10 @@ pub fn plan(wanted: &Wanted<'_>, facts: &Facts) -> Result<Plan> {
     services(facts, &changes, app.as_ref(), &mut plan);
     app.iter().for_each(|app| app.service(&mut plan));
     live::at_the_end(&changes, &mut plan);
+    backup::before_demotion(wanted, facts, &mut plan);
+    if let Some(name) = wanted.purge {
+        backup::before(&mut plan, facts, &[name], wanted.secrets.password.as_ref(), wanted.consent)?;
+    }
     live::refuse_loss(&plan, facts, wanted.consent)?;
     plan.units = facts
         .units
@@ -153,6 +163,7 @@ pub fn plan(wanted: &Wanted<'_>, facts: &Facts) -> Result<Plan> {
         .collect();
     plan.notes.extend(changes.iter().flat_map(|change| change.notes.clone()));
     plan.notes.extend(wanted.instances.iter().filter_map(|instance| record::moved(facts, instance)));
+    plan.notes.extend(changes.iter().filter_map(|change| live::replicas_elsewhere(facts, change)));
     plan.notes.extend(app.iter().flat_map(|app| app.notes.clone()));
     // A link that this very plan waits for is none that stays down.
     let Plan { steps, notes, .. } = &mut plan;

@@ -98,8 +98,9 @@ fn neutral_boot(
             said = asked(host, &at("server").join("socket"), candidate);
         }
         ready
-    })?;
-    match done {
+    });
+    host.end_scratch(scratch);
+    match done? {
         None => Ok(said),
         Some(done) => Err(refusal(text, &done, candidate).into()),
     }
@@ -243,7 +244,7 @@ pub fn prove_all(host: &Host, candidates: &[Candidate], inside: Option<&Inside>)
         let broken = |_| Err(anyhow::anyhow!("a proof broke off"));
         proofs.into_iter().map(|proof| proof.join().unwrap_or_else(broken)).collect()
     });
-    host.scratch_done()?;
+    host.scratch_done();
     let names = candidates.iter().map(|candidate| candidate.target.name.clone());
     names.zip(results).map(|(name, said)| Ok((name, said?))).collect()
 }

@@ -210,6 +210,15 @@ pub enum Step {
         /// What that costs.
         cost: Cost,
     },
+    /// Take a backup of what an instance holds.
+    Backup {
+        /// The instance.
+        target: Target,
+        /// Where its data are.
+        source: Source,
+        /// The file that is made.
+        path: PathBuf,
+    },
     /// Set directives on a server that runs on.
     Set {
         /// The instance, where it runs now.
@@ -301,6 +310,19 @@ pub struct Inside {
     /// Our own program on this machine, if it has to run in the image, too.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub own: Option<PathBuf>,
+}
+
+/// Where the data of a backup come from.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Source {
+    /// The server, which runs.
+    Server,
+    /// What it last wrote, for it does not run.
+    File {
+        /// The file.
+        path: PathBuf,
+    },
 }
 
 /// A volume to be.
@@ -448,6 +470,7 @@ impl Step {
             Self::Disable { unit } => format!("no longer start {} at boot", systemd::unit_word(unit)),
             Self::Start { targets } => format!("start {}", names(targets)),
             Self::Restart { target, why, .. } => format!("restart {} ({why})", target.name),
+            Self::Backup { target, path, .. } => format!("back {} up to {}", target.name, path.display()),
             Self::Set { target, settings } => {
                 let words: Vec<String> = settings.iter().map(Setting::words).collect();
                 format!("set live on {}: {}", target.name, words.join(", "))

@@ -20,6 +20,9 @@ use crate::secret::Secret;
 use crate::secrets;
 use crate::wire::{Trouble, Wire};
 
+/// The words that make a server a master.
+const NO_ONE: &str = "no one";
+
 /// How long a server may take to write its first append only file.
 const AOF: Duration = Duration::from_secs(600);
 
@@ -86,12 +89,28 @@ pub fn take_back(host: &Host, record: &Record) -> Result<()> {
         let Undo::Set { target, before, secret } = undo else { continue };
         let Some(mut wire) = again(host, record, target)? else { continue };
         let former = former(host, record, target)?;
+        let mut before = before.clone();
+        if before.get("replicaof").is_some_and(|master| master != NO_ONE) && holds_more(&mut wire) {
+            // What runs is the truth about roles: the next plan tells of it.
+            before.remove("replicaof");
+        }
         let plain = before.iter().map(|(name, value)| (name.clone(), Secret::new(value)));
         let secret =
             secret.iter().map(|name| (name.clone(), Secret::new(former.word(name).unwrap_or_default())));
         tell(host, target, &mut wire, &plain.chain(secret).collect::<Vec<_>>())?;
     }
     Ok(())
+}
+
+/// Whether a server is a master that was written to since it became one: to follow another would lose that.
+fn holds_more(wire: &mut Wire) -> bool {
+    let Ok(info) = wire.info("replication") else { return false };
+    let number = |name: &str| info.get(name).and_then(|value| value.parse::<i64>().ok());
+    let written = match (number("master_repl_offset"), number("second_repl_offset")) {
+        (Some(now), Some(promoted)) => now + 1 != promoted,
+        _ => true,
+    };
+    parse::role(&info) == Role::Master && written
 }
 
 /// The former password alone, when the files have it again.
@@ -183,7 +202,7 @@ fn present(wire: &mut Wire, target: &Target, name: &str) -> Result<String> {
         let info = wire.info("replication").map_err(|trouble| refused(target, name, &trouble))?;
         return Ok(match parse::role(&info) {
             Role::Replica { host, port, .. } => format!("{host} {port}"),
-            Role::Master | Role::Unknown => "no one".into(),
+            Role::Master | Role::Unknown => NO_ONE.into(),
         });
     }
     let all: BTreeMap<String, String> =

@@ -41,6 +41,9 @@ const LINK: Duration = Duration::from_secs(30);
 /// How long a stop may take before the way out is taken. A server that saves does not answer; one
 /// that answers after this time has refused to end.
 const STOP: Duration = Duration::from_secs(3);
+/// How long a server may take to hear of a signal: with `hz 1` it looks once a second (server.c,
+/// `serverCron`).
+const HEARD: Duration = Duration::from_millis(1100);
 /// How long a server may wait for its replicas before it ends, with room to spare.
 const DRAIN: Duration = Duration::from_secs(15);
 /// How long a save at the end may take.
@@ -332,6 +335,23 @@ fn ask_to_end(host: &Host, target: &Target) -> Result<()> {
             containers::signal(host, program, &target.container(), Signal::SIGTERM)
         }
     }
+}
+
+/// Whether a process of an instance lives on: one that was asked to end, just before a run was interrupted,
+/// may live for a moment, or for as long as it saves.
+///
+/// # Errors
+/// Its runtime does not answer.
+pub fn will_stay(host: &Host, target: &Target, pid: u32) -> Result<bool> {
+    let asked = host.now();
+    let settled = host.poll(SAVE, || {
+        if self::pid(host, target)? != Some(pid) {
+            return Ok(Some(false));
+        }
+        let since = asked.elapsed();
+        Ok((since > HEARD && has_refused(host, target, since)).then_some(true))
+    })?;
+    Ok(settled.unwrap_or(true))
 }
 
 fn unsaved(target: &Target, why: &str) -> Fault {

@@ -24,11 +24,12 @@ pub enum Packages {
     Stay,
 }
 
-/// Undoes a run that was killed, before another one begins. Says what it was, if there was one.
+/// Undoes a run that was killed, before another one begins; or goes on with a rollback that was. Says what
+/// it was, if there was one.
 ///
 /// # Errors
 /// The way back failed (exit code 9).
-pub fn recover(host: &Host, tell: Listener<'_>) -> Result<Option<String>> {
+pub fn recover(host: &Host, tell: Listener<'_>) -> Result<Option<Record>> {
     let Some(record) = journal::open_run(host)? else { return Ok(None) };
     if record.undo.iter().any(|undo| matches!(undo, Undo::Packages { .. })) {
         // Its apt may have outlived it.
@@ -36,12 +37,16 @@ pub fn recover(host: &Host, tell: Listener<'_>) -> Result<Option<String>> {
     }
     if record.no_return {
         journal::close(host, record.run, End::Done)?;
-        return Ok(Some(record.command));
+        return Ok(Some(record));
     }
-    walk_back(host, &record, Packages::Stay)?;
-    keep_packages(host, &record)?;
+    if record.undoing {
+        walk_back(host, &record, Packages::Go)?;
+    } else {
+        walk_back(host, &record, Packages::Stay)?;
+        keep_packages(host, &record)?;
+    }
     journal::close(host, record.run, End::Undone)?;
-    Ok(Some(record.command))
+    Ok(Some(record))
 }
 
 /// What apt installed for a run that was killed is still ours to remove one day.
@@ -60,10 +65,13 @@ fn keep_packages(host: &Host, record: &Record) -> Result<()> {
 
 /// Undoes a run of this very process.
 pub fn roll_back_run(host: &Host, run: u32, packages: Packages) -> Result<()> {
-    let record =
-        journal::open_run(host)?.filter(|record| record.run == run).context("its journal is gone")?;
+    let record = journal::run(host, run)?.context("its journal is gone")?;
     if record.no_return {
         anyhow::bail!("data was purged already; run the same command again to finish it");
+    }
+    if record.end.is_some() {
+        // What failed was to make sure that its last line is on the disk.
+        journal::reopen(host, run)?;
     }
     walk_back(host, &record, packages)?;
     journal::close(host, run, End::Undone)
@@ -84,8 +92,9 @@ pub fn roll_back(host: &Host, record: &Record, overwrite: bool) -> Result<()> {
     if !overwrite {
         record.undo.iter().try_for_each(|undo| refuse_edited(host, undo))?;
     }
+    journal::reopen(host, record.run)?;
     walk_back(host, record, Packages::Go)?;
-    journal::close(host, record.run, End::Undone)
+    journal::close(host, record.run, End::Undone).map_err(incomplete)
 }
 
 /// A file that somebody changed since the run is not overwritten in silence. What is as we wrote it, or
@@ -115,12 +124,13 @@ fn refuse_edited(host: &Host, undo: &Undo) -> Result<()> {
 }
 
 fn walk_back(host: &Host, record: &Record, packages: Packages) -> Result<()> {
-    let incomplete = |error: anyhow::Error| {
-        let fault = Fault::new(Code::RollbackIncomplete, "the way back failed; the journal is kept")
-            .hint("when the cause is gone, finish it:\nredis-tp rollback");
-        error.context(fault)
-    };
     back(host, record, packages).map_err(incomplete)
+}
+
+fn incomplete(error: anyhow::Error) -> anyhow::Error {
+    let fault = Fault::new(Code::RollbackIncomplete, "the way back failed; the journal is kept")
+        .hint("when the cause is gone, finish it:\nredis-tp rollback");
+    error.context(fault)
 }
 
 fn back(host: &Host, record: &Record, packages: Packages) -> Result<()> {
@@ -156,7 +166,8 @@ fn back(host: &Host, record: &Record, packages: Packages) -> Result<()> {
             Undo::Start { target, pid } => {
                 // Each once, however often the run restarted it; and not the one that never stopped.
                 let listed = again.iter().any(|other| other.name == target.name);
-                if !listed && (pid.is_none() || service::pid(host, target)? != *pid) {
+                let stays = |pid| service::will_stay(host, &current(host, target), pid);
+                if !listed && !pid.map(stays).transpose()?.unwrap_or(false) {
                     again.push(target.clone());
                 }
             }
@@ -237,6 +248,7 @@ fn one(host: &Host, undo: &Undo, kept: &mut Vec<Store>) -> Result<()> {
             };
             containers::undo(host, undo, held)
         }
+        Undo::Staged { path } => host.remove(&Host::staging(path)),
         Undo::Reload
         | Undo::Set { .. }
         | Undo::Password { .. }

@@ -4,6 +4,7 @@ use anyhow::Result;
 
 use super::scene::Scene;
 use crate::cli;
+use crate::engine::Version;
 use crate::exit::{Code, Fault};
 use crate::host::Host;
 use crate::instance::Instance;
@@ -25,25 +26,29 @@ pub fn run(host: &Host, args: &cli::RedisCli) -> Result<Code> {
     let program = instance.engine.cli();
     let found = software::find(host, instance.engine, program);
     if let (None, Runtime::Container(engine)) = (&found, instance.runtime) {
-        return inside(host, engine, instance, args);
+        return inside(host, engine, instance, strict(&scene, args));
     }
     let tool = found.ok_or_else(|| {
         Fault::refused(format!("{program} is not on this machine"))
             .hint(format!("install it:\napt-get install {}", instance.engine.tools_package()))
     })?;
     let address = instance.address();
-    // -e: an error reply is an exit status other than 0, which redis-cli forgets by itself.
     let mut words = vec!["-h".into(), address.host, "-p".into(), address.port.to_string()];
-    if !args.args.is_empty() {
-        words.push("-e".into());
-    }
-    words.extend(args.args.iter().cloned());
+    words.extend(strict(&scene, args));
     Err(host.exec(&tool, &words, instance.requirepass.as_ref().map(|password| ("REDISCLI_AUTH", password))))
+}
+
+/// The user's words behind `-e`: an error reply is an exit status other than 0, which redis-cli forgets by
+/// itself, and before 7.0 in any case.
+fn strict(scene: &Scene, args: &cli::RedisCli) -> Vec<String> {
+    let knows = scene.facts.server.as_ref().is_none_or(|server| server.version >= Version::new(7, 0));
+    let strict = (knows && !args.args.is_empty()).then(|| "-e".to_owned());
+    strict.into_iter().chain(args.args.iter().cloned()).collect()
 }
 
 /// Becomes the image's own client, where this machine has none. The password goes through the environment
 /// of the engine's program, by its name only.
-fn inside(host: &Host, engine: Program, instance: &Instance, args: &cli::RedisCli) -> Result<Code> {
+fn inside(host: &Host, engine: Program, instance: &Instance, said: Vec<String>) -> Result<Code> {
     let path = host
         .which(engine.name())
         .ok_or_else(|| Fault::refused(format!("{engine} is not on PATH")).hint("install it again"))?;
@@ -60,10 +65,7 @@ fn inside(host: &Host, engine: Program, instance: &Instance, args: &cli::RedisCl
         "-p".into(),
         instance.port.to_string(),
     ]);
-    if !args.args.is_empty() {
-        words.push("-e".into());
-    }
-    words.extend(args.args.iter().cloned());
+    words.extend(said);
     let tool = Tool { path, libraries: None };
     Err(host.exec(&tool, &words, instance.requirepass.as_ref().map(|password| ("REDISCLI_AUTH", password))))
 }

@@ -66,6 +66,7 @@ pub fn converge(
     let changed = !plan.is_empty();
     if changed {
         carry_out(host, &plan, &scene.facts.state, command)?;
+        show::backups(&plan, |path| host.length(path)).into_iter().for_each(console::err);
     }
     Ok(Outcome { plan, scene, changed, started })
 }
@@ -119,11 +120,12 @@ impl<'a> Session<'a> {
         let session = Self { lock: Some(Lock::take(host)?), host };
         host.sweep()?;
         let mut progress = Progress::new();
-        if let Some(command) = apply::recover(host, &mut |event: Event<'_>| progress.tell(&event))? {
-            console::err(format_args!(
-                "{} an earlier '{command}' was interrupted; what it had begun is undone",
-                styled(NOTE, "note:")
-            ));
+        if let Some(run) = apply::recover(host, &mut |event: Event<'_>| progress.tell(&event))? {
+            let what = match run.undoing {
+                true => "was being rolled back when that was interrupted; now it is",
+                false => "was interrupted; what it had begun is undone",
+            };
+            console::err(format_args!("{} an earlier '{}' {what}", styled(NOTE, "note:"), run.command));
         }
         Ok(session)
     }
@@ -217,7 +219,12 @@ pub fn plan(host: &Host, args: cli::Plan) -> Result<Code> {
     let _session = Session::open(host, true)?;
     let scene = Scene::load(host, &wish)?;
     let plan = plan::plan(
-        &scene.wanted(Consent { overwrite: args.overwrite, force: args.force, adopt: false }),
+        &scene.wanted(Consent {
+            overwrite: args.overwrite,
+            force: args.force,
+            adopt: args.adopt,
+            ..Consent::default()
+        }),
         &scene.facts,
     )?;
     prove_now(host, &scene, &plan)?;

@@ -6,6 +6,7 @@ use super::converge::{converge, whole};
 use super::install::access;
 use super::scene::{Scene, Wish};
 use super::status;
+use crate::apply::holdings;
 use crate::cli::{self, Replica};
 use crate::engine::MASTER;
 use crate::exit::{Code, Fault};
@@ -133,7 +134,11 @@ fn remove(host: &Host, args: &cli::ReplicaRemove) -> Result<Code> {
     let plan = |scene: &Scene| {
         let mut wanted = scene.wanted(args.change.consent());
         wanted.purge = args.purge.then_some(&args.name);
-        plan::plan(&wanted, &scene.facts)
+        let mut facts = scene.facts.clone();
+        if args.purge {
+            facts.holdings = holdings::of(host, &facts.state, scene.secrets.password.as_ref())?;
+        }
+        plan::plan(&wanted, &facts)
     };
     let outcome = converge(host, "replica remove", &args.change, wish, plan)?;
     let code = outcome.finish("replica remove", &args.change, None)?;

@@ -46,8 +46,13 @@ pub fn run(host: &Host, args: &cli::Rollback) -> Result<Code> {
 }
 
 fn report(args: &cli::Rollback, record: Option<&Record>) -> Result<Code> {
-    let steps: Vec<String> =
-        record.map(|record| record.undo.iter().rev().filter_map(describe).collect()).unwrap_or_default();
+    let mut steps: Vec<String> = Vec::new();
+    for step in record.iter().flat_map(|record| record.undo.iter().rev()).filter_map(describe) {
+        // What was announced twice is done once.
+        if !steps.contains(&step) {
+            steps.push(step);
+        }
+    }
     if args.json {
         console::json(&Json {
             schema: 1,
@@ -99,6 +104,7 @@ fn describe(undo: &Undo) -> Option<String> {
             format!("set {} on {} back", names.join(", "), target.name)
         }
         Undo::Password { target } => format!("let {} take the former password only", target.name),
+        Undo::Staged { .. } => return None,
         Undo::Reload => "let systemd read its units again".into(),
         Undo::StopApp { .. } => "stop the web app".into(),
         Undo::StartApp { .. } => "start the web app again".into(),

@@ -4,17 +4,18 @@ use anyhow::Result;
 
 use super::converge::{Session, carry_out};
 use crate::apply::containers::sweep;
+use crate::apply::holdings;
 use crate::cli;
 use crate::exit::Code;
-use crate::facts::{Facts, containers};
+use crate::facts::{Facts, Holding, containers};
 use crate::host::Host;
-use crate::plan::{containers as plan_containers, leave, refuse};
+use crate::plan::{Consent, backup, containers as plan_containers, leave, refuse};
 use crate::report::console;
 use crate::report::plan as show;
 use crate::secret::Secret;
 use crate::secrets;
 use crate::state::State;
-use crate::topology::{self, Topology};
+use crate::topology::{self, Name, Topology};
 
 /// Takes away what our record names.
 ///
@@ -36,7 +37,14 @@ pub fn run(host: &Host, args: &cli::Uninstall) -> Result<Code> {
         refuse::edited(&facts)?;
     }
     let password = host.text(&secrets::password_file())?.and_then(|text| Secret::parse(&text).ok());
-    let plan = leave(topology.as_ref(), &facts, password, args.purge);
+    facts.holdings = holdings::of(host, &facts.state, password.as_ref())?;
+    let mut plan = leave(topology.as_ref(), &facts, password.clone(), args.purge);
+    // Without a purge only that goes which no server ever saves.
+    let goes = |holding: &Holding| args.purge || matches!(holding, Holding::Unsaved(_));
+    let names: Vec<&Name> =
+        facts.holdings.iter().filter(|(_, holding)| goes(holding)).map(|(name, _)| name).collect();
+    let consent = Consent { no_backup: args.no_backup, ..Consent::default() };
+    backup::before(&mut plan, &facts, &names, password.as_ref(), consent)?;
     let known = facts.state != State::default() && (args.purge || !plan.is_empty());
     if args.json {
         console::json(&show::json("uninstall", &plan))?;
@@ -53,6 +61,7 @@ pub fn run(host: &Host, args: &cli::Uninstall) -> Result<Code> {
     }
     if !args.json {
         say(known, args.purge, &facts);
+        show::backups(&plan, |path| host.length(path)).into_iter().for_each(console::out);
         show::notes(&plan.notes).into_iter().for_each(console::err);
     }
     Ok(Code::Done)
@@ -60,7 +69,7 @@ pub fn run(host: &Host, args: &cli::Uninstall) -> Result<Code> {
 
 /// What our record names, and how its files are now.
 fn facts(host: &Host) -> Result<Facts> {
-    let mut facts = Facts { state: State::load(host)?, ..Facts::default() };
+    let mut facts = Facts { state: State::load(host)?, time: host.unix_time(), ..Facts::default() };
     for path in facts.state.files.keys() {
         // What is not text any more is left to the eyes: it cannot be compared.
         if let (Ok(Some(there)), Some(written)) = (host.text(path), host.text(&State::written(path))?) {

@@ -55,6 +55,7 @@ pub fn gather(host: &Host, question: &Question<'_>) -> Result<Facts> {
         means: question.means,
         apt: host.which("apt-get").is_some(),
         state: question.state.clone(),
+        time: host.unix_time(),
         user: layout::here().ids(host, question.engine.user())?,
         ..Facts::default()
     };
@@ -340,11 +341,13 @@ fn authenticate(
 /// Whether a master elsewhere is there and takes the password, asked before a replica of it is made.
 fn upstream(host: &Host, instance: &Instance, facts: &Facts) -> Option<Upstream> {
     let of = instance.upstream.as_ref().filter(|of| of.instance.is_none())?;
-    if facts
+    let linked = facts
         .running
         .get(&instance.name)
-        .is_some_and(|running| matches!(running.role, Role::Replica { up: true, .. }))
-    {
+        .is_some_and(|running| matches!(running.role, Role::Replica { up: true, .. }));
+    // A link that is up says nothing of another password: the master asks for that at the next one.
+    let there = Conf::parse(facts.text(&instance.conf).unwrap_or_default()).unwrap_or_default();
+    if linked && there.word("masterauth") == instance.masterauth.as_ref().map(Secret::expose) {
         return None;
     }
     let trouble = match Wire::open(host, &of.address, instance.masterauth.as_ref()) {

@@ -196,14 +196,25 @@ impl Host {
             .with_context(|| format!("cannot write {}", path.display()))
     }
 
-    /// Appends to a file of mode 0600 and waits until it is on the disk.
+    /// Appends to a file of mode 0600 and waits until it is on the disk: all of it, or nothing.
     pub fn append(&self, path: &Path, bytes: &[u8]) -> Result<()> {
+        let append = || -> io::Result<()> {
+            let mut file = OpenOptions::new().append(true).create(true).mode(0o600).open(self.path(path))?;
+            let before = file.metadata()?.len();
+            file.write_all(bytes).and_then(|()| file.sync_data()).inspect_err(|_| {
+                // Half a line would swallow the next one; the error to report is the first.
+                let _ = file.set_len(before);
+            })
+        };
+        append().with_context(|| format!("cannot write {}", path.display()))
+    }
+
+    /// Cuts a file off behind so many bytes.
+    pub fn shorten(&self, path: &Path, bytes: usize) -> Result<()> {
         OpenOptions::new()
-            .append(true)
-            .create(true)
-            .mode(0o600)
+            .write(true)
             .open(self.path(path))
-            .and_then(|mut file| file.write_all(bytes).and_then(|()| file.sync_data()))
+            .and_then(|file| file.set_len(bytes as u64))
             .with_context(|| format!("cannot write {}", path.display()))
     }
 
@@ -362,6 +373,12 @@ impl Host {
         make().or_else(|_| make())
     }
 
+    /// Takes a scratch directory away; what a disk in trouble does not let go, goes with the next run.
+    pub fn end_scratch(&self, scratch: tempfile::TempDir) {
+        let path = scratch.keep();
+        let _ = fs::remove_dir_all(&path).or_else(|_| fs::remove_dir_all(&path));
+    }
+
     /// Takes away the scratch directories that killed runs left. A dry run takes no lock, so what a
     /// process that still lives made stays.
     pub fn sweep(&self) -> Result<()> {
@@ -383,12 +400,16 @@ impl Host {
                 }
             }
         }
-        self.scratch_done()
+        self.scratch_done();
+        Ok(())
     }
 
-    /// Takes the directory of scratch directories away when none is in it.
-    pub fn scratch_done(&self) -> Result<()> {
-        layout::here().scratch.as_deref().map_or(Ok(()), |dir| self.remove_empty(dir).map(drop))
+    /// Takes the directory of scratch directories away when none is in it. A disk in trouble may keep it until
+    /// the next run: that is no reason to fail.
+    pub fn scratch_done(&self) {
+        if let Some(dir) = layout::here().scratch.as_deref() {
+            let _ = self.remove_empty(dir).or_else(|_| self.remove_empty(dir));
+        }
     }
 
     /// This process: its number and its start time, which no other process ever has together.
@@ -434,7 +455,7 @@ pub(super) fn absent(error: &io::Error) -> bool {
     matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory)
 }
 
-fn sync_parent(path: &Path) -> io::Result<()> {
+pub(super) fn sync_parent(path: &Path) -> io::Result<()> {
     match path.parent() {
         Some(parent) => File::open(parent)?.sync_all(),
         None => Ok(()),

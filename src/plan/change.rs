@@ -99,6 +99,9 @@ pub fn of<'a>(
     if restart.is_some() {
         live.before_a_restart();
     }
+    if restart.is_some() || made || !alive {
+        live::move_data(facts, instance, file.text.as_ref(), &mut live)?;
+    }
     let promoted = notes.iter().any(|note| matches!(note, Note::Promoted { .. } | Note::Follows { .. }));
     let stays_down = (restart.is_none() && !live.follows()) || master_is_away(facts, instance);
     if alive && stays_down && instance.upstream.is_some() && !promoted && !linked(facts, instance) {

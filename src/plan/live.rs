@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 
 use super::change::Change;
-use super::{Consent, Plan, as_it_runs};
+use super::{Consent, Note, Plan, as_it_runs};
 use crate::conf::{Conf, LIMITS};
 use crate::directives;
 use crate::engine::Version;
@@ -152,6 +152,45 @@ fn password(facts: &Facts, instance: &Instance, running: &Running, conf: &Conf) 
     }
 }
 
+/// A server that starts with `appendonly yes` reads its append only file and nothing else, and with `no` the
+/// snapshot and nothing else: a change of it loses the data, unless the running server moves them first.
+///
+/// # Errors
+/// It cannot be told, and there are data.
+pub fn move_data(
+    facts: &Facts,
+    instance: &Instance,
+    text: Option<&Secret>,
+    live: &mut Live,
+) -> Result<(), Fault> {
+    let parsed = |text: &str| Conf::parse(text).unwrap_or_default();
+    let Some(wanted) = text.map(|text| parsed(text.expose())) else { return Ok(()) };
+    let there = parsed(facts.text(&instance.conf).unwrap_or_default());
+    let running = facts.running.get(&instance.name).filter(|running| can_be_told(running));
+    let said = running.and_then(|running| running.config.get("appendonly").map(String::as_str));
+    let is_on = |word: Option<&str>| word.is_some_and(|word| word.eq_ignore_ascii_case("yes"));
+    let on = is_on(wanted.word("appendonly"));
+    let before = is_on(said.or_else(|| there.word("appendonly")));
+    let told = live.settings.iter().any(|setting| setting.directive == "appendonly");
+    let copy = wanted.get("replicaof").is_some() && there.get("replicaof").is_some();
+    if on == before || told || copy || !facts.occupied.contains(&instance.store) {
+        return Ok(());
+    }
+    if said.is_some() {
+        let value = Value::Plain(if on { "yes" } else { "no" }.into());
+        live.settings.push(Setting { directive: "appendonly".into(), value });
+        return Ok(());
+    }
+    let (name, store) = (&instance.name, &instance.store);
+    Err(Fault::refused(format!(
+        "appendonly of {name} changes while we cannot speak to it: it would start without the data in {store}"
+    ))
+    .hint(match facts.state.instances.contains_key(name) {
+        true => format!("start it as it is, and run this again:\nredis-tp service start {name}"),
+        false => "start the server as it is, and run this again".to_owned(),
+    }))
+}
+
 /// What servers are told before their files change: first every one takes both passwords, and then nobody
 /// uses the former one any more.
 pub fn before_files(facts: &Facts, changes: &[Change<'_>], plan: &mut Plan) {
@@ -179,6 +218,16 @@ fn passwords(changes: &[Change<'_>], how: Password, plan: &mut Plan) {
     for change in changes.iter().filter(stays) {
         plan.steps.push(Step::Password { target: change.instance.target() });
     }
+}
+
+/// Replicas of a master whose password rotates, which we cannot tell the new one.
+pub fn replicas_elsewhere(facts: &Facts, change: &Change<'_>) -> Option<Note> {
+    let instance = change.instance;
+    let follows = |running: &&Running| matches!(running.role, Role::Replica { port, up: true, .. } if port == instance.port);
+    let here = facts.running.values().filter(follows).count() as u64;
+    let all = facts.running.get(&instance.name)?.replicas;
+    (change.live.password == Some(Password::Rotates) && all > here)
+        .then(|| Note::ReplicasElsewhere { instance: instance.name.clone(), count: all - here })
 }
 
 /// What a restart of an instance costs.

@@ -62,6 +62,13 @@ pub enum Note {
         /// The instance.
         instance: Name,
     },
+    /// Replicas that are not in this topology, and know the former password only.
+    ReplicasElsewhere {
+        /// The instance that they follow.
+        instance: Name,
+        /// How many.
+        count: u64,
+    },
     /// A directory that an instance no longer uses.
     DirectoryStays {
         /// The instance.
@@ -144,6 +151,12 @@ impl std::fmt::Display for Note {
                 }
             ),
             Self::LinkDown { instance } => write!(f, "{instance}: the link to its master is down"),
+            Self::ReplicasElsewhere { instance, count } => write!(
+                f,
+                "{instance}: {count} of its replicas {} not in the topology; give {} the new password as masterauth, for the former one is taken no longer",
+                if *count == 1 { "is" } else { "are" },
+                if *count == 1 { "it" } else { "them" }
+            ),
             Self::DirectoryStays { instance, store } => {
                 write!(f, "{instance}: what is in its former directory {store} stays there")
             }

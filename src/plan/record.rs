@@ -37,6 +37,9 @@ fn one(facts: &Facts, instance: &Instance) -> Kept {
     if (foreign || found) && !kept.foreign.contains(dir) {
         kept.foreign.push(dir.clone());
     }
+    // So is its log.
+    let log = instance.logfile.as_deref().filter(|log| there() && !known && facts.path(log).is_some());
+    kept.foreign.extend(log.map(Store::from));
     let Some(before) = before else { return kept };
     kept.former.clone_from(&before.former);
     if !before.foreign.contains(&before.dir) {

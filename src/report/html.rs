@@ -7,6 +7,7 @@ use tera::{Context, Tera};
 
 use super::text::took;
 use crate::finding::{Check, Finding, Findings};
+use crate::moment::utc;
 
 const PAGE: &str = include_str!("../../templates/report.html");
 
@@ -99,21 +100,6 @@ fn row(check: &Check) -> Row<'_> {
 /// JSON within a script: a `<` could end it, and is written so that it cannot.
 fn json(findings: &Findings) -> Result<String> {
     Ok(serde_json::to_string(findings)?.replace('<', "\\u003c").replace('&', "\\u0026"))
-}
-
-/// Seconds since 1970 as `2026-01-31 12:34 UTC`.
-fn utc(seconds: u64) -> String {
-    let (days, rest) = (seconds / 86_400, seconds % 86_400);
-    // Years that begin in March have their odd day last: Howard Hinnant's civil_from_days.
-    let shifted = days + 719_468;
-    let (era, day) = (shifted / 146_097, shifted % 146_097);
-    let year = (day - day / 1460 + day / 36_524 - day / 146_096) / 365;
-    let day = day - (365 * year + year / 4 - year / 100);
-    let month = (5 * day + 2) / 153;
-    let date = day - (153 * month + 2) / 5 + 1;
-    let month = if month < 10 { month + 3 } else { month - 9 };
-    let year = year + era * 400 + u64::from(month <= 2);
-    format!("{year:04}-{month:02}-{date:02} {:02}:{:02} UTC", rest / 3600, rest % 3600 / 60)
 }
 
 #[cfg(test)]

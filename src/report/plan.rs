@@ -1,9 +1,12 @@
 //! A plan for eyes: its steps, its diffs, and the commands that a person would have typed.
 
+use std::path::Path;
+
 use serde::Serialize;
 use similar::TextDiff;
 
 use super::console::{BAD, FAINT, GOOD, NOTE, styled};
+use super::text::bytes;
 use crate::conf;
 use crate::facts::Facts;
 use crate::plan::adopt::Adopted;
@@ -58,6 +61,17 @@ pub fn steps(plan: &Plan) -> Vec<String> {
 /// What is left as it is, one a line.
 pub fn notes(notes: &[Note]) -> Vec<String> {
     notes.iter().map(|note| format!("{} {note}", styled(NOTE, "note:"))).collect()
+}
+
+/// Where the backups of a plan are, one a line.
+pub fn backups(plan: &Plan, length: impl Fn(&Path) -> u64) -> Vec<String> {
+    let line = |step: &Step| match step {
+        Step::Backup { target, path, .. } => {
+            Some(format!("backup of {}: {} ({})", target.name, path.display(), bytes(length(path))))
+        }
+        _ => None,
+    };
+    plan.steps.iter().filter_map(line).collect()
 }
 
 /// What a person would have typed.

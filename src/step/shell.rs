@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use super::{Body, Candidate, Inside, NewVolume, Owner, Step, cli_command};
+use super::{Body, Candidate, Inside, NewVolume, Owner, Source, Step, cli_command};
 use crate::app::{AppTarget, service as app_service};
 use crate::engine::Engine;
 use crate::instance::Target;
@@ -111,13 +111,26 @@ impl Step {
                 Runtime::Process => vec![process::stop_command(target), process::start_command(target)],
                 Runtime::Container(program) => vec![format!("{program} restart {}", target.container())],
             },
+            Self::Backup { target, source: Source::Server, path } => vec![
+                format!("mkdir -p -m 0700 {}", path.parent().unwrap_or(path).display()),
+                format!("umask 077; {} --rdb {}", cli_command(target), path.display()),
+                format!("{} {}", target.engine.check_rdb(), path.display()),
+            ],
+            Self::Backup { target, source: Source::File { path: from }, path } => vec![
+                format!("install -D -m 0600 {} {}", from.display(), path.display()),
+                format!("{} {}", target.engine.check_rdb(), path.display()),
+            ],
             Self::Set { target, settings } => settings.iter().map(|setting| shell_set(target, setting)).collect(),
             Self::Admit { target } => {
-                vec![format!("{} | {} -x ACL SETUSER default", typed(">%s"), cli_command(target))]
+                vec![format!("{} | {} -x ACL SETUSER default", typed(">%s", NEW), cli_command(target))]
             }
             Self::Password { target } => match target.password {
                 Some(_) => {
-                    vec![format!("{} | {} -x CONFIG SET requirepass", typed("%s"), cli_command(target))]
+                    vec![format!(
+                        "{} | {} -x CONFIG SET requirepass",
+                        typed("%s", &crate::secrets::password_file().to_string_lossy()),
+                        cli_command(target)
+                    )]
                 }
                 None => vec![format!("{} CONFIG SET requirepass ''", cli_command(target))],
             },
@@ -164,9 +177,12 @@ fn shell_fetch(engine: Engine, path: &Path) -> Vec<String> {
     ]
 }
 
-/// The password on standard input: on a command line every user could read it.
-fn typed(format: &str) -> String {
-    format!("printf '{format}' \"$(cat {})\"", crate::secrets::password_file().display())
+/// A file of the user's with a password that ours does not have yet.
+const NEW: &str = "NEW-PASSWORD-FILE";
+
+/// A password on standard input: on a command line every user could read it.
+fn typed(format: &str, file: &str) -> String {
+    format!("printf '{format}' \"$(cat {file})\"")
 }
 
 fn shell_set(target: &Target, Setting { directive, value }: &Setting) -> String {
@@ -176,7 +192,7 @@ fn shell_set(target: &Target, Setting { directive, value }: &Setting) -> String 
         (_, Value::Secret(secret)) if secret.expose().is_empty() => {
             format!("{cli} CONFIG SET {directive} ''")
         }
-        (_, Value::Secret(_)) => format!("{} | {cli} -x CONFIG SET {directive}", typed("%s")),
+        (_, Value::Secret(_)) => format!("{} | {cli} -x CONFIG SET {directive}", typed("%s", NEW)),
         (_, Value::Plain(text)) => {
             format!("{cli} CONFIG SET {directive} {}", crate::commands::shell_word(text))
         }

@@ -1,5 +1,8 @@
 //! kill -9 and failures at any step: the next run recovers and converges, or the former state is back.
 
+mod bench;
+mod syscalls;
+
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -15,7 +18,7 @@ struct Case {
     command: &'static str,
 }
 
-const CASES: [Case; 6] = [
+const CASES: [Case; 8] = [
     Case { name: "install", prepare: "true", command: "redis-tp install --password-file /root/password" },
     Case {
         name: "replica add",
@@ -26,6 +29,16 @@ const CASES: [Case; 6] = [
         name: "a changed directive",
         prepare: "redis-tp install --password-file /root/password && redis-tp replica add --port 6380",
         command: "redis-tp install --set maxclients=500",
+    },
+    Case {
+        name: "a changed directive that needs a restart",
+        prepare: "redis-tp install --password-file /root/password && redis-tp replica add --port 6380",
+        command: "redis-tp install --set databases=20",
+    },
+    Case {
+        name: "another password",
+        prepare: "redis-tp install --password-file /root/password && redis-tp replica add --port 6380",
+        command: "redis-tp install --password-file /root/another",
     },
     Case {
         name: "replica remove",
@@ -47,7 +60,9 @@ const CASES: [Case; 6] = [
 /// A machine with the package on it and nothing of ours.
 fn with_package(release: Release, init: Init) -> Option<Machine> {
     let machine = bare(release, init)?;
-    machine.run("apt-get install -y redis-server && echo secret > /root/password").ok();
+    machine
+        .run("apt-get install -y redis-server && echo secret > /root/password && echo other > /root/another")
+        .ok();
     machine.run("systemctl stop redis-server 2>/dev/null || true").ok();
     Some(machine)
 }

@@ -38,7 +38,7 @@ fn a_journal_of_every_format_reads_whole() {
 }
 
 /// How many kinds of effect there are, as [`kind`] knows them.
-const KINDS: usize = 18;
+const KINDS: usize = 19;
 
 /// The compiler asks for a line here, and the test above for one in the case, for every new kind.
 fn kind(undo: &Undo) -> &'static str {
@@ -52,6 +52,7 @@ fn kind(undo: &Undo) -> &'static str {
         Undo::Enabled { .. } => "enabled",
         Undo::Set { .. } => "set",
         Undo::Password { .. } => "password",
+        Undo::Staged { .. } => "staged",
         Undo::Reload => "reload",
         Undo::Packages { .. } => "packages",
         Undo::StopApp { .. } => "stop-app",
@@ -162,7 +163,7 @@ impl Machine {
         let (run, command, end) = (7, "install".into(), Some(End::Done));
         // The rollback takes the run's directory away.
         self.write("/var/lib/redis-tp/runs/000007/journal", "");
-        Record { run, command, time: 0, undo, end, no_return: false }
+        Record { run, command, time: 0, undo, end, no_return: false, undoing: false }
     }
 
     fn at(&self, path: impl AsRef<Path>) -> PathBuf {

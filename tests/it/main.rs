@@ -17,6 +17,7 @@
 
 mod app;
 mod attacks;
+mod backup;
 mod bad_input;
 mod bench;
 mod browser;
@@ -27,6 +28,7 @@ mod engines;
 mod faults;
 mod flask;
 mod journals;
+mod live;
 mod losses;
 mod machine;
 mod model;

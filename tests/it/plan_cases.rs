@@ -51,6 +51,8 @@ struct Wish {
     force: bool,
     /// `redis-tp adopt`, or `--adopt` when the topology was edited.
     adopt: bool,
+    /// `--no-backup`
+    no_backup: bool,
     /// `replica remove NAME --purge`
     purge: Option<Name>,
     /// Another password than the one of the earlier run.
@@ -275,7 +277,12 @@ fn plan_for(text: &str, facts: &mut Facts, wish: &Wish) -> Result<Plan> {
         app: app.as_ref(),
         image: &image,
         secrets: &secrets,
-        consent: Consent { overwrite: wish.overwrite, force: wish.force, adopt: wish.adopt },
+        consent: Consent {
+            overwrite: wish.overwrite,
+            force: wish.force,
+            no_backup: wish.no_backup,
+            adopt: wish.adopt,
+        },
         purge: wish.purge.as_ref(),
     };
     plan(&wanted, facts)

@@ -1,0 +1,120 @@
+//! A file that is written piece by piece and takes its place whole, or not at all: for what is too large for
+//! the memory.
+
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, Write};
+use std::net::{TcpStream, ToSocketAddrs};
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt, fchown};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail};
+
+use super::files::sync_parent;
+use super::{Host, Ids};
+
+/// A file on its way; dropped before its end, it is gone.
+#[derive(Debug)]
+pub struct Staged {
+    file: File,
+    staged: PathBuf,
+    path: PathBuf,
+    done: bool,
+}
+
+impl Host {
+    /// Begins a file that is to be at `path`, of this owner and mode from the first byte.
+    pub fn stage(&self, path: &Path, owner: Ids, mode: u32) -> Result<Staged> {
+        let staged = self.path(&Self::staging(path));
+        let begin = || -> io::Result<Staged> {
+            match fs::remove_file(&staged) {
+                Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+                _ => {}
+            }
+            let file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&staged)?;
+            let begun = Staged { file, staged: staged.clone(), path: self.path(path), done: false };
+            fchown(&begun.file, Some(owner.uid), Some(owner.gid))?;
+            begun.file.set_permissions(fs::Permissions::from_mode(mode))?;
+            Ok(begun)
+        };
+        begin().with_context(|| format!("cannot write {}", path.display()))
+    }
+
+    /// Copies a regular file into one on its way. It must be this user's, if one is given: in a directory of
+    /// another, anything may be put in its place.
+    ///
+    /// # Errors
+    /// It is no such file, or cannot be read; the disk is full.
+    pub fn copy_into(&self, from: &Path, owner: Option<u32>, into: &mut Staged) -> Result<u64> {
+        let flags = nix::libc::O_NOFOLLOW | nix::libc::O_NONBLOCK;
+        let mut file = OpenOptions::new()
+            .read(true)
+            .custom_flags(flags)
+            .open(self.path(from))
+            .with_context(|| format!("cannot read {}", from.display()))?;
+        let meta = file.metadata()?;
+        if !meta.is_file() || owner.is_some_and(|owner| owner != meta.uid()) {
+            bail!("{} is no regular file of the server's user", from.display());
+        }
+        io::copy(&mut file, &mut into.file).with_context(|| format!("cannot copy {}", from.display()))
+    }
+
+    /// A bare connection, for what is no question and answer.
+    ///
+    /// # Errors
+    /// Nobody listens there.
+    pub fn stream(&self, host: &str, port: u16, timeout: Duration) -> io::Result<TcpStream> {
+        let mut last = io::Error::from(io::ErrorKind::AddrNotAvailable);
+        for at in (host, port).to_socket_addrs()? {
+            match TcpStream::connect_timeout(&at, timeout) {
+                Ok(stream) => {
+                    stream.set_read_timeout(Some(timeout))?;
+                    stream.set_write_timeout(Some(timeout))?;
+                    return Ok(stream);
+                }
+                Err(error) => last = error,
+            }
+        }
+        Err(last)
+    }
+}
+
+impl Staged {
+    /// Where it is until it takes its place.
+    pub fn at(&self) -> &Path {
+        &self.staged
+    }
+
+    /// Puts it in its place, on the disk.
+    ///
+    /// # Errors
+    /// The disk is full, or in trouble.
+    pub fn finish(mut self) -> Result<()> {
+        self.file
+            .sync_all()
+            .and_then(|()| fs::rename(&self.staged, &self.path))
+            .and_then(|()| sync_parent(&self.path))
+            .with_context(|| format!("cannot write {}", self.path.display()))?;
+        self.done = true;
+        Ok(())
+    }
+}
+
+impl Write for Staged {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.file.write(bytes)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.file.flush()
+    }
+}
+
+impl Drop for Staged {
+    fn drop(&mut self) {
+        if !self.done {
+            // What failed is the error to report; what stays here goes by the journal.
+            let _ = fs::remove_file(&self.staged);
+        }
+    }
+}

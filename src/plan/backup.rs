@@ -1,0 +1,92 @@
+//! Backups that a plan takes before data go: of what instances hold that is nowhere else.
+
+use std::path::Path;
+
+use super::{Consent, Plan, Wanted};
+use crate::backup;
+use crate::exit::Fault;
+use crate::facts::{Facts, Holding, Role};
+use crate::instance::Target;
+use crate::secret::Secret;
+use crate::step::{Source, Step};
+use crate::topology::Name;
+
+/// Puts backups of some instances of our record in front of a plan.
+///
+/// # Errors
+/// One holds something that cannot be read.
+pub fn before(
+    plan: &mut Plan,
+    facts: &Facts,
+    names: &[&Name],
+    password: Option<&Secret>,
+    consent: Consent,
+) -> Result<(), Fault> {
+    if consent.no_backup {
+        return Ok(());
+    }
+    let mut steps = Vec::new();
+    for name in names {
+        let Some(kept) = facts.state.instances.get(*name) else { continue };
+        let target = Target::of_record(name, kept, password.cloned());
+        steps.extend(of(facts, target, &backup::dir())?);
+    }
+    plan.steps.splice(0..0, steps);
+    Ok(())
+}
+
+/// The backup of one instance, if it holds anything.
+///
+/// # Errors
+/// What it holds cannot be read.
+pub fn of(facts: &Facts, target: Target, dir: &Path) -> Result<Option<Step>, Fault> {
+    let source = match facts.holdings.get(&target.name) {
+        None | Some(Holding::Nothing) => return Ok(None),
+        Some(Holding::Keys(_) | Holding::Unsaved(_)) => Source::Server,
+        Some(Holding::File(path)) => Source::File { path: path.clone() },
+        Some(Holding::Closed(why)) => {
+            let name = &target.name;
+            return Err(Fault::refused(format!("no backup of {name} can be taken: {why}")).hint(format!(
+                "cure that, or start it; or let its data go without one:\nredis-tp service start {name}\nthe same command with --no-backup"
+            )));
+        }
+    };
+    let path = backup::path(dir, &target.name, facts.time);
+    Ok(Some(Step::Backup { target, source, path }))
+}
+
+/// A master that is to follow another loses what it holds.
+pub fn before_demotion(wanted: &Wanted<'_>, facts: &Facts, plan: &mut Plan) {
+    if wanted.consent.no_backup {
+        return;
+    }
+    let follows = |step: &Step, name: &Name| match step {
+        Step::Set { target, settings } => {
+            let told = settings
+                .iter()
+                .any(|setting| setting.directive == "replicaof" && setting.value.masked() != "no one");
+            target.name == *name && told
+        }
+        Step::Restart { target, .. } => target.name == *name && target.replica,
+        Step::Start { targets } => targets.iter().any(|target| target.name == *name && target.replica),
+        _ => false,
+    };
+    let demoted = wanted.instances.iter().filter(|instance| {
+        let running = facts.running.get(&instance.name);
+        let holds = running.is_some_and(|running| running.role == Role::Master && running.keys > 0);
+        // A role of another's hand that stays is no demotion.
+        let stays = plan.notes.iter().any(
+            |note| matches!(note, super::Note::Promoted { instance: promoted, .. } if *promoted == instance.name),
+        );
+        holds && !stays && plan.steps.iter().any(|step| follows(step, &instance.name))
+    });
+    let backups: Vec<Step> = demoted
+        .map(|instance| Step::Backup {
+            target: super::as_it_runs(facts, instance),
+            source: Source::Server,
+            path: backup::path(&backup::dir(), &instance.name, facts.time),
+        })
+        .collect();
+    let at = plan.steps.iter().position(|step| !matches!(step, Step::Prove { .. })).unwrap_or(0);
+    plan.steps.splice(at..at, backups);
+}

@@ -1,0 +1,183 @@
+//! Backups on real servers: whole, checked, nobody else's to read, and taken before data go.
+
+use std::thread;
+use std::time::Duration;
+
+use nix::sys::signal::Signal;
+
+use crate::machine::{Init, Machine, Release};
+use crate::story::bare;
+
+const FILL: &str =
+    "redis-tp cli -- EVAL \"for i = 1, 1000 do redis.call('SET', i, string.rep('x', 2000)) end\" 0";
+
+/// The one backup that there is in the usual place.
+fn only(machine: &Machine) -> String {
+    let all = machine.run("ls /var/backups/redis-tp/*").ok().stdout;
+    let mut lines = all.lines();
+    let first = lines.next().expect("there is a backup").to_owned();
+    assert_eq!(lines.next(), None, "more than one file: {all}");
+    first
+}
+
+/// How many keys are in a file, as the engine's own program counts them.
+fn keys(machine: &Machine, program: &str, file: &str) -> u64 {
+    let said = machine.run(&format!("{program} {file}")).ok().stdout;
+    let line = said.lines().find_map(|line| line.strip_suffix(" keys read")).expect("keys are counted");
+    line.split_whitespace().last().expect("a number").parse().expect("a number")
+}
+
+#[test]
+fn a_backup_holds_every_key_and_touches_nothing_of_the_servers() {
+    for (release, init) in [(Release::Bookworm, Init::Systemd), (Release::Trixie, Init::None)] {
+        let Some(machine) = bare(release, init) else { return };
+        machine.run("redis-tp up --no-app").ok();
+        let none = machine.run("redis-tp backup").ok();
+        assert!(none.stdout.contains("There is nothing to back up"), "{none}");
+        machine.run(FILL).ok();
+        machine.run("redis-tp cli -- -n 3 SET other database").ok();
+        let before = machine.run("ls -l --time-style=full-iso /var/lib/redis*").ok().stdout;
+        let out = machine.run("umask 000; redis-tp backup").ok();
+        let file = only(&machine);
+        assert!(out.stdout.contains(&format!("backup of master: {file}")), "{out}");
+        assert_eq!(keys(&machine, "redis-check-rdb", &file), 1001);
+        let modes = machine.run(&format!("stat -c '%a %U' {file} /var/backups/redis-tp")).ok().stdout;
+        assert_eq!(modes, "600 root\n700 root\n");
+        let after = machine.run("ls -l --time-style=full-iso /var/lib/redis*").ok().stdout;
+        assert_eq!(before, after, "the servers' own files changed");
+        let undone = machine.run("redis-tp rollback --dry-run").ok();
+        assert!(undone.stdout.contains("'redis-tp up' would be undone"), "{undone}");
+    }
+}
+
+#[test]
+fn valkey_is_backed_up_too() {
+    let Some(machine) = bare(Release::Trixie, Init::None) else { return };
+    machine.run("redis-tp up --engine valkey --no-app").ok();
+    machine.run(FILL).ok();
+    machine.run("redis-tp backup").ok();
+    assert_eq!(keys(&machine, "valkey-check-rdb", &only(&machine)), 1000);
+}
+
+#[test]
+fn a_backup_under_load_is_sound_and_nobody_waits() {
+    let Some(machine) = bare(Release::Bookworm, Init::None) else { return };
+    machine.run("redis-tp up --no-app").ok();
+    machine.run(FILL).ok();
+    machine.run("cat /etc/redis-tp/password > /root/word").ok();
+    let load = machine
+        .spawn("sh -c 'REDISCLI_AUTH=$(cat /root/word) redis-benchmark -q -t set -n 100000 -r 5000 -d 500'");
+    thread::sleep(Duration::from_millis(200));
+    for _ in 0..3 {
+        machine.run("redis-tp backup --to /root").ok();
+        thread::sleep(Duration::from_millis(1100));
+    }
+    drop(load);
+    let files = machine.run("ls /root/*.rdb").ok().stdout;
+    assert_eq!(files.lines().count(), 3, "{files}");
+    files.lines().for_each(|file| assert!(keys(&machine, "redis-check-rdb", file) >= 1000));
+}
+
+#[test]
+fn a_stopped_master_is_backed_up_from_what_it_wrote() {
+    let Some(machine) = bare(Release::Bookworm, Init::Systemd) else { return };
+    machine.run("redis-tp up --no-app").ok();
+    machine.run(FILL).ok();
+    machine.run("redis-tp service stop").ok();
+    machine.run("redis-tp backup master").ok();
+    let file = only(&machine);
+    assert_eq!(keys(&machine, "redis-check-rdb", &file), 1000);
+    // What stands there is no RDB any more: said, and kept out of the backups.
+    machine.run(&format!("rm {file}; echo damaged > /var/lib/redis/dump.rdb")).ok();
+    machine.run("chown redis:redis /var/lib/redis/dump.rdb").ok();
+    let out = machine.run("redis-tp backup master").exits(8);
+    assert!(out.stderr.contains("the backup of master is not sound"), "{out}");
+    assert_eq!(machine.run("ls -A /var/backups/redis-tp 2>/dev/null; true").ok().stdout, "");
+}
+
+#[test]
+fn a_purge_takes_a_backup_of_what_is_nowhere_else() {
+    let Some(machine) = bare(Release::Bookworm, Init::Systemd) else { return };
+    machine.run("redis-tp up --no-app").ok();
+    machine.run(FILL).ok();
+    // A linked replica holds what its master has.
+    machine.run("redis-tp replica remove slave --purge").ok();
+    machine.run("test ! -e /var/backups/redis-tp").ok();
+    machine.run("redis-tp replica add --port 6380 && redis-tp cli slave -- REPLICAOF NO ONE").ok();
+    machine.run("redis-tp cli slave -- SET only here").ok();
+    machine.run("redis-tp replica remove slave --purge").ok();
+    let file = only(&machine);
+    assert_eq!(keys(&machine, "redis-check-rdb", &file), 1001);
+    machine.run(&format!("rm {file}")).ok();
+    let out = machine.run("redis-tp uninstall --purge").ok();
+    let file = only(&machine);
+    assert!(out.stdout.contains(&format!("backup of master: {file}")), "{out}");
+    machine.run("apt-get install -y redis-tools").ok();
+    assert_eq!(keys(&machine, "redis-check-rdb", &file), 1000);
+    machine.run(&format!("rm {file} && apt-get purge -y redis-tools")).ok();
+    machine.run(&format!("redis-tp up --no-app && {FILL}")).ok();
+    machine.run("redis-tp uninstall --purge --no-backup").ok();
+    assert_eq!(machine.run("ls -A /var/backups/redis-tp").ok().stdout, "");
+}
+
+#[test]
+fn a_master_that_saves_nothing_is_backed_up_before_it_is_uninstalled_or_demoted() {
+    let Some(machine) = bare(Release::Bookworm, Init::None) else { return };
+    machine.run("redis-tp up --no-app && redis-tp install --set save='\"\"'").ok();
+    machine.run(FILL).ok();
+    machine.run("redis-tp uninstall").ok();
+    let file = only(&machine);
+    assert_eq!(keys(&machine, "redis-check-rdb", &file), 1000);
+    machine.run(&format!("rm {file} && redis-tp up && redis-tp cli slave -- REPLICAOF NO ONE")).exits(3);
+    machine.run("redis-tp cli slave -- SET written after-the-promotion").ok();
+    machine.run("redis-tp apply --overwrite").ok();
+    let file = only(&machine);
+    assert!(keys(&machine, "redis-check-rdb", &file) >= 1, "what the promoted replica held is lost");
+}
+
+#[test]
+fn what_was_planted_where_a_backup_goes_is_not_followed() {
+    let Some(machine) = bare(Release::Bookworm, Init::None) else { return };
+    machine.run("redis-tp up --no-app").ok();
+    machine.run(FILL).ok();
+    machine.run("echo precious > /root/precious && mkdir -m 1777 /srv/open").ok();
+    machine
+        .run("ln -s /root/precious /srv/open/b.rdb && ln -s /root/precious /srv/open/.c.rdb.redis-tp-new")
+        .ok();
+    let there = machine.run("redis-tp backup master --to /srv/open/b.rdb").exits(5);
+    assert!(there.stderr.contains("/srv/open/b.rdb is there already"), "{there}");
+    machine.run("redis-tp backup master --to /srv/open/c.rdb").ok();
+    assert_eq!(machine.read("/root/precious"), "precious\n");
+    assert_eq!(machine.run("stat -c %a:%F /srv/open/c.rdb").ok().stdout, "600:regular file\n");
+    for (to, why) in
+        [("/srv/absent/x.rdb", "there is no directory for"), ("/etc/hostname", "is there already")]
+    {
+        let out = machine.run(&format!("redis-tp backup master --to {to}")).exits(5);
+        assert!(out.stderr.contains(why), "{out}");
+    }
+}
+
+#[test]
+fn a_full_disk_or_a_kill_leaves_no_half_of_a_backup() {
+    let Some(machine) = bare(Release::Bookworm, Init::None) else { return };
+    machine.run("redis-tp up --no-app").ok();
+    machine
+        .run("mkdir -p /var/backups/redis-tp && mount -t tmpfs -o size=64k tmpfs /var/backups/redis-tp")
+        .ok();
+    let noise =
+        "for i = 1, 2000 do redis.call('SET', i, tostring(math.random()) .. tostring(math.random())) end";
+    machine.run(&format!("redis-tp cli -- EVAL \"{noise}\" 0")).ok();
+    let out = machine.run("redis-tp backup").exits(8);
+    assert!(out.stderr.contains("No space left on device"), "{out}");
+    assert_eq!(machine.run("ls -A /var/backups/redis-tp").ok().stdout, "");
+    machine.run("umount /var/backups/redis-tp").ok();
+    machine.run("redis-tp cli -- CONFIG SET repl-diskless-sync-delay 3").ok();
+    let mut running = machine.spawn("redis-tp backup");
+    thread::sleep(Duration::from_millis(500));
+    assert!(running.signal(Signal::SIGKILL), "the backup had ended before");
+    drop(running);
+    machine.run("redis-tp cli -- CONFIG SET repl-diskless-sync-delay 0").ok();
+    machine.run("redis-tp backup").ok();
+    assert_eq!(keys(&machine, "redis-check-rdb", &only(&machine)), 2000);
+    assert_eq!(machine.run("ls -A /var/backups/redis-tp | grep -c new; true").ok().stdout, "0\n");
+}

@@ -1,0 +1,193 @@
+//! The smallest action, on real servers: what can be set live costs nobody a request, and a password changes
+//! without a moment at which anybody is refused.
+
+use std::fs::{self, File};
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::{self, JoinHandle};
+use std::time::Duration;
+
+use nix::sched::{CloneFlags, setns};
+use redis_tp::host::Host;
+use redis_tp::secret::Secret;
+use redis_tp::wire::{Address, Wire};
+
+use crate::machine::{Init, Machine, Release};
+use crate::story::bare;
+
+const PASSWORD: &str = "/etc/redis-tp/password";
+
+/// How a client behaves.
+#[derive(Clone, Copy)]
+enum Client {
+    /// It stays connected.
+    Lasting,
+    /// It connects anew each time, with the password that the file has at that moment.
+    Fresh,
+}
+
+/// A client that reads and writes as fast as it can, in the machine's network.
+struct Load {
+    stop: Arc<AtomicBool>,
+    handle: JoinHandle<Result<u64, String>>,
+}
+
+impl Load {
+    fn start(machine: &Machine, port: u16, client: Client) -> Self {
+        let process = machine.root().parent().expect("/proc/PID/root has a parent").to_path_buf();
+        let stop = Arc::new(AtomicBool::new(false));
+        let ended = stop.clone();
+        let handle = thread::spawn(move || run(&process, port, client, &ended));
+        Self { stop, handle }
+    }
+
+    /// How many reads and writes went well; panics if one did not.
+    fn end(self, what: &str) -> u64 {
+        self.stop.store(true, Ordering::Relaxed);
+        let done = self.handle.join().expect("the client does not panic");
+        let done = done.unwrap_or_else(|error| panic!("{what}: {error}"));
+        assert!(done > 50, "{what}: only {done} requests");
+        done
+    }
+}
+
+fn run(process: &Path, port: u16, client: Client, ended: &AtomicBool) -> Result<u64, String> {
+    let network = File::open(process.join("ns/net")).map_err(|error| error.to_string())?;
+    setns(network, CloneFlags::CLONE_NEWNET).map_err(|error| error.to_string())?;
+    let at = Address { host: "127.0.0.1".into(), port };
+    let open = || {
+        let text = fs::read_to_string(process.join("root").join(&PASSWORD[1..])).unwrap_or_default();
+        let password = Secret::parse(&text).ok();
+        Wire::open(&Host::at("/"), &at, password.as_ref()).map_err(|trouble| format!("AUTH: {trouble}"))
+    };
+    let mut wire = open()?;
+    let key = format!("load-{:?}", thread::current().id());
+    let mut done = 0;
+    while !ended.load(Ordering::Relaxed) {
+        if let Client::Fresh = client {
+            wire = open()?;
+        }
+        let value = done.to_string();
+        let set = wire.ask::<()>(&["SET", &key, &value]).map_err(|trouble| format!("SET: {trouble}"));
+        set.map_err(|why| format!("after {done} requests: {why}"))?;
+        let got: String = wire.ask(&["GET", &key]).map_err(|trouble| format!("GET: {trouble}"))?;
+        if got != value {
+            return Err(format!("it wrote {value} and read {got}"));
+        }
+        done += 2;
+    }
+    Ok(done)
+}
+
+/// What would change if a server had been started anew, or a link had been broken.
+fn identity(machine: &Machine) -> String {
+    let ask = |name: &str| {
+        let keep = "^(run_id|sync_full|sync_partial_ok|sync_partial_err|master_link_status)";
+        machine.run(&format!("redis-tp cli {name} -- INFO all | grep -E '{keep}'")).ok().stdout
+    };
+    ask("master") + &ask("slave")
+}
+
+fn pair(release: Release, init: Init) -> Option<Machine> {
+    let machine = bare(release, init)?;
+    machine.run("redis-tp up").ok();
+    Some(machine)
+}
+
+#[test]
+fn a_client_loses_no_request_while_directives_are_set_live() {
+    let Some(machine) = pair(Release::Bookworm, Init::Systemd) else { return };
+    let before = identity(&machine);
+    let load = Load::start(&machine, 6379, Client::Lasting);
+    for (command, directive, value) in [
+        ("install --set maxclients=500", "maxclients", "500"),
+        ("install --set 'save=900 1' --set maxmemory=100mb", "maxmemory", "104857600"),
+        ("install --set 'client-output-buffer-limit=pubsub 64mb 16mb 90'", "maxclients", "500"),
+        ("install --set appendonly=yes", "appendonly", "yes"),
+    ] {
+        let out = machine.run(&format!("redis-tp {command}")).ok();
+        assert!(!out.stderr.contains("restart"), "{out}");
+        let now = machine.run(&format!("redis-tp cli -- CONFIG GET {directive} | tail -1")).ok();
+        assert_eq!(now.stdout.trim(), value, "{directive} by {command}");
+    }
+    // Back to what the server takes by itself.
+    machine.run("sed -i '/^maxclients\\|^maxmemory/d' /etc/redis-tp/topology.ini").ok();
+    machine.run("redis-tp apply").ok();
+    let limits = machine.run("redis-tp cli -- CONFIG GET client-output-buffer-limit | tail -1").ok().stdout;
+    assert!(limits.contains("pubsub 67108864 16777216 90"), "{limits}");
+    assert_eq!(machine.run("redis-tp cli -- CONFIG GET maxmemory | tail -1").ok().stdout.trim(), "0");
+    machine.run("redis-tp rollback && redis-tp rollback --overwrite").ok();
+    assert_eq!(machine.run("redis-tp cli -- CONFIG GET appendonly | tail -1").ok().stdout.trim(), "no");
+    load.end("a lasting client");
+    assert_eq!(identity(&machine), before, "a server was started anew, or a link broke");
+    assert!(machine.run("redis-tp plan").ok().stdout.contains("No changes"));
+}
+
+#[test]
+fn nobody_is_refused_while_the_password_changes() {
+    for (release, init) in [(Release::Bookworm, Init::Systemd), (Release::Trixie, Init::None)] {
+        let Some(machine) = pair(release, init) else { return };
+        machine.run("echo another-password > /root/password").ok();
+        let (before, former) = (identity(&machine), machine.read(PASSWORD));
+        let loads =
+            [Load::start(&machine, 6379, Client::Lasting), Load::start(&machine, 6379, Client::Fresh)];
+        thread::sleep(Duration::from_millis(100));
+        machine.run("redis-tp install --password-file /root/password").ok();
+        thread::sleep(Duration::from_millis(100));
+        let there_and_back =
+            machine.run("redis-tp rollback && redis-tp install --password-file /root/password");
+        there_and_back.ok();
+        thread::sleep(Duration::from_millis(100));
+        for (load, what) in loads.into_iter().zip(["a lasting client", "clients that come anew"]) {
+            load.end(what);
+        }
+        assert_eq!(identity(&machine), before, "a server was started anew, or a link broke");
+        for port in [6379, 6380] {
+            let with = |password: &str| {
+                let word = password.trim();
+                machine.run(&format!("REDISCLI_AUTH={word} redis-cli -e -p {port} PING 2>&1")).stdout
+            };
+            assert!(!with(&former).contains("PONG"), "the former password is still taken on {port}");
+            assert!(with("another-password").contains("PONG"), "the new password is not taken on {port}");
+        }
+        machine.run("redis-tp verify").ok();
+    }
+}
+
+#[test]
+fn a_restart_that_turns_the_append_only_file_on_or_off_loses_no_key() {
+    let Some(machine) = pair(Release::Bookworm, Init::None) else { return };
+    let keys = || machine.run("redis-tp cli -- DBSIZE").ok().stdout.trim().to_owned();
+    machine.run("for n in 1 2 3 4 5; do redis-tp cli -- SET key$n v; done").ok();
+    let all = keys();
+    for (appendonly, databases) in [("yes", 20), ("no", 24)] {
+        let out = machine
+            .run(&format!("redis-tp install --set appendonly={appendonly} --set databases={databases}"))
+            .ok();
+        assert!(out.stderr.contains("restart master"), "{out}");
+        assert_eq!(keys(), all, "after appendonly {appendonly}");
+    }
+    machine.run("redis-tp service stop master").ok();
+    let refused = machine.run("redis-tp install --set appendonly=yes").exits(5);
+    assert!(refused.stderr.contains("redis-tp service start master"), "{refused}");
+    machine.run("redis-tp service start master && redis-tp install --set appendonly=yes").ok();
+    machine.run("redis-tp service restart master").ok();
+    assert_eq!(keys(), all, "after a change that was refused while it did not run");
+}
+
+#[test]
+fn a_master_that_saves_nothing_is_not_restarted_unasked() {
+    let Some(machine) = pair(Release::Bookworm, Init::Systemd) else { return };
+    machine.run("redis-tp install --set save='\"\"' && redis-tp cli -- SET only copy").ok();
+    for command in ["install --set databases=20", "service restart master", "service stop master"] {
+        let refused = machine.run(&format!("redis-tp {command}")).exits(5);
+        assert!(refused.stderr.contains("that no file has, and it saves nothing"), "{refused}");
+    }
+    assert_eq!(machine.run("redis-tp cli -- GET only").ok().stdout.trim(), "copy");
+    let out = machine.run("redis-tp install --set databases=20 --set 'save=3600 1'").ok();
+    assert!(out.stderr.contains("restart master"), "{out}");
+    assert_eq!(machine.run("redis-tp cli -- GET only").ok().stdout.trim(), "copy");
+    machine.run("redis-tp install --set save='\"\"' && redis-tp cli -- SET only lost").ok();
+    machine.run("redis-tp install --set databases=24 --force").ok();
+}
