@@ -1,6 +1,10 @@
 //! From what somebody set up by hand to a topology that says the same: pure. What cannot be taken over is
 //! refused with its cure, and what has to be repaired is told with its reason.
 
+mod drift;
+
+pub use drift::Drift;
+
 use std::path::{Path, PathBuf};
 
 use serde::Serialize;

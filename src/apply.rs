@@ -24,6 +24,7 @@ use crate::step::{Body, Inside, Owner, Step};
 mod adopt;
 pub mod app;
 pub mod containers;
+mod drift;
 pub mod holdings;
 mod live;
 pub mod package;
@@ -126,6 +127,7 @@ impl Run<'_> {
         if plan.passing {
             return self.journal.forget(self.host);
         }
+        self.remember_effective(plan);
         self.journal.announce_file(self.host, &State::path())?;
         self.state.save(self.host)?;
         self.journal.end(self.host, End::Done)

@@ -1,6 +1,7 @@
 //! An instance as wanted, with every default filled in: what the planner, the renderer and the
 //! checks work on.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use anyhow::Result;
@@ -232,6 +233,7 @@ impl Instance {
             active: true,
             foreign: Vec::new(),
             former: Vec::new(),
+            effective: BTreeMap::new(),
         }
     }
 
@@ -414,11 +416,11 @@ fn lines(named: &Named) -> Vec<String> {
 /// What we set unless the topology says otherwise. A first link waits 5 s for more replicas by
 /// default, and a chain of two 10 s; with 0 it takes some 20 ms. The snapshots are the defaults of
 /// Redis 6.2 and later; 6.0 takes none unless it is told to.
-const DEFAULTS: [(&str, &str); 4] =
+pub const DEFAULTS: [(&str, &str); 4] =
     [("repl-diskless-sync-delay", "0"), ("save", "3600 1"), ("save", "300 100"), ("save", "60 10000")];
 
 /// The directives that the templates name themselves.
-const TEMPLATED: [&str; 9] =
+pub const TEMPLATED: [&str; 9] =
     ["bind", "protected-mode", "port", "requirepass", "masterauth", "replicaof", "dir", "logfile", "pidfile"];
 
 fn typed_secret(name: &str) -> bool {

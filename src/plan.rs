@@ -28,6 +28,7 @@ pub mod app_refuse;
 pub mod backup;
 mod change;
 pub mod containers;
+pub mod drift;
 mod leave;
 pub mod live;
 mod note;

@@ -5,10 +5,10 @@ use std::path::PathBuf;
 
 use anyhow::Result;
 
-use super::adopt;
 use super::containers::{self, Due};
 use super::live::{self, Live};
 use super::{Note, Wanted, linked, master_is_away, under_another_runtime, whole};
+use super::{adopt, drift};
 use crate::conf::{self, By, Conf, Difference};
 use crate::engine::Version;
 use crate::exit::Fault;
@@ -101,6 +101,17 @@ pub fn of<'a>(
     }
     if restart.is_some() || made || !alive {
         live::move_data(facts, instance, file.text.as_ref(), &mut live)?;
+    }
+    if alive && !made {
+        let set = drift::set_live(facts, instance, &file.directives);
+        match wanted.consent.overwrite {
+            true if restart.is_none() => live.settings.extend(drift::back(instance, version, set)),
+            true => {}
+            false => {
+                let told = drift::notes(instance, &set, &notes);
+                notes.extend(told);
+            }
+        }
     }
     let promoted = notes.iter().any(|note| matches!(note, Note::Promoted { .. } | Note::Follows { .. }));
     let stays_down = (restart.is_none() && !live.follows()) || master_is_away(facts, instance);

@@ -41,6 +41,7 @@ fn one(facts: &Facts, instance: &Instance) -> Kept {
     let log = instance.logfile.as_deref().filter(|log| there() && !known && facts.path(log).is_some());
     kept.foreign.extend(log.map(Store::from));
     let Some(before) = before else { return kept };
+    kept.effective.clone_from(&before.effective);
     kept.former.clone_from(&before.former);
     if !before.foreign.contains(&before.dir) {
         kept.former.push(before.dir.clone());
