@@ -275,8 +275,13 @@ fn ask(host: &Host, instance: &Instance, facts: &Facts) -> Option<Running> {
     let published = published.filter(|_| instance.runtime.is_container()).and_then(containers::Seen::address);
     // A container is where it was made to be, whatever is wanted now.
     let address = published.unwrap_or_else(|| address_on_disk(instance, &conf));
-    let former = conf.word("requirepass").map(Secret::new);
-    let (mut wire, auth) = authenticate(host, &address, instance.requirepass.as_ref(), former.as_ref())?;
+    // What its file had when the server read it, perhaps.
+    let written = facts.written.get(&instance.conf).map(Secret::expose).unwrap_or_default();
+    let written = Conf::parse(written).unwrap_or_default();
+    let mut former: Vec<Secret> =
+        [&conf, &written].iter().filter_map(|conf| conf.word("requirepass").map(Secret::new)).collect();
+    former.dedup();
+    let (mut wire, auth) = authenticate(host, &address, instance.requirepass.as_ref(), &former)?;
     let Ok(info) = wire.info("all") else {
         return Some(Running { ..Running::default() });
     };
@@ -315,11 +320,11 @@ fn authenticate(
     host: &Host,
     at: &Address,
     wanted: Option<&Secret>,
-    former: Option<&Secret>,
+    former: &[Secret],
 ) -> Option<(Wire, Auth)> {
     let mut tries: Vec<(Option<&Secret>, Auth)> = vec![(wanted, Auth::Wanted)];
-    if former != wanted {
-        tries.push((former, Auth::Former));
+    for former in former.iter().filter(|former| Some(*former) != wanted) {
+        tries.push((Some(former), Auth::Former));
     }
     tries.push((None, if wanted.is_none() { Auth::Wanted } else { Auth::Open }));
     for (password, auth) in tries {

@@ -86,7 +86,10 @@ pub fn of<'a>(
     let container = spec.as_ref().map_or(Due::Nothing, |spec| containers::due(spec, facts));
     let made = container == Due::Made;
     let mut live = match alive && !made {
-        true => live::divide(facts, instance, version, &file.directives, file.text.as_ref()),
+        true => {
+            let text = file.text.as_ref().or_else(|| facts.texts.get(&instance.conf));
+            live::divide(facts, instance, version, &file.directives, text)
+        }
         false => Live::default(),
     };
     let restart = (alive && !made)
@@ -255,6 +258,7 @@ impl File {
         }
         if adopts {
             file.directives.retain(|name| name != "replicaof" || !as_it_runs);
+            file.directives.extend(drift::not_read_yet(running, [&last, &there, &want]));
             let known =
                 last_text.map(parse).transpose()?.is_some_and(|last| last.settings() == want.settings());
             file.keep = (file.text.is_none() && !known).then(|| Secret::new(ours));

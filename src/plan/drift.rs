@@ -4,9 +4,10 @@
 use std::collections::BTreeMap;
 
 use super::Note;
+use crate::conf::{self, Conf, Directive};
 use crate::directives;
 use crate::engine::Version;
-use crate::facts::Facts;
+use crate::facts::{Auth, Facts, Running};
 use crate::instance::Instance;
 use crate::live::{Setting, Value};
 
@@ -57,6 +58,30 @@ pub fn notes(instance: &Instance, set: &[SetLive], notes: &[Note]) -> Vec<Note> 
         now: set.now.clone(),
     };
     set.iter().filter(|set| !edited(&set.directive)).map(note).collect()
+}
+
+/// What somebody wrote into a file that is taken over, and its server has not read: `last` is what we wrote
+/// there, and what is there and wanted are alike.
+pub fn not_read_yet(running: Option<&Running>, [last, there, want]: [&Conf; 3]) -> Vec<String> {
+    let Some(running) = running.filter(|running| !running.config.is_empty()) else { return Vec::new() };
+    let now = Conf {
+        directives: running.config.iter().map(|(name, value)| directive(name, value)).collect(),
+        ..Conf::default()
+    };
+    let (now, last, there, want) = (now.settings(), last.settings(), there.settings(), want.settings());
+    let changed = |name: &&String| last.get(*name) != there.get(*name) && there.get(*name) == want.get(*name);
+    let names = want.keys().filter(changed).filter(|name| match name.as_str() {
+        "requirepass" => running.auth == Auth::Former,
+        name if directives::secret(name) => false,
+        // Only what it tells of can be compared.
+        name => now.get(name).is_some_and(|now| Some(now) != want.get(name)),
+    });
+    names.filter(|name| *name != "replicaof").cloned().collect()
+}
+
+fn directive(name: &str, value: &str) -> Directive {
+    let args = conf::split(value).filter(|args| !args.is_empty()).unwrap_or_else(|| vec![value.to_owned()]);
+    Directive { name: name.to_owned(), args, line: 0 }
 }
 
 /// What puts the former values back.

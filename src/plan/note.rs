@@ -144,9 +144,9 @@ impl std::fmt::Display for Note {
             ),
             Self::SetLive { instance, directive, was, now } => write!(
                 f,
-                "{instance}: {directive} was set to {} by CONFIG SET and not in its file, which has {}; kept, but a restart would lose it",
-                shown(now),
-                shown(was)
+                "{instance}: {directive} was set from {} to {} by CONFIG SET, and not in its file; kept, but a restart would lose it",
+                shown(was),
+                shown(now)
             ),
             Self::FileEdited { file } => write!(f, "{} was changed by hand; kept", file.display()),
             Self::Promoted { instance, wanted } => {
