@@ -388,11 +388,13 @@ fn foreign(wanted: &Wanted<'_>, facts: &Facts, instance: &Instance, why: &str) -
         None => "redis-tp apply --overwrite",
         Some(_) => "the same command with --overwrite",
     };
-    Fault::refused(format!("{} is there already, and {why}: left alone", instance.conf.display())).hint(
-        format!(
-            "take over what is there, as it is:\nredis-tp adopt\nor let redis-tp keep the file aside (`redis-tp uninstall` brings it back):\n{again}"
-        ),
-    )
+    let fault =
+        Fault::refused(format!("{} is there already, and {why}: left alone", instance.conf.display()));
+    let aside = "let redis-tp keep it aside (`redis-tp uninstall` brings it back)";
+    match first && layout::here().login.is_none() {
+        true => fault.hint(format!("take it over as it is, or {aside}:\nredis-tp adopt\n{again}")),
+        false => fault.hint(format!("move it away, or {aside}:\n{again}")),
+    }
 }
 
 fn conflict(instance: &Instance, both: &Difference) -> Fault {
