@@ -464,7 +464,16 @@ pub fn port(facts: &Facts, instance: &Instance) -> Result<(), Fault> {
     let redis = listener.owner.as_ref().is_some_and(|owner| owner.program == instance.engine.server());
     let note = if redis { ": a server that redis-tp did not set up; it is left alone" } else { "" };
     let other = free_port(facts, instance.port);
-    Err(Fault::refused(format!("port {} for {} is taken by {who}{note}", instance.port, instance.name))
+    let fault =
+        Fault::refused(format!("port {} for {} is taken by {who}{note}", instance.port, instance.name));
+    let first = facts.path(topology::file()).is_none() && layout::here().login.is_none();
+    if redis && first && !instance.runtime.is_container() {
+        return Err(fault.hint(format!(
+            "take over what is there, choose another port, or stop that one first:\nredis-tp adopt\n{}",
+            command(facts, instance, other)
+        )));
+    }
+    Err(fault
         .hint(format!("choose another port, or stop that one first:\n{}", command(facts, instance, other))))
 }
 
