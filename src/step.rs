@@ -145,7 +145,7 @@ pub enum Step {
         paths: Vec<PathBuf>,
         /// Whose they will be.
         owner: Owner,
-        /// Their mode; none to leave that as it is.
+        /// Their mode; none to leave that as it is, but for what others may do.
         mode: Option<u32>,
     },
     /// End a server that somebody started, its data saved, so that it can start where it belongs.

@@ -6,6 +6,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, bail};
 
 use super::{Run, ids, live, undo};
+use crate::conf::Conf;
 use crate::facts;
 use crate::host::{Host, Ids};
 use crate::instance::Target;
@@ -27,7 +28,8 @@ impl Run<'_> {
             let Some(stat) = self.host.stat(path)? else { continue };
             let ids = Ids { uid: stat.uid, gid: stat.gid };
             self.announce(Undo::Owner { path: path.clone(), ids, mode: stat.mode })?;
-            self.host.own(path, to, mode)?;
+            // Those who could read it by being anybody could read a copy of every key.
+            self.host.own(path, to, mode.or(Some(stat.mode & !0o007)))?;
         }
         Ok(())
     }
@@ -49,10 +51,25 @@ impl Run<'_> {
             _ => {}
         }
         let gone = || Ok(facts::about(self.host, pid).is_none().then_some(()));
-        match self.host.poll(SAVE, gone)? {
-            Some(()) => Ok(()),
-            None => bail!("{} is still there (pid {pid})", target.name),
+        if self.host.poll(SAVE, gone)?.is_none() {
+            bail!("{} is still there (pid {pid})", target.name);
         }
+        self.own_what_it_saved(target, uid)
+    }
+
+    /// Hands over what a server wrote at its end, and nobody could foresee.
+    fn own_what_it_saved(&mut self, target: &Target, uid: u32) -> Result<()> {
+        let text = self.host.text(&target.conf())?.unwrap_or_default();
+        let conf = Conf::parse(&text).unwrap_or_default();
+        let Some(dir) = conf.word("dir").map(PathBuf::from).filter(|dir| dir.is_absolute()) else {
+            return Ok(());
+        };
+        let mut saved = vec![dir.join(conf.word("dbfilename").unwrap_or("dump.rdb"))];
+        let appended = dir.join(conf.word("appenddirname").unwrap_or("appendonlydir"));
+        saved.extend(self.host.list(&appended)?.into_iter().map(|name| appended.join(name)));
+        let its_own = |path: &PathBuf| matches!(self.host.stat(path), Ok(Some(stat)) if stat.uid == uid);
+        saved.retain(its_own);
+        self.own(&saved, Owner::Server(target.engine), None)
     }
 }
 

@@ -58,8 +58,9 @@ impl Step {
             Self::Keep { path, .. } => vec![format!("# {} stays as it is", path.display())],
             Self::Own { paths, owner, mode } => {
                 let all: Vec<String> = paths.iter().map(|path| path.display().to_string()).collect();
-                let mode = mode.map(|mode| format!("chmod {mode:04o} {}", all.join(" ")));
-                std::iter::once(format!("chown {} {}", owner.word(), all.join(" "))).chain(mode).collect()
+                let mode = mode.map_or_else(|| "o=".into(), |mode| format!("{mode:04o}"));
+                let all = all.join(" ");
+                vec![format!("chown {} {all}", owner.word()), format!("chmod {mode} {all}")]
             }
             Self::End { target, .. } => vec![format!("{} SHUTDOWN SAVE", cli_command(target))],
             Self::User { name } => {

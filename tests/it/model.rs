@@ -68,7 +68,7 @@ fn carry_out_step(step: &Step, facts: &mut Facts) {
         Step::Own { paths, owner, mode } => {
             for path in paths {
                 let old = facts.paths[path];
-                let mode = mode.unwrap_or(old.mode);
+                let mode = mode.unwrap_or(old.mode & !0o007);
                 facts.paths.insert(path.clone(), stat(old.kind, *owner, mode));
             }
         }
