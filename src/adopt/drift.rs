@@ -153,10 +153,10 @@ impl Drift<'_> {
 
 fn lines_of(conf: &Conf, name: &str) -> Vec<String> {
     let same = |line: &&conf::Directive| directives::canonical(&line.name) == name;
-    let lines = conf.directives.iter().filter(same).map(|line| value(&line.args));
+    let mut lines = conf.directives.iter().filter(same).map(|line| value(&line.args));
     match directives::repeats(name) {
         true => lines.collect(),
-        false => lines.last().into_iter().collect(),
+        false => lines.next_back().into_iter().collect(),
     }
 }
 

@@ -16,6 +16,7 @@ use crate::layout;
 use crate::plan::adopt::Adopted;
 use crate::plan::{self, Consent, Plan};
 use crate::report::console::{self, FAINT, GOOD, NOTE, styled};
+use crate::report::plan as show_plan;
 use crate::secret::Secret;
 use crate::secrets;
 use crate::topology::{self, EMPTY, Topology};
@@ -32,13 +33,14 @@ pub fn run(host: &Host, args: &cli::Adopt) -> Result<Code> {
     let found = find(host, args.engine, given.as_ref())?;
     let taken = take(host, &found, args, given.as_ref())?;
     if taken.names.is_empty() {
-        if !args.json {
-            console::out(format_args!(
+        match args.json {
+            true => console::json(&show_plan::json("adopt", &Plan::default()))?,
+            false => console::out(format_args!(
                 "{} All that is here is in the topology already.",
                 styled(GOOD, "No changes.")
-            ));
-            return Ok(Code::Done);
+            )),
         }
+        return Ok(Code::Done);
     }
     let change = cli::Change { dry_run: args.dry_run, json: args.json, ..cli::Change::default() };
     let names = taken.names.clone();

@@ -182,7 +182,7 @@ pub fn owner(proof: &mut Proof<'_>, instance: &Instance) -> Look {
         let (closed, cure) = if path.starts_with(secrets::dir()) { (0o077, "go=") } else { (0o007, "o=") };
         // What is mounted into a container lies in a closed directory, which is looked at itself.
         let inside = instance.runtime.is_container() && path == instance.conf;
-        let judged = !inside && !(by_hand && path != instance.conf);
+        let judged = !inside && (!by_hand || path == instance.conf);
         if stat.mode & closed != 0 && stat.kind != Kind::Link && judged {
             found.push(format!("{shown} has mode {:04o}", stat.mode));
             cures.push(format!("chmod {cure} {shown}"));
