@@ -186,6 +186,7 @@ fn back(host: &Host, record: &Record, packages: Packages) -> Result<()> {
         service::stop(host, &target, false)?;
         service::start(host, std::slice::from_ref(&target))?;
     }
+    live::save_as_before(host, record)?;
     apps_back(host, record)
 }
 
