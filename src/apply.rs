@@ -10,6 +10,7 @@ use crate::app::AppTarget;
 use crate::backup;
 use crate::exit::{Code, Fault};
 use crate::facts;
+use crate::facts::parse::Tally;
 use crate::host::{Host, Ids, Kind};
 use crate::instance::Target;
 use crate::journal::{End, Journal, Undo};
@@ -60,6 +61,8 @@ struct Run<'a> {
     wrote: Vec<PathBuf>,
     /// What the proof of an instance's configuration told, for directives that somebody asks for.
     proved: Proved,
+    /// What is in the backup that was brought.
+    brought: Tally,
     /// The image that its containers run in.
     inside: Option<Inside>,
     /// The user that they run as, once it was asked for.
@@ -79,6 +82,7 @@ pub fn apply(host: &Host, plan: &Plan, state: &State, command: &str, tell: Liste
         state: state.clone(),
         wrote: Vec::new(),
         proved: Proved::new(),
+        brought: Tally::default(),
         inside: plan.inside.clone(),
         image: None,
         tell,
@@ -203,6 +207,7 @@ impl Run<'_> {
                 service::start(self.host, std::slice::from_ref(target))
             }
             Step::Bring { target, file, place } => self.bring(target, file, place),
+            Step::Count { target } => self.count(target),
             Step::Replace { target, places } => self.replace(target, places),
             Step::Backup { target, source, path } => self.backup(target, source, path),
             Step::Set { target, settings } => self.set(target, settings),

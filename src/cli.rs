@@ -462,6 +462,9 @@ pub struct Service {
     /// Let an instance that cannot save its data end without
     #[arg(long)]
     pub force: bool,
+    /// With --force: take no backup of it before
+    #[arg(long)]
+    pub no_backup: bool,
     /// How many lines of each log
     #[arg(short = 'n', long, default_value_t = 20)]
     pub lines: usize,

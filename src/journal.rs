@@ -107,6 +107,8 @@ pub enum Undo {
     },
     /// Put former data back that were set aside, or take new ones away where there were none.
     Replaced {
+        /// The instance whose they are: it must not run meanwhile.
+        target: Target,
         /// Their place.
         path: PathBuf,
         /// Where the former ones are; none where there were none.

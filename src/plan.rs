@@ -156,6 +156,7 @@ pub fn plan(wanted: &Wanted<'_>, facts: &Facts) -> Result<Plan> {
         backup::before(&mut plan, facts, &[name], wanted.secrets.password.as_ref(), wanted.consent)?;
     }
     live::refuse_loss(&plan, facts, wanted.consent)?;
+    backup::before_loss(&mut plan, facts, wanted.consent);
     plan.units = facts
         .units
         .iter()
@@ -559,6 +560,14 @@ fn as_it_runs(facts: &Facts, instance: &Instance) -> Target {
     match facts.state.instances.get(&instance.name) {
         Some(kept) => Target::of_record(&instance.name, kept, instance.requirepass.clone()),
         None => instance.target(),
+    }
+}
+
+/// The same of an instance that a step is about.
+fn where_it_is(facts: &Facts, target: Target) -> Target {
+    match facts.state.instances.get(&target.name) {
+        Some(kept) => Target::of_record(&target.name, kept, target.password),
+        None => target,
     }
 }
 

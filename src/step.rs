@@ -228,6 +228,11 @@ pub enum Step {
         /// What it is to replace.
         place: PathBuf,
     },
+    /// See that a server has the keys of the backup that was brought.
+    Count {
+        /// The instance.
+        target: Target,
+    },
     /// Put what was brought in the place of an instance's data, which are set aside.
     Replace {
         /// The instance, which does not run.
@@ -512,6 +517,7 @@ impl Step {
             Self::Bring { target, file, .. } => {
                 format!("prove {} beside the data of {}", file.display(), target.name)
             }
+            Self::Count { target } => format!("count the keys of {}", target.name),
             Self::Replace { target, .. } => format!("put it in the place of the data of {}", target.name),
             Self::Set { target, settings } => {
                 let words: Vec<String> = settings.iter().map(Setting::words).collect();

@@ -187,6 +187,7 @@ fn back(host: &Host, record: &Record, packages: Packages) -> Result<()> {
         service::stop(host, &target, false)?;
         service::start(host, std::slice::from_ref(&target))?;
     }
+    live::save_as_before(host, record)?;
     apps_back(host, record)
 }
 
@@ -254,7 +255,18 @@ fn one(host: &Host, undo: &Undo, kept: &mut Vec<Store>) -> Result<()> {
             };
             containers::undo(host, undo, held)
         }
-        Undo::Replaced { path, aside } => rdb::put_back(host, path, aside.as_deref()),
+        Undo::Replaced { target, path, aside } => {
+            if let Some(aside) = aside
+                && host.stat(aside)?.is_some()
+            {
+                // A restart of the machine may have brought it up: at its end it would write what it has over
+                // what comes back.
+                let target = current(host, target);
+                service::forget_data(host, &target);
+                service::stop(host, &target, true)?;
+            }
+            rdb::put_back(host, path, aside.as_deref())
+        }
         Undo::Staged { path } => host.remove(&Host::staging(path)),
         Undo::Reload
         | Undo::Set { .. }

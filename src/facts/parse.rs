@@ -111,6 +111,23 @@ pub fn keys(info: &BTreeMap<String, String>) -> u64 {
     databases.filter_map(|(_, row)| count(row)).sum()
 }
 
+/// What is in the databases of a server.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Tally {
+    /// Keys.
+    pub keys: u64,
+    /// How many of them go by themselves.
+    pub expires: u64,
+}
+
+/// The keys of all databases, and how many of them go by themselves.
+pub fn tally(info: &BTreeMap<String, String>) -> Tally {
+    let expires =
+        |row: &String| row.split(',').find_map(|part| part.strip_prefix("expires=")?.parse::<u64>().ok());
+    let databases = info.iter().filter(|(name, _)| name.starts_with("db"));
+    Tally { keys: keys(info), expires: databases.filter_map(|(_, row)| expires(row)).sum::<u64>() }
+}
+
 /// The replicas that a master's INFO replication tells of, one a line:
 /// `slave0:ip=127.0.0.1,port=6380,state=online,offset=14,lag=0`.
 pub fn followers(info: &BTreeMap<String, String>) -> impl Iterator<Item = Follower> {

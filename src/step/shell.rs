@@ -124,6 +124,7 @@ impl Step {
             Self::Bring { target, file, .. } => {
                 vec![format!("{} {}", target.engine.check_rdb(), file.display())]
             }
+            Self::Count { target } => vec![format!("{} INFO keyspace", cli_command(target))],
             Self::Replace { places, .. } => places
                 .iter()
                 .flat_map(|place| {
