@@ -81,18 +81,18 @@ pub fn topology(
     if sites.is_empty() {
         return Ok(taken);
     }
-    let access = Access::of(&sites, standing.is_some(), given);
+    let shared = shared_password(&sites, standing.is_some(), given);
     if standing.is_none() {
-        taken.password = access.shared.clone();
+        taken.password = shared.clone();
         if found.engine != Engine::Redis {
             taken.document.set("redis-tp", "engine", found.engine.name());
         }
-        if access.shared.is_none() {
+        if shared.is_none() {
             taken.document.set("redis-tp", "password", "none");
         }
     }
     for site in &sites {
-        section(found, site, &access, &mut taken)?;
+        section(found, site, shared.as_ref(), &mut taken)?;
     }
     Ok(taken)
 }
@@ -104,7 +104,7 @@ fn adoptable(found: &Found, site: &Site) -> Result<(), Fault> {
     let conf = Conf::parse(site.text.expose()).map_err(|bad| {
         Fault::refused(format!("{file}:{}: the quotes do not pair", bad.line)).hint("correct the line")
     })?;
-    if conf.word("cluster-enabled").is_some_and(|word| word.eq_ignore_ascii_case("yes")) {
+    if conf.is_on("cluster-enabled") {
         return Err(Fault::refused(format!("{file} has cluster-enabled yes: a cluster is not redis-tp's"))
             .hint("leave it as it is, and name those that are to be taken over:\nredis-tp adopt NAME"));
     }
@@ -197,32 +197,24 @@ fn one_port_each(sites: &[&Site]) -> Result<(), Fault> {
 
 // ---- passwords ------------------------------------------------------------------------------
 
-/// Who may enter.
-struct Access {
-    /// The password of all of them.
-    shared: Option<Secret>,
-}
-
-impl Access {
-    fn of(sites: &[&Site], standing: bool, given: Option<&Secret>) -> Self {
-        let all: Vec<Option<Secret>> = sites.iter().map(|site| password(site, given)).collect();
-        let same = all.windows(2).all(|pair| matches!(pair, [one, other] if one == other));
-        let shared = all.into_iter().next().flatten().filter(|_| same && !standing);
-        Self { shared }
-    }
+/// The password of all of them, if they have one and there is no topology with another.
+fn shared_password(sites: &[&Site], standing: bool, given: Option<&Secret>) -> Option<Secret> {
+    let all: Vec<Option<Secret>> = sites.iter().map(|site| password(site, given)).collect();
+    let same = all.windows(2).all(|pair| matches!(pair, [one, other] if one == other));
+    all.into_iter().next().flatten().filter(|_| same && !standing)
 }
 
 /// What an instance wants to hear: what its server took, or its file says.
 fn password(site: &Site, given: Option<&Secret>) -> Option<Secret> {
     let conf = Conf::parse(site.text.expose()).unwrap_or_default();
-    let of_file = conf.word("requirepass").filter(|word| !word.is_empty()).map(Secret::new);
+    let of_file = conf.password("requirepass");
     let taken = site.server.as_ref().filter(|server| server.file.is_some());
     taken.map_or_else(|| of_file.or_else(|| given.cloned()), |server| server.password.clone())
 }
 
 // ---- a section ------------------------------------------------------------------------------
 
-fn section(found: &Found, site: &Site, access: &Access, taken: &mut Taken) -> Result<(), Fault> {
+fn section(found: &Found, site: &Site, shared: Option<&Secret>, taken: &mut Taken) -> Result<(), Fault> {
     let conf = Conf::parse(site.text.expose()).unwrap_or_default();
     let name = site.name.as_str();
     let mut lines = Lines::default();
@@ -250,7 +242,7 @@ fn section(found: &Found, site: &Site, access: &Access, taken: &mut Taken) -> Re
     if conf.get("port").is_none() {
         lines.first("port", "6379");
     }
-    if !found.systemd && conf.word("daemonize").is_none_or(|word| !word.eq_ignore_ascii_case("yes")) {
+    if !found.systemd && !conf.is_on("daemonize") {
         lines.add("daemonize", "yes".into());
         taken.repairs.push(Repair {
             instance: site.name.clone(),
@@ -265,10 +257,10 @@ fn section(found: &Found, site: &Site, access: &Access, taken: &mut Taken) -> Re
         lines.add("replicaof", value.clone());
     }
     let own = password(site, taken.password.as_ref());
-    if own != access.shared {
+    if own.as_ref() != shared {
         lines.add("requirepass", own.as_ref().map_or_else(|| "\"\"".into(), |own| word(own.expose())));
     }
-    let masterauth = conf.word("masterauth").filter(|word| !word.is_empty()).map(Secret::new);
+    let masterauth = conf.password("masterauth");
     let mut defaults = "off";
     match (&follows, masterauth) {
         (None, Some(auth)) if Some(&auth) == own.as_ref() => defaults = "masterauth",

@@ -10,7 +10,7 @@ use std::fmt::Write as _;
 use serde::{Deserialize, Serialize};
 
 use crate::directives::{self, Kind};
-use crate::secret::MASK;
+use crate::secret::{MASK, Secret};
 
 mod amend;
 
@@ -84,6 +84,16 @@ impl Conf {
         self.get(name)?.first().map(String::as_str)
     }
 
+    /// A password that it names; none where that is empty, which Redis takes for none.
+    pub fn password(&self, name: &str) -> Option<Secret> {
+        self.word(name).filter(|word| !word.is_empty()).map(Secret::new)
+    }
+
+    /// Whether a directive that is yes or no is yes; it is not where the file does not name it.
+    pub fn is_on(&self, name: &str) -> bool {
+        self.word(name).is_some_and(is_yes)
+    }
+
     /// Every directive with the meaning of its value: spelling, quotes and units taken away, repeated
     /// lines gathered, aliases under one name. Two files with equal settings configure alike.
     pub fn settings(&self) -> Settings {
@@ -112,6 +122,11 @@ impl Conf {
         }
         settings
     }
+}
+
+/// Whether a word means yes, as the server reads it.
+pub fn is_yes(word: &str) -> bool {
+    word.eq_ignore_ascii_case("yes")
 }
 
 /// What `bind` is where a file is silent about it, from Redis 6.2 on (config.c, `CONFIG_DEFAULT_BINDADDR`).

@@ -15,6 +15,11 @@ pub struct Setting {
 }
 
 impl Setting {
+    /// Whether it makes a server follow another.
+    pub fn follows(&self) -> bool {
+        self.directive == "replicaof" && self.value != Value::Plain(NO_ONE.into())
+    }
+
     /// For eyes: as a line of a file, with what is no plain word in brackets.
     pub fn words(&self) -> String {
         let value = match (&self.value, self.directive.as_str()) {
@@ -24,6 +29,9 @@ impl Setting {
         format!("{} {value}", self.directive)
     }
 }
+
+/// The words behind `replicaof` that make a server a master.
+pub const NO_ONE: &str = "no one";
 
 /// A value for CONFIG SET.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -7,17 +7,17 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 
+use crate::apply;
 use crate::conf::{self, Conf};
 use crate::directives;
 use crate::exit::Fault;
 use crate::facts::parse::{self, Tally};
 use crate::host::{Child, Done, Host, Ids};
 use crate::instance::Target;
-use crate::layout;
 use crate::log;
-use crate::secret::{MASK, Secret};
+use crate::secret::MASK;
 use crate::software::{self, Tool};
-use crate::step::{Candidate, Inside};
+use crate::step::{Candidate, Inside, Owner};
 use crate::topology::Name;
 use crate::wire::Wire;
 
@@ -41,8 +41,7 @@ const LOAD: Duration = Duration::from_secs(900);
 /// # Errors
 /// A [`Fault`] that quotes the user's own key and file.
 fn prove(host: &Host, server: &Tool, candidate: &Candidate) -> Result<BTreeMap<String, String>> {
-    let user = candidate.target.engine.user();
-    let ids = layout::here().ids(host, user)?.with_context(|| format!("there is no user '{user}'"))?;
+    let ids = apply::ids(host, Owner::Server(candidate.target.engine))?;
     let text = neutral(candidate.text.expose());
     parse_probe(host, server.child().user(ids), &text, candidate)?;
     neutral_boot(host, server, ids, &text, candidate)
@@ -87,8 +86,8 @@ fn neutral_boot(
 /// # Errors
 /// It does not; why, in its own words.
 pub fn loads(host: &Host, target: &Target, file: &Path) -> Result<Tally> {
-    let (engine, user) = (target.engine, target.engine.user());
-    let ids = layout::here().ids(host, user)?.with_context(|| format!("there is no user '{user}'"))?;
+    let engine = target.engine;
+    let ids = apply::ids(host, Owner::Server(engine))?;
     let server = software::find(host, engine, engine.server())
         .with_context(|| format!("{} is not on this machine", engine.server()))?;
     let conf = host.text(&target.conf())?.unwrap_or_default();
@@ -96,7 +95,7 @@ pub fn loads(host: &Host, target: &Target, file: &Path) -> Result<Tally> {
     let word = |path: Option<&std::ffi::OsStr>| path.unwrap_or_default().to_string_lossy().into_owned();
     let dir = word(file.parent().map(Path::as_os_str));
     let more = ["--dir".to_owned(), dir, "--dbfilename".into(), word(file.file_name())];
-    let password = Conf::parse(&conf).ok().and_then(|conf| conf.word("requirepass").map(Secret::new));
+    let password = Conf::parse(&conf).ok().and_then(|conf| conf.password("requirepass"));
     let look = |socket: &Path| {
         let info =
             Wire::open_socket(host, socket, password.as_ref()).and_then(|mut wire| wire.info("keyspace"));
@@ -161,7 +160,7 @@ fn asked(host: &Host, socket: &Path, candidate: &Candidate) -> BTreeMap<String, 
         return BTreeMap::new();
     }
     let conf = Conf::parse(candidate.text.expose()).unwrap_or_default();
-    let password = conf.word("requirepass").filter(|word| !word.is_empty()).map(Secret::new);
+    let password = conf.password("requirepass");
     let mut all = Wire::open_socket(host, socket, password.as_ref())
         .ok()
         .and_then(|mut wire| wire.config())

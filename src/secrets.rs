@@ -100,9 +100,7 @@ pub fn lost_password(
     text: impl Fn(&Path) -> Result<Option<String>>,
     written: impl Fn(&Path) -> Result<Option<String>>,
 ) -> Result<Option<Secret>> {
-    let password_of = |text: Option<String>| {
-        Conf::parse(&text?).ok()?.word("requirepass").filter(|word| !word.is_empty()).map(Secret::new)
-    };
+    let password_of = |text: Option<String>| Conf::parse(&text?).ok()?.password("requirepass");
     let own = |name: &Name| {
         let section = topology.instance(name.as_str());
         section.is_some_and(|section| section.directives.iter().any(|named| named.name == "requirepass"))

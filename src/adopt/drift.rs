@@ -132,7 +132,7 @@ impl Drift<'_> {
     /// Passwords that were changed: one for all of them goes into its file, others into their sections.
     fn passwords(&self, document: &mut Document, all: &[Three<'_>]) -> Option<Secret> {
         let by_hand = |three: &&Three<'_>| three.differences.iter().any(|it| it.directive == "requirepass");
-        let own = |conf: &Conf| conf.word("requirepass").filter(|word| !word.is_empty()).map(Secret::new);
+        let own = |conf: &Conf| conf.password("requirepass");
         let changed: Vec<&Three<'_>> = all.iter().filter(by_hand).collect();
         let first = own(&changed.first()?.there);
         let same = all.len() == self.instances.len() && all.iter().all(|three| own(&three.there) == first);

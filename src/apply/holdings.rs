@@ -41,8 +41,7 @@ fn holding(host: &Host, target: &Target, kept: &Kept) -> Result<Holding> {
     };
     let conf = Conf::parse(&host.text(&target.conf()).ok().flatten().unwrap_or_default()).unwrap_or_default();
     let aof = conf.word("appenddirname").unwrap_or("appendonlydir");
-    let appends = conf.word("appendonly").is_some_and(|word| word.eq_ignore_ascii_case("yes"));
-    if appends && !kept.replica && !host.list(&dir.join(aof))?.is_empty() {
+    if conf.is_on("appendonly") && !kept.replica && !host.list(&dir.join(aof))?.is_empty() {
         return Ok(Holding::Closed("its append only file can only be read while it runs".into()));
     }
     let dump = dir.join(conf.word("dbfilename").unwrap_or("dump.rdb"));

@@ -15,13 +15,10 @@ use crate::facts::{Role, parse};
 use crate::host::Host;
 use crate::instance::Target;
 use crate::journal::{Record, Undo};
-use crate::live::{Setting, Value};
+use crate::live::{NO_ONE, Setting, Value};
 use crate::secret::Secret;
 use crate::secrets;
 use crate::wire::{Trouble, Wire};
-
-/// The words that make a server a master.
-const NO_ONE: &str = "no one";
 
 /// How long a server may take to write its first append only file.
 const AOF: Duration = Duration::from_secs(600);
@@ -81,7 +78,7 @@ impl Run<'_> {
 pub fn take_back(host: &Host, record: &Record) -> Result<()> {
     for target in told_passwords(record) {
         let Some(mut wire) = again(host, record, target)? else { continue };
-        if let Some(former) = password_of(&former(host, record, target)?) {
+        if let Some(former) = former(host, record, target)?.password("requirepass") {
             add_password(&mut wire, target, &former)?;
         }
     }
@@ -147,7 +144,7 @@ fn holds_more(wire: &mut Wire) -> bool {
 pub fn former_password_only(host: &Host, record: &Record) -> Result<()> {
     for target in told_passwords(record) {
         if let Some(mut wire) = again(host, record, target)? {
-            only_password(&mut wire, target, password_of(&former(host, record, target)?).as_ref())?;
+            only_password(&mut wire, target, former(host, record, target)?.password("requirepass").as_ref())?;
         }
     }
     Ok(())
@@ -181,17 +178,13 @@ fn former(host: &Host, record: &Record, target: &Target) -> Result<Conf> {
     Ok(Conf::parse(&text.unwrap_or_default()).unwrap_or_default())
 }
 
-fn password_of(conf: &Conf) -> Option<Secret> {
-    conf.word("requirepass").filter(|word| !word.is_empty()).map(Secret::new)
-}
-
 /// A connection to a server that a run had told something; none when it does not run any more.
 fn again(host: &Host, record: &Record, target: &Target) -> Result<Option<Wire>> {
     if !service::runs(host, target)? {
         return Ok(None);
     }
     let mut all = passwords(host, target);
-    all.insert(0, password_of(&former(host, record, target)?));
+    all.insert(0, former(host, record, target)?.password("requirepass"));
     reach(host, target, &all).map(Some)
 }
 
@@ -199,7 +192,7 @@ fn again(host: &Host, record: &Record, target: &Target) -> Result<Option<Wire>> 
 /// our own file, none.
 pub(super) fn passwords(host: &Host, target: &Target) -> Vec<Option<Secret>> {
     let text = host.text(&target.conf()).ok().flatten().unwrap_or_default();
-    let of_file = password_of(&Conf::parse(&text).unwrap_or_default());
+    let of_file = Conf::parse(&text).unwrap_or_default().password("requirepass");
     let kept = host.text(&secrets::password_file()).ok().flatten();
     let kept = kept.and_then(|text| Secret::parse(&text).ok());
     let mut all: Vec<Option<Secret>> =

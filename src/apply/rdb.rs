@@ -11,8 +11,8 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 
-use super::Run;
 use super::undo::without_password;
+use super::{Run, ids};
 use crate::exit::Fault;
 use crate::facts::parse;
 use crate::host::{Child, Host, Kind, Staged};
@@ -21,7 +21,7 @@ use crate::journal::Undo;
 use crate::layout;
 use crate::prove;
 use crate::software;
-use crate::step::{Place, Source};
+use crate::step::{Owner, Place, Source};
 use crate::wire::Wire;
 
 /// How long a server may say nothing while it prepares its data: it waits for more replicas first.
@@ -53,9 +53,7 @@ impl Run<'_> {
 
     /// Brings a backup beside the data, and has the server load it there.
     pub(super) fn bring(&mut self, target: &Target, file: &Path, place: &Path) -> Result<()> {
-        let user = target.engine.user();
-        let ids =
-            layout::here().ids(self.host, user)?.with_context(|| format!("there is no user '{user}'"))?;
+        let ids = ids(self.host, Owner::Server(target.engine))?;
         self.announce(Undo::Staged { path: place.to_path_buf() })?;
         let mut staged = self.host.stage(place, ids, 0o640)?;
         self.host.copy_into(file, None, &mut staged)?;
@@ -80,9 +78,7 @@ impl Run<'_> {
 
     /// Puts what was brought in the place of the data.
     pub(super) fn replace(&mut self, target: &Target, places: &[Place]) -> Result<()> {
-        let user = target.engine.user();
-        let ids =
-            layout::here().ids(self.host, user)?.with_context(|| format!("there is no user '{user}'"))?;
+        let ids = ids(self.host, Owner::Server(target.engine))?;
         for place in places {
             let there = self.host.stat(&place.path)?.is_some();
             let aside = there.then(|| place.aside());

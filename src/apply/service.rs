@@ -7,7 +7,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, bail};
 use nix::sys::signal::Signal;
 
-use super::{Event, Listener, containers, systemctl};
+use super::{Event, Listener, containers, ids, systemctl};
 use crate::conf;
 use crate::directives;
 use crate::engine::Engine;
@@ -21,6 +21,7 @@ use crate::log;
 use crate::runtime::{Program, Runtime, container, process, systemd};
 use crate::software;
 use crate::state::State;
+use crate::step::Owner;
 use crate::store::Store;
 use crate::wire::{Address, Trouble, Wire};
 
@@ -135,9 +136,7 @@ fn start_process(host: &Host, target: &Target) -> Result<()> {
         return Ok(());
     }
     let engine = target.engine;
-    let user = layout::here()
-        .ids(host, engine.user())?
-        .with_context(|| format!("there is no user '{}'", engine.user()))?;
+    let user = ids(host, Owner::Server(engine))?;
     let server = software::find(host, engine, engine.server())
         .with_context(|| format!("{} is not on PATH", engine.server()))?;
     // systemd takes a unit's run directory away with it; without one the server would leave no pid file,

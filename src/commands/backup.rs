@@ -7,7 +7,6 @@ use anyhow::Result;
 use super::converge::{Session, carry_out};
 use super::scene::Scene;
 use crate::apply::holdings;
-use crate::backup;
 use crate::cli;
 use crate::exit::{Code, Fault};
 use crate::host::{Host, Kind};
@@ -33,14 +32,10 @@ pub fn run(host: &Host, args: &cli::Backup) -> Result<Code> {
     let mut steps = Vec::new();
     for instance in chosen {
         let facts = &scene.facts;
-        let step = plan::backup::of(facts, instance.target(), &backup::dir())?;
+        let step = plan::backup::of(facts, instance.target())?;
         // Who names a replica, or an empty one, wants it.
         let named = args.name.is_some() && facts.running.contains_key(&instance.name);
-        let whole = || Step::Backup {
-            target: instance.target(),
-            source: Source::Server,
-            path: backup::path(&backup::dir(), &instance.name, facts.time),
-        };
+        let whole = || plan::backup::step(facts, instance.target(), Source::Server);
         steps.extend(step.or_else(|| named.then(whole)));
     }
     if let Some(to) = &args.to {

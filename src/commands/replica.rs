@@ -10,6 +10,7 @@ use crate::apply::holdings;
 use crate::cli::{self, Replica};
 use crate::engine::MASTER;
 use crate::exit::{Code, Fault};
+use crate::facts::Facts;
 use crate::host::Host;
 use crate::plan;
 use crate::report::console;
@@ -134,11 +135,12 @@ fn remove(host: &Host, args: &cli::ReplicaRemove) -> Result<Code> {
     let plan = |scene: &Scene| {
         let mut wanted = scene.wanted(args.change.consent());
         wanted.purge = args.purge.then_some(&args.name);
-        let mut facts = scene.facts.clone();
-        if args.purge {
-            facts.holdings = holdings::of(host, &facts.state, scene.secrets.password.as_ref())?;
+        if !args.purge || args.change.no_backup {
+            return plan::plan(&wanted, &scene.facts);
         }
-        plan::plan(&wanted, &facts)
+        let password = scene.secrets.password.as_ref();
+        let holdings = holdings::of(host, &scene.facts.state, password)?;
+        plan::plan(&wanted, &Facts { holdings, ..scene.facts.clone() })
     };
     let outcome = converge(host, "replica remove", &args.change, wish, plan)?;
     let code = outcome.finish("replica remove", &args.change, None)?;

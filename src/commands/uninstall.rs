@@ -37,7 +37,9 @@ pub fn run(host: &Host, args: &cli::Uninstall) -> Result<Code> {
         refuse::edited(&facts)?;
     }
     let password = host.text(&secrets::password_file())?.and_then(|text| Secret::parse(&text).ok());
-    facts.holdings = holdings::of(host, &facts.state, password.as_ref())?;
+    if !args.no_backup {
+        facts.holdings = holdings::of(host, &facts.state, password.as_ref())?;
+    }
     let mut plan = leave(topology.as_ref(), &facts, password.clone(), args.purge);
     // Without a purge only that goes which no server ever saves.
     let goes = |holding: &Holding| args.purge || matches!(holding, Holding::Unsaved(_));

@@ -1,12 +1,11 @@
 //! Backups that a plan takes before data go: of what instances hold that is nowhere else.
 
-use std::path::Path;
-
 use super::{Consent, Plan, Wanted};
 use crate::backup;
 use crate::exit::Fault;
 use crate::facts::{Facts, Holding, Role};
 use crate::instance::Target;
+use crate::live::Setting;
 use crate::secret::Secret;
 use crate::step::{Source, Step};
 use crate::topology::Name;
@@ -29,7 +28,7 @@ pub fn before(
     for name in names {
         let Some(kept) = facts.state.instances.get(*name) else { continue };
         let target = Target::of_record(name, kept, password.cloned());
-        steps.extend(of(facts, target, &backup::dir())?);
+        steps.extend(of(facts, target)?);
     }
     plan.steps.splice(0..0, steps);
     Ok(())
@@ -39,7 +38,7 @@ pub fn before(
 ///
 /// # Errors
 /// What it holds cannot be read.
-pub fn of(facts: &Facts, target: Target, dir: &Path) -> Result<Option<Step>, Fault> {
+pub fn of(facts: &Facts, target: Target) -> Result<Option<Step>, Fault> {
     let source = match facts.holdings.get(&target.name) {
         None | Some(Holding::Nothing) => return Ok(None),
         Some(Holding::Keys(_) | Holding::Unsaved(_)) => Source::Server,
@@ -51,8 +50,13 @@ pub fn of(facts: &Facts, target: Target, dir: &Path) -> Result<Option<Step>, Fau
             )));
         }
     };
-    let path = backup::path(dir, &target.name, facts.time);
-    Ok(Some(Step::Backup { target, source, path }))
+    Ok(Some(step(facts, target, source)))
+}
+
+/// A backup in the usual place.
+pub fn step(facts: &Facts, target: Target, source: Source) -> Step {
+    let path = backup::path(&backup::dir(), &target.name, facts.time);
+    Step::Backup { target, source, path }
 }
 
 /// A master that may lose what it never saves, because somebody said so, is backed up before its end.
@@ -74,12 +78,8 @@ pub fn before_loss(plan: &mut Plan, facts: &Facts, consent: Consent) {
             .any(|step| matches!(step, Step::Backup { target: other, .. } if other.name == target.name))
     };
     let lost = plan.steps.iter().filter_map(ends).filter(|target| holds(target) && !taken(target));
-    let backups: Vec<Step> = lost
-        .map(|target| {
-            let path = backup::path(&backup::dir(), &target.name, facts.time);
-            Step::Backup { target: super::where_it_is(facts, target), source: Source::Server, path }
-        })
-        .collect();
+    let backups: Vec<Step> =
+        lost.map(|target| step(facts, super::where_it_is(facts, target), Source::Server)).collect();
     // By then it takes the password that is wanted.
     let at = plan.steps.iter().position(|step| ends(step).is_some()).unwrap_or(0);
     plan.steps.splice(at..at, backups);
@@ -91,12 +91,7 @@ pub fn before_demotion(wanted: &Wanted<'_>, facts: &Facts, plan: &mut Plan) {
         return;
     }
     let follows = |step: &Step, name: &Name| match step {
-        Step::Set { target, settings } => {
-            let told = settings
-                .iter()
-                .any(|setting| setting.directive == "replicaof" && setting.value.masked() != "no one");
-            target.name == *name && told
-        }
+        Step::Set { target, settings } => target.name == *name && settings.iter().any(Setting::follows),
         Step::Restart { target, .. } => target.name == *name && target.replica,
         Step::Start { targets } => targets.iter().any(|target| target.name == *name && target.replica),
         _ => false,
@@ -110,13 +105,8 @@ pub fn before_demotion(wanted: &Wanted<'_>, facts: &Facts, plan: &mut Plan) {
         );
         holds && !stays && plan.steps.iter().any(|step| follows(step, &instance.name))
     });
-    let backups: Vec<Step> = demoted
-        .map(|instance| Step::Backup {
-            target: super::as_it_runs(facts, instance),
-            source: Source::Server,
-            path: backup::path(&backup::dir(), &instance.name, facts.time),
-        })
-        .collect();
+    let backups: Vec<Step> =
+        demoted.map(|instance| step(facts, super::as_it_runs(facts, instance), Source::Server)).collect();
     let at = plan.steps.iter().position(|step| !matches!(step, Step::Prove { .. })).unwrap_or(0);
     plan.steps.splice(at..at, backups);
 }

@@ -1,17 +1,15 @@
 //! The smallest action: of what changes for a server that runs, what it can be told, and what needs a
 //! restart; what that restart costs; and that nothing is lost by it unasked.
 
-use std::collections::BTreeMap;
-
 use super::change::Change;
 use super::{Consent, Note, Plan, as_it_runs};
-use crate::conf::{Conf, LIMITS};
+use crate::conf::{self, Conf, LIMITS};
 use crate::directives;
 use crate::engine::Version;
 use crate::exit::Fault;
 use crate::facts::{Auth, Facts, Role, Running};
 use crate::instance::Instance;
-use crate::live::{Cost, Setting, Value};
+use crate::live::{Cost, NO_ONE, Setting, Value};
 use crate::secret::Secret;
 use crate::step::Step;
 use crate::topology::Name;
@@ -39,7 +37,7 @@ pub enum Password {
 impl Live {
     /// Whether it is told whom to follow.
     pub fn follows(&self) -> bool {
-        self.settings.iter().any(|setting| setting.directive == "replicaof" && setting.value != no_one())
+        self.settings.iter().any(Setting::follows)
     }
 
     /// Only what has to be told although a restart follows: an append only file has to be whole before it,
@@ -114,7 +112,7 @@ fn value(conf: &Conf, name: &str) -> Value {
         .map(|line| line.args.as_slice())
         .collect();
     match (name, lines.last()) {
-        ("replicaof", None) => no_one(),
+        ("replicaof", None) => Value::Plain(NO_ONE.into()),
         ("appendonly", None) => Value::Plain("no".into()),
         ("masterauth", None) => Value::Secret(Secret::new("")),
         // A class that no line names is not told by the others.
@@ -126,10 +124,6 @@ fn value(conf: &Conf, name: &str) -> Value {
         (_, Some(last)) if directives::secret(name) => Value::Secret(Secret::new(last.join(" "))),
         (_, Some(last)) => Value::Plain(last.join(" ")),
     }
-}
-
-fn no_one() -> Value {
-    Value::Plain("no one".into())
 }
 
 /// How the password can change while the server runs; none where `user` lines or a file of them say who may
@@ -168,9 +162,8 @@ pub fn move_data(
     let there = parsed(facts.text(&instance.conf).unwrap_or_default());
     let running = facts.running.get(&instance.name).filter(|running| can_be_told(running));
     let said = running.and_then(|running| running.config.get("appendonly").map(String::as_str));
-    let is_on = |word: Option<&str>| word.is_some_and(|word| word.eq_ignore_ascii_case("yes"));
-    let on = is_on(wanted.word("appendonly"));
-    let before = is_on(said.or_else(|| there.word("appendonly")));
+    let on = wanted.is_on("appendonly");
+    let before = said.map_or_else(|| there.is_on("appendonly"), conf::is_yes);
     let told = live.settings.iter().any(|setting| setting.directive == "appendonly");
     let copy = wanted.get("replicaof").is_some() && there.get("replicaof").is_some();
     if on == before || told || copy || !facts.occupied.contains(&instance.store) {
@@ -243,13 +236,11 @@ pub fn cost(facts: &Facts, name: &Name, settings: &[Setting]) -> Cost {
 
 /// Whether a server writes its data before it ends; also where nobody may ask it.
 fn saves(running: &Running, settings: &[Setting]) -> bool {
-    let told: BTreeMap<&str, String> =
-        settings.iter().map(|setting| (setting.directive.as_str(), setting.value.masked())).collect();
-    let is = |name: &str, off: &[&str]| {
-        let now = told.get(name).or_else(|| running.config.get(name));
-        now.is_none_or(|now| !off.contains(&now.as_str()))
+    let is = |name: &str, off: &str| match settings.iter().find(|setting| setting.directive == name) {
+        Some(setting) => setting.value != Value::Plain(off.into()),
+        None => running.config.get(name).is_none_or(|now| now != off),
     };
-    is("save", &["", "\"\""]) || is("appendonly", &["no"])
+    is("save", "") || is("appendonly", "no")
 }
 
 /// A master that holds what no file has, and that saves nothing, is neither restarted nor stopped unasked.

@@ -48,7 +48,7 @@ pub fn plan(wish: &Wish<'_>, facts: &Facts, consent: Consent) -> Result<Plan, Fa
         place: places.first().map_or_else(|| dir.clone(), |place| place.path.clone()),
     }];
     if !consent.no_backup {
-        steps.extend(before::of(facts, target.clone(), &backup::dir())?);
+        steps.extend(before::of(facts, target.clone())?);
     }
     let runs = facts.running.contains_key(&instance.name);
     if let Some(Holding::Unsaved(_)) = facts.holdings.get(&instance.name) {
