@@ -307,7 +307,7 @@ fn uninstall(lab: &mut Lab) {
     lab.run("redis-tp uninstall").ok();
     lab.says(&format!("redis-tp up --runtime {}", lab.runtime.word), "next:");
     lab.says("redis-tp cli -- GET bonjour", "monde");
-    lab.run("redis-tp uninstall --purge").ok();
+    lab.run("redis-tp uninstall --purge --no-backup").ok();
     assert_eq!(differences(&lab.before, &lab.places(), Alike::Equivalent), [""; 0], "{}", lab.runtime.name);
     assert_eq!(lab.machine.run("ps -e -o comm= | grep redis").stdout, "", "a process is left");
     if let Kind::Containers(engine) = lab.runtime.kind {

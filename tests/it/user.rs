@@ -95,7 +95,7 @@ fn there_and_back(machine: &Machine) {
     ann(machine, "redis-tp uninstall").ok();
     assert!(machine.exists("/home/ann/.local/share/redis/dump.rdb"), "data stays");
     ann(machine, "redis-tp up").ok();
-    ann(machine, "redis-tp uninstall --purge").ok();
+    ann(machine, "redis-tp uninstall --purge --no-backup").ok();
     assert_eq!(differences(&before, &home(machine), Alike::Equivalent), [""; 0]);
     nothing_runs(machine);
     assert_eq!(differences(&others.0, &places(machine), Alike::Equivalent), [""; 0]);
@@ -161,7 +161,7 @@ fn by_own_systemd(machine: &Machine) {
     ann(machine, "redis-tp verify --restart").ok();
     ann(machine, "redis-tp up --runtime process").ok();
     ann(machine, "redis-tp up --runtime systemd").ok();
-    ann(machine, "redis-tp uninstall --purge").ok();
+    ann(machine, "redis-tp uninstall --purge --no-backup").ok();
     assert_eq!(differences(&before.0, &home(machine), Alike::Equivalent), [""; 0]);
     assert_eq!(differences(&before.1.0, &places(machine), Alike::Equivalent), [""; 0]);
 }
