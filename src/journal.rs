@@ -7,6 +7,7 @@
 use std::collections::BTreeMap;
 use std::fs::{File, TryLockError};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 use serde::{Deserialize, Serialize};
@@ -20,6 +21,9 @@ use crate::layout;
 use crate::runtime::Program;
 use crate::runtime::container::Container;
 use crate::state::{self, SCHEMA};
+
+/// How long the lock of a run that was killed may be held on by a child of its.
+const ORPHANED: Duration = Duration::from_secs(1);
 
 /// How many finished runs are kept for `rollback`.
 const HISTORY: usize = 10;
@@ -491,6 +495,7 @@ impl Lock {
     /// Another run holds it (exit code 6), named by its process.
     pub fn take(host: &Host) -> Result<Self> {
         let path = state::dir().join("lock");
+        let end = host.now() + ORPHANED;
         loop {
             let made = make_way(host)?;
             let file = host.lock_file(&path)?;
@@ -499,6 +504,11 @@ impl Lock {
             }
             match file.try_lock() {
                 Ok(()) => {}
+                // A child that has not become another program yet holds it on for a run that was killed.
+                Err(TryLockError::WouldBlock) if host.now() < end && is_orphaned(host) => {
+                    host.sleep(Duration::from_millis(1));
+                    continue;
+                }
                 Err(TryLockError::WouldBlock) => return Err(held(host).into()),
                 Err(TryLockError::Error(error)) => return Err(error).context("cannot lock"),
             }
@@ -551,6 +561,12 @@ pub fn at_work(host: &Host) -> Option<String> {
     let locks = host.text(Path::new("/proc/locks")).ok().flatten()?;
     let line = locks.lines().find(|line| line.contains(&format!(":{inode} ")))?;
     line.split_whitespace().nth(4).map(str::to_owned)
+}
+
+/// Whether the process that took the lock is gone.
+fn is_orphaned(host: &Host) -> bool {
+    let gone = |pid: &String| matches!(host.stat(&Path::new("/proc").join(pid)), Ok(None));
+    at_work(host).filter(|pid| pid != "0").is_some_and(|pid| gone(&pid))
 }
 
 fn held(host: &Host) -> Fault {

@@ -148,6 +148,13 @@ impl Host {
         access(&self.path(path), AccessFlags::W_OK | AccessFlags::X_OK).is_ok()
     }
 
+    /// Whether a file may not be written to by its owner or root, whatever its mode.
+    pub fn is_immutable(&self, path: &Path) -> bool {
+        use nix::errno::Errno::{EPERM, EROFS};
+        use nix::unistd::{AccessFlags, access};
+        matches!(access(&self.path(path), AccessFlags::W_OK), Err(EPERM | EROFS))
+    }
+
     /// The names in a directory, sorted; empty when it is not there.
     pub fn list(&self, path: &Path) -> Result<Vec<String>> {
         let entries = match fs::read_dir(self.path(path)) {

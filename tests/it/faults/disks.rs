@@ -1,0 +1,130 @@
+//! A disk that is really full, or read-only: where configuration, state, data or logs lie.
+
+use crate::machine::{Alike, Init, Machine, Release, Snapshot, differences};
+use crate::story::bare;
+
+/// What may lie on a disk of its own.
+const PLACES: [&str; 6] =
+    ["/etc/redis", "/etc/redis-tp", "/var/lib/redis-tp", "/var/lib/redis", "/var/log/redis", "/run"];
+
+/// What a run is to change.
+const PREPARE: &str = "redis-tp install --password-file /root/password && redis-tp replica add --port 6380 &&
+    redis-tp cli -- SET bonjour monde";
+const COMMANDS: [&str; 4] = [
+    "redis-tp install --set databases=20",
+    "redis-tp replica add --port 6381",
+    "redis-tp rollback",
+    "redis-tp uninstall",
+];
+
+/// How many KiB are left: none, and just not enough for one or another of a run's files.
+const LEFT: [u32; 5] = [0, 4, 8, 12, 24];
+
+/// What has to be as it was: not the data, the logs, and our history of runs.
+fn lasting(machine: &Machine) -> Snapshot {
+    let mut snapshot = machine.snapshot(&["/etc/redis", "/etc/redis-tp", "/var/lib/redis-tp"]);
+    let passing =
+        ["/var/lib/redis-tp/runs", "/var/lib/redis-tp/lock", "/etc/redis/fill", "/etc/redis-tp/fill"];
+    snapshot
+        .retain(|path, _| !passing.iter().any(|place| path.starts_with(place)) && !path.ends_with("fill"));
+    snapshot
+}
+
+/// A machine with master and replica, one of whose directories lies on a small disk.
+fn with_disk(machine: &Machine, place: &str) {
+    machine
+        .run(&format!(
+            "mkdir -p /root/was && cp -a {place}/. /root/was/ &&
+            mount -t tmpfs -o size=512k,mode=$(stat -c %a {place}) tmpfs {place} &&
+            cp -a /root/was/. {place}/ && chown --reference=/root/was {place}; rm -rf /root/was"
+        ))
+        .ok();
+}
+
+fn fill(machine: &Machine, place: &str, left: u32) {
+    machine
+        .run(&format!(
+            "dd if=/dev/zero of={place}/fill bs=1k 2>/dev/null; chmod 600 {place}/fill
+            size=$(stat -c %s {place}/fill); truncate -s $((size > {left} * 1024 ? size - {left} * 1024 : 0)) {place}/fill"
+        ))
+        .ok();
+}
+
+fn with_both() -> Option<Machine> {
+    let machine = bare(Release::Bookworm, Init::None)?;
+    machine.run("apt-get install -y redis-server && service redis-server stop").ok();
+    machine.run("umask 077; echo secret-enough >/root/password").ok();
+    machine.run(PREPARE).ok();
+    Some(machine)
+}
+
+/// The servers answer and have their data; nothing is left half-way.
+fn stands(machine: &Machine, what: &str) {
+    let out = machine.run("redis-tp cli -- GET bonjour && redis-tp cli slave -- GET bonjour");
+    assert_eq!(out.stdout, "monde\nmonde\n", "{what}: {out}");
+    let left = machine
+        .run("find /etc /var/lib /var/log /run /tmp -xdev -name '*redis-tp-new' -o -path '*/redis-tp-*-*'");
+    assert_eq!(left.stdout, "", "{what}: left over");
+}
+
+#[test]
+fn a_disk_that_is_full_at_any_level_keeps_the_former_state_or_lets_the_new_one_be() {
+    let mut failed = 0;
+    for place in PLACES {
+        let Some(machine) = with_both() else { return };
+        with_disk(&machine, place);
+        let before = lasting(&machine);
+        for left in LEFT {
+            for command in COMMANDS {
+                let what = format!("{left} KiB left in {place}: {command}");
+                fill(&machine, place, left);
+                let out = machine.run(command);
+                let differ = differences(&before, &lasting(&machine), Alike::Equivalent);
+                match out.status {
+                    0 => {}
+                    1 | 5 | 8 => {
+                        failed += 1;
+                        assert_eq!(differ, [""; 0], "{what}: {out}");
+                        stands(&machine, &what);
+                    }
+                    // A way back needs room, too; but then the same command ends it.
+                    9 if command == "redis-tp rollback" => failed += 1,
+                    _ => panic!("{what}: {out}"),
+                }
+                machine.run(&format!("rm -f {place}/fill")).ok();
+                if out.status != 0 {
+                    let again = machine.run(command);
+                    assert_eq!(again.status, 0, "{what}\n{out}\nthen, with room: {again}");
+                }
+                machine.run("redis-tp uninstall --purge --no-backup; true").ok();
+                machine.run(PREPARE).ok();
+            }
+        }
+    }
+    assert!(failed > PLACES.len(), "only {failed} of them failed");
+}
+
+#[test]
+fn a_file_system_that_is_read_only_is_named_and_nothing_is_changed() {
+    for place in PLACES.iter().filter(|place| **place != "/run") {
+        let Some(machine) = with_both() else { return };
+        machine.run(&format!("mount --bind {place} {place} && mount -o remount,bind,ro {place}")).ok();
+        let before = lasting(&machine);
+        for command in COMMANDS {
+            let what = format!("{place} read-only: {command}");
+            let out = machine.run(command);
+            // What lies elsewhere can still be changed.
+            if out.status == 0 {
+                continue;
+            }
+            assert!(matches!(out.status, 1 | 5 | 8 | 9), "{what}: {out}");
+            assert!(out.stderr.contains("ead-only") || out.stderr.contains("may not write"), "{what}: {out}");
+            assert_eq!(differences(&before, &lasting(&machine), Alike::Equivalent), [""; 0], "{what}: {out}");
+            stands(&machine, &what);
+        }
+        machine.run(&format!("umount {place}")).ok();
+        for command in COMMANDS {
+            machine.run(command).ok();
+        }
+    }
+}
