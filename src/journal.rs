@@ -563,10 +563,10 @@ pub fn at_work(host: &Host) -> Option<String> {
     line.split_whitespace().nth(4).map(str::to_owned)
 }
 
-/// Whether the process that took the lock is gone.
+/// Whether the process that took the lock is gone: the kernel's list of locks then names it no more, or, on
+/// the host of a container, names one that there is not.
 fn is_orphaned(host: &Host) -> bool {
-    let gone = |pid: &String| matches!(host.stat(&Path::new("/proc").join(pid)), Ok(None));
-    at_work(host).filter(|pid| pid != "0").is_some_and(|pid| gone(&pid))
+    at_work(host).is_none_or(|pid| matches!(host.stat(&Path::new("/proc").join(pid)), Ok(None)))
 }
 
 fn held(host: &Host) -> Fault {
