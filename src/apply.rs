@@ -193,6 +193,8 @@ impl Run<'_> {
                 service::stop(self.host, target, false)?;
                 service::start(self.host, std::slice::from_ref(target))
             }
+            Step::Bring { target, file, place } => self.bring(target, file, place),
+            Step::Replace { target, places } => self.replace(target, places),
             Step::Backup { target, source, path } => self.backup(target, source, path),
             Step::Set { target, settings } => self.set(target, settings),
             Step::Admit { target } => self.admit(target),

@@ -63,6 +63,8 @@ pub enum Command {
     Env(Env),
     /// A checked copy of what instances hold
     Backup(Backup),
+    /// Put a backup in the place of what an instance holds
+    Restore(Restore),
     /// Undo the last run
     Rollback(Rollback),
     /// Take everything of ours away; data and package stay
@@ -516,6 +518,25 @@ pub struct Backup {
     /// The file, or a directory that is there [default: below /var/backups/redis-tp]
     #[arg(long, value_name = "PATH")]
     pub to: Option<PathBuf>,
+    /// Show the steps and do nothing
+    #[arg(long)]
+    pub dry_run: bool,
+    /// Print the result as JSON
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// `restore`
+#[derive(Debug, Args)]
+pub struct Restore {
+    /// The backup, or any RDB
+    pub file: PathBuf,
+    /// The instance [default: master, or the only one]
+    #[arg(value_parser = Name::parse)]
+    pub name: Option<Name>,
+    /// Take no backup of what it holds now
+    #[arg(long)]
+    pub no_backup: bool,
     /// Show the steps and do nothing
     #[arg(long)]
     pub dry_run: bool,

@@ -23,6 +23,7 @@ mod print;
 mod prove;
 mod render;
 mod replica;
+mod restore;
 mod rollback;
 mod scene;
 mod service;
@@ -70,6 +71,7 @@ fn run(host: &Host, command: Command) -> Result<Code> {
         Command::Bench(args) => bench::run(host, &args),
         Command::Env(args) => env::run(host, &args),
         Command::Backup(args) => backup::run(host, &args),
+        Command::Restore(args) => restore::run(host, &args),
         Command::Rollback(args) => rollback::run(host, &args),
         Command::Uninstall(args) => uninstall::run(host, &args),
         Command::Completions(args) => print::completions(&args),

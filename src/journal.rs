@@ -93,6 +93,13 @@ pub enum Undo {
         /// The instance.
         target: Target,
     },
+    /// Put former data back that were set aside, or take new ones away where there were none.
+    Replaced {
+        /// Their place.
+        path: PathBuf,
+        /// Where the former ones are; none where there were none.
+        aside: Option<PathBuf>,
+    },
     /// Take away what there is of a file that was not finished.
     Staged {
         /// Where it was to be.

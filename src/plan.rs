@@ -32,6 +32,7 @@ pub mod live;
 mod note;
 mod record;
 pub mod refuse;
+pub mod restore;
 mod whole;
 
 pub use leave::leave;

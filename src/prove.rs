@@ -10,7 +10,9 @@ use anyhow::{Context, Result, bail};
 use crate::conf::{self, Conf};
 use crate::directives;
 use crate::exit::Fault;
+use crate::facts::parse;
 use crate::host::{Child, Done, Host, Ids};
+use crate::instance::Target;
 use crate::layout;
 use crate::log;
 use crate::secret::{MASK, Secret};
@@ -30,6 +32,9 @@ const PILL: &str = "redis-tp-eof";
 
 /// How long a scratch server may take to start, modules and all.
 const BOOT: Duration = Duration::from_secs(10);
+
+/// How long a server may take to load a backup.
+const LOAD: Duration = Duration::from_secs(900);
 
 /// Proves one candidate with this server.
 ///
@@ -71,6 +76,49 @@ fn neutral_boot(
     text: &str,
     candidate: &Candidate,
 ) -> Result<BTreeMap<String, String>> {
+    let look = |socket: &Path| asked(host, socket, candidate);
+    boot(host, server.child().user(ids), ids, text, &[], BOOT, look)?
+        .map_err(|done| refusal(text, &done, candidate).into())
+}
+
+/// Has the server of an instance load an RDB, neutrally, where it lies: for a copy there may be no room
+/// elsewhere. Tells how many keys that are.
+///
+/// # Errors
+/// It does not; why, in its own words.
+pub fn loads(host: &Host, target: &Target, file: &Path) -> Result<u64> {
+    let (engine, user) = (target.engine, target.engine.user());
+    let ids = layout::here().ids(host, user)?.with_context(|| format!("there is no user '{user}'"))?;
+    let server = software::find(host, engine, engine.server())
+        .with_context(|| format!("{} is not on this machine", engine.server()))?;
+    let conf = host.text(&target.conf())?.unwrap_or_default();
+    let text = neutral(&conf);
+    let word = |path: Option<&std::ffi::OsStr>| path.unwrap_or_default().to_string_lossy().into_owned();
+    let dir = word(file.parent().map(Path::as_os_str));
+    let more = ["--dir".to_owned(), dir, "--dbfilename".into(), word(file.file_name())];
+    let password = Conf::parse(&conf).ok().and_then(|conf| conf.word("requirepass").map(Secret::new));
+    let look = |socket: &Path| {
+        let info =
+            Wire::open_socket(host, socket, password.as_ref()).and_then(|mut wire| wire.info("keyspace"));
+        info.map(|info| parse::keys(&info)).unwrap_or_default()
+    };
+    boot(host, server.child().user(ids), ids, &text, &more, LOAD, look)?.map_err(|done| {
+        let said = without_secrets(&conf::redact(&format!("{}\n{}", done.stdout, done.stderr)), &conf);
+        let last: Vec<&str> = log::telling(&said, 2).into_iter().map(log::message).collect();
+        anyhow::anyhow!("{} does not load it: {}", engine.server(), last.join(" / "))
+    })
+}
+
+/// Starts a scratch server, and looks at it as soon as it is ready; or tells how it ended before that.
+fn boot<T: Default>(
+    host: &Host,
+    server: Child,
+    ids: Ids,
+    text: &str,
+    more: &[String],
+    deadline: Duration,
+    look: impl Fn(&Path) -> T,
+) -> Result<Result<T, Done>> {
     // The server's user may enter it, but swap nothing in it under our hands; what the server itself
     // makes lies in a directory of its own.
     let scratch = host.scratch()?;
@@ -82,9 +130,10 @@ fn neutral_boot(
     // By standard input, as before: a run that is killed leaves no password in a scratch file.
     let mut args: Vec<String> = vec!["-".into()];
     args.extend(overrides(text, &dir, &socket, "systemd"));
-    let child = server.child().args(args).stdin(text).user(ids).dies_with_us().deadline(BOOT);
+    args.extend_from_slice(more);
+    let child = server.args(args).stdin(text).dies_with_us().deadline(deadline);
     let child = child.env("NOTIFY_SOCKET", at("notify"));
-    let mut said = BTreeMap::new();
+    let mut said = T::default();
     let done = host.run_until(child, || {
         // Not until there is no more: whoever floods the socket must not hold us past the deadline.
         let ready = (0..64)
@@ -95,15 +144,15 @@ fn neutral_boot(
             })
             .any(|heard| heard.lines().any(|line| line == "READY=1"));
         if ready {
-            said = asked(host, &at("server").join("socket"), candidate);
+            said = look(&at("server").join("socket"));
         }
         ready
     });
     host.end_scratch(scratch);
-    match done? {
+    Ok(match done? {
         None => Ok(said),
-        Some(done) => Err(refusal(text, &done, candidate).into()),
-    }
+        Some(done) => Err(done),
+    })
 }
 
 /// What the scratch server tells of the directives in question; nothing where it does not.

@@ -34,7 +34,9 @@ impl Tool {
 /// A program of the engine's: that of the system, or else the unpacked one.
 pub fn find(host: &Host, engine: Engine, program: &str) -> Option<Tool> {
     if let Some(path) = host.which(program) {
-        return Some(Tool { path, libraries: None });
+        // `redis-tp env` puts the unpacked ones on PATH.
+        let unpacked = unpacked(engine).filter(|place| path.starts_with(place));
+        return Some(Tool { path, libraries: unpacked.map(|place| libraries(&place)) });
     }
     let path = self::program(engine, program)?;
     host.stat(&path).ok()??;

@@ -194,6 +194,22 @@ pub enum Step {
         /// The file that is made.
         path: PathBuf,
     },
+    /// Bring a backup beside the data of an instance, and have the server itself load it there.
+    Bring {
+        /// The instance.
+        target: Target,
+        /// The backup.
+        file: PathBuf,
+        /// What it is to replace.
+        place: PathBuf,
+    },
+    /// Put what was brought in the place of an instance's data, which are set aside.
+    Replace {
+        /// The instance, which does not run.
+        target: Target,
+        /// The places, the first of which was brought.
+        places: Vec<Place>,
+    },
     /// Set directives on a server that runs on.
     Set {
         /// The instance, where it runs now.
@@ -285,6 +301,28 @@ pub struct Inside {
     /// Our own program on this machine, if it has to run in the image, too.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub own: Option<PathBuf>,
+}
+
+/// A file or a directory of an instance's data.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Place {
+    /// Where it is.
+    pub path: PathBuf,
+    /// Whether there is anything now.
+    pub there: bool,
+    /// Whether a backup takes its place; otherwise it only goes.
+    pub rdb: bool,
+    /// For the directory of an append only file: the name and the text of what lists its files.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub manifest: Option<(PathBuf, String)>,
+}
+
+impl Place {
+    /// Where the former data are until the new ones have proved themselves.
+    pub fn aside(&self) -> PathBuf {
+        let name = self.path.file_name().unwrap_or_default().to_string_lossy();
+        self.path.with_file_name(format!(".{name}.redis-tp-former"))
+    }
 }
 
 /// Where the data of a backup come from.
@@ -435,6 +473,10 @@ impl Step {
             Self::Start { targets } => format!("start {}", names(targets)),
             Self::Restart { target, why, .. } => format!("restart {} ({why})", target.name),
             Self::Backup { target, path, .. } => format!("back {} up to {}", target.name, path.display()),
+            Self::Bring { target, file, .. } => {
+                format!("prove {} beside the data of {}", file.display(), target.name)
+            }
+            Self::Replace { target, .. } => format!("put it in the place of the data of {}", target.name),
             Self::Set { target, settings } => {
                 let words: Vec<String> = settings.iter().map(Setting::words).collect();
                 format!("set live on {}: {}", target.name, words.join(", "))

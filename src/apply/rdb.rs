@@ -12,12 +12,14 @@ use std::time::Duration;
 use anyhow::{Context, Result, bail};
 
 use super::Run;
-use crate::host::{Child, Host, Staged};
+use crate::exit::Fault;
+use crate::host::{Child, Host, Kind, Staged};
 use crate::instance::Target;
 use crate::journal::Undo;
 use crate::layout;
+use crate::prove;
 use crate::software;
-use crate::step::Source;
+use crate::step::{Place, Source};
 
 /// How long a server may say nothing while it prepares its data: it waits for more replicas first.
 const SILENCE: Duration = Duration::from_secs(120);
@@ -46,9 +48,73 @@ impl Run<'_> {
         staged.finish()
     }
 
+    /// Brings a backup beside the data, and has the server load it there.
+    pub(super) fn bring(&mut self, target: &Target, file: &Path, place: &Path) -> Result<()> {
+        let user = target.engine.user();
+        let ids =
+            layout::here().ids(self.host, user)?.with_context(|| format!("there is no user '{user}'"))?;
+        self.announce(Undo::Staged { path: place.to_path_buf() })?;
+        let mut staged = self.host.stage(place, ids, 0o640)?;
+        self.host.copy_into(file, None, &mut staged)?;
+        let refused = |error: anyhow::Error| {
+            Fault::refused(format!("{} is not restored: {error:#}", file.display()))
+                .hint("nothing was changed; give another backup")
+        };
+        check(self.host, target, None, staged.at()).map_err(refused)?;
+        prove::loads(self.host, target, staged.at()).map_err(refused)?;
+        staged.keep()
+    }
+
+    /// Puts what was brought in the place of the data.
+    pub(super) fn replace(&mut self, target: &Target, places: &[Place]) -> Result<()> {
+        let user = target.engine.user();
+        let ids =
+            layout::here().ids(self.host, user)?.with_context(|| format!("there is no user '{user}'"))?;
+        for place in places {
+            let there = self.host.stat(&place.path)?.is_some();
+            let aside = there.then(|| place.aside());
+            self.announce(Undo::Replaced { path: place.path.clone(), aside: aside.clone() })?;
+            if let Some(aside) = aside {
+                self.host.rename(&place.path, &aside)?;
+            }
+            let staged = Host::staging(&place.path);
+            match (&place.manifest, place.rdb) {
+                (_, false) => {}
+                (None, true) => self.host.rename(&staged, &place.path)?,
+                (Some((name, text)), true) => {
+                    self.host.directory(&place.path, ids, 0o750)?;
+                    let base = name.with_extension("1.base.rdb");
+                    self.host.rename(&staged, &place.path.join(base))?;
+                    self.host.write(&place.path.join(name), text.as_bytes(), ids, 0o640)?;
+                }
+            }
+        }
+        Ok(())
+    }
+
     /// The image that an instance runs in.
     fn image_of(&self, target: &Target) -> Option<String> {
         self.state.containers.get(&target.container()).map(|container| container.image.to_string())
+    }
+}
+
+/// Puts former data back, or takes new ones away where there were none. What is back already stays.
+pub fn put_back(host: &Host, path: &Path, aside: Option<&Path>) -> Result<()> {
+    match aside {
+        None => take_away(host, path),
+        Some(aside) if host.stat(aside)?.is_some() => {
+            take_away(host, path)?;
+            host.rename(aside, path)
+        }
+        Some(_) => Ok(()),
+    }
+}
+
+/// Takes a file or a directory of data away.
+pub fn take_away(host: &Host, path: &Path) -> Result<()> {
+    match host.stat(path)?.map(|stat| stat.kind) {
+        Some(Kind::Dir) => host.remove_tree(path),
+        _ => host.remove(path),
     }
 }
 
@@ -69,7 +135,7 @@ pub fn check(host: &Host, target: &Target, image: Option<&str>, file: &Path) -> 
     };
     let done = host.run(child.deadline(CHECK))?;
     if !done.ok() {
-        bail!("{program}: {}", last_complaint(&done.stdout));
+        bail!("{program}: {}", complaint(&done.stdout).unwrap_or_else(|| done.tail()));
     }
     let keys = done.stdout.lines().find_map(|line| {
         let words = line.strip_suffix("keys read")?;
@@ -79,9 +145,9 @@ pub fn check(host: &Host, target: &Target, image: Option<&str>, file: &Path) -> 
 }
 
 /// The line that tells what is wrong, without the offset before it.
-fn last_complaint(said: &str) -> &str {
-    let lines = said.lines().rev().filter(|line| line.contains("RDB ERROR") || line.contains("rror"));
-    lines.last().map_or("it is damaged", str::trim)
+fn complaint(said: &str) -> Option<String> {
+    let line = said.lines().skip_while(|line| !line.contains("RDB ERROR DETECTED")).nth(1)?;
+    Some(line.split_once("] ").map_or(line, |(_, why)| why).trim().to_owned())
 }
 
 /// Writes all data of a server that runs to a file.

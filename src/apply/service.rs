@@ -75,7 +75,7 @@ fn start_together(host: &Host, targets: &[&Target]) -> Result<()> {
         let mut args = vec!["start"];
         args.extend(units.iter().map(String::as_str));
         forget_failures(host, &units)?;
-        if let Err(error) = systemctl(host, &args) {
+        if let Err(error) = start_units(host, &units, &args) {
             bail!("{error:#}{}", why_not(host, targets)?);
         }
     }
@@ -83,6 +83,19 @@ fn start_together(host: &Host, targets: &[&Target]) -> Result<()> {
         start_process(host, target)?;
     }
     targets.iter().try_for_each(|target| await_ready(host, target))
+}
+
+/// Starts units; one that systemd takes for failing, because somebody started it often of late, all the same.
+fn start_units(host: &Host, units: &[String], args: &[&str]) -> Result<()> {
+    let first = systemctl(host, args);
+    match &first {
+        Err(error) if error.to_string().contains("too often") => {
+            let again: Vec<&str> =
+                ["reset-failed"].into_iter().chain(units.iter().map(String::as_str)).collect();
+            systemctl(host, &again).and_then(|()| systemctl(host, args))
+        }
+        _ => first,
+    }
 }
 
 /// Starts containers in one go; the engine starts them in this order.

@@ -3,7 +3,7 @@
 
 use anyhow::{Context, Result};
 
-use super::{Event, Listener, app, containers, live, package, service, set_enabled, systemctl};
+use super::{Event, Listener, app, containers, live, package, rdb, service, set_enabled, systemctl};
 use crate::conf::{self, By, Conf};
 use crate::exit::{Code, Fault};
 use crate::host::{Host, Ids, Kind, Stat, Taken};
@@ -36,6 +36,12 @@ pub fn recover(host: &Host, tell: Listener<'_>) -> Result<Option<Record>> {
         package::await_lock(host, tell)?;
     }
     if record.no_return {
+        // Former data that were set aside were to go.
+        for undo in &record.undo {
+            if let Undo::Replaced { aside: Some(aside), .. } = undo {
+                rdb::take_away(host, aside)?;
+            }
+        }
         journal::close(host, record.run, End::Done)?;
         return Ok(Some(record));
     }
@@ -243,6 +249,7 @@ fn one(host: &Host, undo: &Undo, kept: &mut Vec<Store>) -> Result<()> {
             };
             containers::undo(host, undo, held)
         }
+        Undo::Replaced { path, aside } => rdb::put_back(host, path, aside.as_deref()),
         Undo::Staged { path } => host.remove(&Host::staging(path)),
         Undo::Reload
         | Undo::Set { .. }

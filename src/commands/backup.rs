@@ -1,6 +1,6 @@
 //! `redis-tp backup`: a checked RDB of what instances hold.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use anyhow::Result;
 
@@ -30,20 +30,21 @@ pub fn run(host: &Host, args: &cli::Backup) -> Result<Code> {
         Some(name) => vec![scene.pick(Some(name))?],
         None => scene.instances.iter().collect(),
     };
-    let place = Place::of(host, args.to.as_deref(), chosen.len())?;
     let mut steps = Vec::new();
     for instance in chosen {
-        let mut step = plan::backup::of(&scene.facts, instance.target(), place.dir())?;
-        let named = args.name.is_some();
+        let facts = &scene.facts;
+        let step = plan::backup::of(facts, instance.target(), &backup::dir())?;
         // Who names a replica, or an empty one, wants it.
-        if named && step.is_none() && scene.facts.running.contains_key(&instance.name) {
-            let path = backup::path(place.dir(), &instance.name, scene.facts.time);
-            step = Some(Step::Backup { target: instance.target(), source: Source::Server, path });
-        }
-        if let (Some(Step::Backup { path, .. }), Place::File(file)) = (&mut step, &place) {
-            path.clone_from(file);
-        }
-        steps.extend(step);
+        let named = args.name.is_some() && facts.running.contains_key(&instance.name);
+        let whole = || Step::Backup {
+            target: instance.target(),
+            source: Source::Server,
+            path: backup::path(&backup::dir(), &instance.name, facts.time),
+        };
+        steps.extend(step.or_else(|| named.then(whole)));
+    }
+    if let Some(to) = &args.to {
+        put(host, to, &mut steps)?;
     }
     let plan = Plan { steps, passing: true, ..Plan::default() };
     if args.json {
@@ -64,35 +65,33 @@ pub fn run(host: &Host, args: &cli::Backup) -> Result<Code> {
     Ok(Code::Done)
 }
 
-/// Where backups go.
-enum Place {
-    /// One, to this file.
-    File(PathBuf),
-    /// To this directory.
-    Dir(PathBuf),
-}
-
-impl Place {
-    fn of(host: &Host, to: Option<&Path>, count: usize) -> Result<Self, Fault> {
-        let Some(to) = to else { return Ok(Self::Dir(backup::dir())) };
-        let to = std::path::absolute(to).unwrap_or_else(|_| to.to_path_buf());
-        let at = |path: &Path| host.stat(path).ok().flatten().map(|stat| stat.kind);
-        match at(&to) {
-            Some(Kind::Dir) => Ok(Self::Dir(to)),
-            Some(_) => Err(Fault::refused(format!("{} is there already", to.display()))
-                .hint("give another file, or a directory")),
-            None if count > 1 => Err(Fault::refused(format!("{} is no directory", to.display()))
-                .hint(format!("make it, or name one instance:\nmkdir {}", to.display()))),
-            None if to.parent().is_some_and(|parent| at(parent) == Some(Kind::Dir)) => Ok(Self::File(to)),
-            None => Err(Fault::refused(format!("there is no directory for {}", to.display()))
-                .hint(format!("make it:\nmkdir -p {}", to.parent().unwrap_or(&to).display()))),
+/// Puts backups where the user wants them: several into a directory, a single one also into a file.
+fn put(host: &Host, to: &Path, steps: &mut [Step]) -> Result<(), Fault> {
+    let to = std::path::absolute(to).unwrap_or_else(|_| to.to_path_buf());
+    let at = |path: &Path| host.stat(path).ok().flatten().map(|stat| stat.kind);
+    let into = match at(&to) {
+        Some(Kind::Dir) => true,
+        Some(_) => {
+            return Err(Fault::refused(format!("{} is there already", to.display()))
+                .hint("give another file, or a directory"));
+        }
+        None if steps.len() > 1 => {
+            return Err(Fault::refused(format!("{} is no directory", to.display()))
+                .hint(format!("make it, or name one instance:\nmkdir {}", to.display())));
+        }
+        None if to.parent().is_some_and(|parent| at(parent) == Some(Kind::Dir)) => false,
+        None => {
+            return Err(Fault::refused(format!("there is no directory for {}", to.display()))
+                .hint(format!("make it:\nmkdir -p {}", to.parent().unwrap_or(&to).display())));
+        }
+    };
+    for step in steps {
+        if let Step::Backup { path, .. } = step {
+            *path = match into {
+                true => to.join(path.file_name().unwrap_or_default()),
+                false => to.clone(),
+            };
         }
     }
-
-    fn dir(&self) -> &Path {
-        match self {
-            Self::File(file) => file.parent().unwrap_or(file),
-            Self::Dir(dir) => dir,
-        }
-    }
+    Ok(())
 }

@@ -81,6 +81,22 @@ impl Host {
         fs::metadata(self.path(path)).map_or(0, |meta| meta.len())
     }
 
+    /// At most the first `bytes` of a regular file; none when it is not there.
+    pub fn beginning(&self, path: &Path, bytes: u64) -> Result<Option<Vec<u8>>> {
+        let file =
+            match OpenOptions::new().read(true).custom_flags(nix::libc::O_NONBLOCK).open(self.path(path)) {
+                Ok(file) => file,
+                Err(error) if absent(&error) => return Ok(None),
+                Err(error) => return Err(error).with_context(|| format!("cannot read {}", path.display())),
+            };
+        if !file.metadata()?.is_file() {
+            bail!("{} is no regular file", path.display());
+        }
+        let mut first = Vec::new();
+        file.take(bytes).read_to_end(&mut first)?;
+        Ok(Some(first))
+    }
+
     /// At most the last `bytes` of a file, as text; empty when it is not there. For files where others
     /// than root may put a link to a secret, or a fifo that nobody writes: it has to be a regular file,
     /// and `owner`'s where that is known, for a hard link or a linked directory leads elsewhere, too.

@@ -85,6 +85,16 @@ impl Staged {
         &self.staged
     }
 
+    /// Leaves it where it is, on the disk, for a rename of its own.
+    ///
+    /// # Errors
+    /// The disk is full, or in trouble.
+    pub fn keep(mut self) -> Result<()> {
+        self.file.sync_all().with_context(|| format!("cannot write {}", self.path.display()))?;
+        self.done = true;
+        Ok(())
+    }
+
     /// Puts it in its place, on the disk.
     ///
     /// # Errors

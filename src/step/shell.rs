@@ -113,6 +113,24 @@ impl Step {
                 format!("install -D -m 0600 {} {}", from.display(), path.display()),
                 format!("{} {}", target.engine.check_rdb(), path.display()),
             ],
+            Self::Bring { target, file, .. } => {
+                vec![format!("{} {}", target.engine.check_rdb(), file.display())]
+            }
+            Self::Replace { places, .. } => places
+                .iter()
+                .flat_map(|place| {
+                    let (path, aside) = (place.path.display(), place.aside());
+                    let former = place.there.then(|| format!("mv {path} {}", aside.display()));
+                    let new = match (&place.manifest, place.rdb) {
+                        (Some((name, _)), true) => {
+                            Some(format!("# the backup as the base of {path}, named in {}", name.display()))
+                        }
+                        (None, true) => Some(format!("cp BACKUP {path}    # the server's user's, 0640")),
+                        _ => None,
+                    };
+                    former.into_iter().chain(new)
+                })
+                .collect(),
             Self::Set { target, settings } => settings.iter().map(|setting| shell_set(target, setting)).collect(),
             Self::Admit { target } => {
                 vec![format!("{} | {} -x ACL SETUSER default", typed(">%s", NEW), cli_command(target))]

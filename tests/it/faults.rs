@@ -89,7 +89,7 @@ fn announced(machine: &Machine) -> usize {
 
 /// Runs a command, and sends it a signal when it has announced `lines` effects. None if it had ended
 /// before.
-fn disturb(machine: &Machine, command: &str, lines: usize, signal: Signal) -> (bool, Out) {
+pub fn disturb(machine: &Machine, command: &str, lines: usize, signal: Signal) -> (bool, Out) {
     let mut running = machine.spawn(command);
     let end = Instant::now() + Duration::from_secs(60);
     while running.is_running() && Instant::now() < end {

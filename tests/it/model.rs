@@ -78,7 +78,7 @@ fn carry_out_step(step: &Step, facts: &mut Facts) {
             start(target, facts);
         }
         Step::Set { target, settings } => set(target, settings, facts),
-        Step::Admit { .. } | Step::Backup { .. } => {}
+        Step::Admit { .. } | Step::Backup { .. } | Step::Bring { .. } | Step::Replace { .. } => {}
         Step::Password { target } => running(target, facts).auth = Auth::Wanted,
         Step::Stop { target, .. } => stop(target, facts),
         Step::StartUnit { unit } => unit_of(unit, facts).active = "active".into(),
