@@ -271,9 +271,8 @@ fn way_to_configuration(facts: &Facts, instance: &Instance) -> Result<(), Fault>
 
 /// A place that is not ours to make something in: for root, one that nobody can write to.
 fn own_places(facts: &Facts, instance: &Instance) -> Result<(), Fault> {
-    let conf = [Some(instance.conf.as_path()), instance.conf.parent()];
-    let conf = conf.into_iter().flatten().filter(|path| facts.closed.contains(*path));
-    if let Some(path) = conf.into_iter().next() {
+    let conf = [instance.conf.parent(), Some(instance.conf.as_path())];
+    if let Some(path) = conf.into_iter().flatten().find(|path| facts.closed.contains(*path)) {
         return Err(locked(facts, path));
     }
     for path in [Some(instance.dir.as_path()), instance.log_dir()].into_iter().flatten() {
