@@ -98,9 +98,23 @@ pub fn roll_back(host: &Host, record: &Record, overwrite: bool) -> Result<()> {
     if !overwrite {
         record.undo.iter().try_for_each(|undo| refuse_edited(host, undo))?;
     }
+    record.undo.iter().try_for_each(|undo| refuse_locked(host, undo))?;
     journal::reopen(host, record.run)?;
     walk_back(host, record, Packages::Go)?;
     journal::close(host, record.run, End::Undone).map_err(incomplete)
+}
+
+/// What cannot be written to now is told before the first step back.
+fn refuse_locked(host: &Host, undo: &Undo) -> Result<()> {
+    let Undo::File { path, .. } = undo else { return Ok(()) };
+    match path.parent() {
+        Some(dir) if host.stat(dir)?.is_some() && !host.may_write(dir) => {
+            Err(Fault::refused(format!("{} cannot be written to: it is read-only", dir.display()))
+                .hint(format!("look why, and undo that:\nlsattr -d {0}\nfindmnt -T {0}", dir.display()))
+                .into())
+        }
+        _ => Ok(()),
+    }
 }
 
 /// A file that somebody changed since the run is not overwritten in silence. What is as we wrote it, or

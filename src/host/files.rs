@@ -320,8 +320,10 @@ impl Host {
 
     /// Removes a file; nothing happens when it is not there.
     pub fn remove(&self, path: &Path) -> Result<()> {
-        match fs::remove_file(self.path(path)) {
-            Err(error) if !absent(&error) => {
+        let real = self.path(path);
+        match fs::remove_file(&real) {
+            // On a read-only file system, what is not there cannot be removed either.
+            Err(error) if !absent(&error) && fs::symlink_metadata(&real).is_ok() => {
                 Err(error).with_context(|| format!("cannot remove {}", path.display()))
             }
             _ => Ok(()),
@@ -333,6 +335,8 @@ impl Host {
         match fs::remove_dir(self.path(path)) {
             Ok(()) => Ok(true),
             Err(error) if absent(&error) => Ok(true),
+            // A disk of its own is mounted there.
+            Err(error) if error.kind() == io::ErrorKind::ResourceBusy => Ok(false),
             Err(error) if error.kind() == io::ErrorKind::DirectoryNotEmpty => Ok(false),
             Err(error) => Err(error).with_context(|| format!("cannot remove {}", path.display())),
         }
@@ -341,6 +345,10 @@ impl Host {
     /// Removes a directory with all that is in it; a link is not followed.
     pub fn remove_tree(&self, path: &Path) -> Result<()> {
         match fs::remove_dir_all(self.path(path)) {
+            // A disk of its own is mounted there, and has nothing on it any more.
+            Err(error) if error.kind() == io::ErrorKind::ResourceBusy && self.list(path)?.is_empty() => {
+                Ok(())
+            }
             Err(error) if !absent(&error) => {
                 Err(error).with_context(|| format!("cannot remove {}", path.display()))
             }

@@ -1,5 +1,7 @@
 //! A disk that is really full, or read-only: where configuration, state, data or logs lie.
 
+use std::path::Path;
+
 use crate::machine::{Alike, Init, Machine, Release, Snapshot, differences};
 use crate::story::bare;
 
@@ -9,7 +11,7 @@ const PLACES: [&str; 6] =
 
 /// What a run is to change.
 const PREPARE: &str = "redis-tp install --password-file /root/password && redis-tp replica add --port 6380 &&
-    redis-tp cli -- SET bonjour monde";
+    redis-tp cli -- SET bonjour monde && until redis-tp cli slave -- GET bonjour | grep -q monde; do sleep 0.02; done";
 const COMMANDS: [&str; 4] = [
     "redis-tp install --set databases=20",
     "redis-tp replica add --port 6381",
@@ -17,16 +19,30 @@ const COMMANDS: [&str; 4] = [
     "redis-tp uninstall",
 ];
 
-/// How many KiB are left: none, and just not enough for one or another of a run's files.
-const LEFT: [u32; 5] = [0, 4, 8, 12, 24];
+/// What is left on the disk. A run wants a MiB beforehand; a disk with room that takes no more files fails
+/// it in its middle.
+const LEFT: [Left; 7] = [
+    Left::KiB(0),
+    Left::KiB(8),
+    Left::KiB(1000),
+    Left::Files(0),
+    Left::Files(1),
+    Left::Files(2),
+    Left::Files(4),
+];
+
+#[derive(Clone, Copy, Debug)]
+enum Left {
+    KiB(u32),
+    Files(u32),
+}
 
 /// What has to be as it was: not the data, the logs, and our history of runs.
 fn lasting(machine: &Machine) -> Snapshot {
     let mut snapshot = machine.snapshot(&["/etc/redis", "/etc/redis-tp", "/var/lib/redis-tp"]);
-    let passing =
-        ["/var/lib/redis-tp/runs", "/var/lib/redis-tp/lock", "/etc/redis/fill", "/etc/redis-tp/fill"];
-    snapshot
-        .retain(|path, _| !passing.iter().any(|place| path.starts_with(place)) && !path.ends_with("fill"));
+    let passing = ["/var/lib/redis-tp/runs", "/var/lib/redis-tp/lock"];
+    let filled = |path: &Path| path.components().any(|part| part.as_os_str() == "fill");
+    snapshot.retain(|path, _| !passing.iter().any(|place| path.starts_with(place)) && !filled(path));
     snapshot
 }
 
@@ -35,19 +51,24 @@ fn with_disk(machine: &Machine, place: &str) {
     machine
         .run(&format!(
             "mkdir -p /root/was && cp -a {place}/. /root/was/ &&
-            mount -t tmpfs -o size=512k,mode=$(stat -c %a {place}) tmpfs {place} &&
+            mount -t tmpfs -o size=4m,nr_inodes=200,mode=$(stat -c %a {place}) tmpfs {place} &&
             cp -a /root/was/. {place}/ && chown --reference=/root/was {place}; rm -rf /root/was"
         ))
         .ok();
 }
 
-fn fill(machine: &Machine, place: &str, left: u32) {
-    machine
-        .run(&format!(
-            "dd if=/dev/zero of={place}/fill bs=1k 2>/dev/null; chmod 600 {place}/fill
-            size=$(stat -c %s {place}/fill); truncate -s $((size > {left} * 1024 ? size - {left} * 1024 : 0)) {place}/fill"
-        ))
-        .ok();
+fn fill(machine: &Machine, place: &str, left: Left) {
+    let fill = match left {
+        Left::KiB(left) => format!(
+            "dd if=/dev/zero of={place}/fill/blocks bs=1k 2>/dev/null
+            truncate -s -{left}K {place}/fill/blocks"
+        ),
+        Left::Files(left) => format!(
+            "n=0; while touch {place}/fill/$n 2>/dev/null; do n=$((n + 1)); done
+            i=0; while [ $i -lt {left} ]; do i=$((i + 1)); rm {place}/fill/$((n - i)); done"
+        ),
+    };
+    machine.run(&format!("mkdir -m 700 {place}/fill; {fill}; true")).ok();
 }
 
 fn with_both() -> Option<Machine> {
@@ -60,7 +81,10 @@ fn with_both() -> Option<Machine> {
 
 /// The servers answer and have their data; nothing is left half-way.
 fn stands(machine: &Machine, what: &str) {
-    let out = machine.run("redis-tp cli -- GET bonjour && redis-tp cli slave -- GET bonjour");
+    let out = machine.run(
+        "redis-tp cli -- GET bonjour
+        for i in $(seq 100); do redis-tp cli slave -- GET bonjour | grep . && break; sleep 0.02; done",
+    );
     assert_eq!(out.stdout, "monde\nmonde\n", "{what}: {out}");
     let left = machine
         .run("find /etc /var/lib /var/log /run /tmp -xdev -name '*redis-tp-new' -o -path '*/redis-tp-*-*'");
@@ -76,7 +100,7 @@ fn a_disk_that_is_full_at_any_level_keeps_the_former_state_or_lets_the_new_one_b
         let before = lasting(&machine);
         for left in LEFT {
             for command in COMMANDS {
-                let what = format!("{left} KiB left in {place}: {command}");
+                let what = format!("{left:?} left in {place}: {command}");
                 fill(&machine, place, left);
                 let out = machine.run(command);
                 let differ = differences(&before, &lasting(&machine), Alike::Equivalent);
@@ -91,7 +115,7 @@ fn a_disk_that_is_full_at_any_level_keeps_the_former_state_or_lets_the_new_one_b
                     9 if command == "redis-tp rollback" => failed += 1,
                     _ => panic!("{what}: {out}"),
                 }
-                machine.run(&format!("rm -f {place}/fill")).ok();
+                machine.run(&format!("rm -rf {place}/fill")).ok();
                 if out.status != 0 {
                     let again = machine.run(command);
                     assert_eq!(again.status, 0, "{what}\n{out}\nthen, with room: {again}");

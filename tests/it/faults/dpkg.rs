@@ -55,7 +55,7 @@ fn a_dpkg_that_was_killed_is_gone_on_with() {
 fn a_lock_of_apt_is_waited_for_and_its_holder_named() {
     let Some(machine) = bare(Release::Bookworm, Init::None) else { return };
     let hold = "perl -e 'use Fcntl; open F, q(>>), q(/var/lib/dpkg/lock-frontend);
-        fcntl(F, F_SETLK, pack(q(s s x4 l! l! i x4), F_WRLCK, 0, 0, 0, 0)) or die; $| = 1; print qq(held\\n); sleep 3'";
+        my $p = pack(q(s s x4 l! l! i x4), F_WRLCK, 0, 0, 0, 0); fcntl(F, F_SETLK, $p) or die; $| = 1; print qq(held\\n); sleep 3'";
     let up = machine.run(&format!("({hold} >/root/held &) ; until grep -q held /root/held; do sleep 0.01; done; redis-tp up --no-app")).ok();
     assert!(up.stderr.contains("waiting for apt: perl (pid "), "{up}");
     assert!(up.elapsed.as_secs() >= 2, "{up}");
