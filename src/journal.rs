@@ -359,9 +359,10 @@ impl Journal {
 
     fn begin(&mut self, host: &Host) -> Result<()> {
         if !self.begun {
+            // From here on something may be left that is to be taken away.
+            self.begun = true;
             host.directory(&state::dir().join("runs"), layout::here().own(), 0o700)?;
             host.directory(&self.dir, layout::here().own(), 0o700)?;
-            self.begun = true;
             let head = Line::Head {
                 journal: SCHEMA,
                 run: self.run,
