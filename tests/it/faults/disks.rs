@@ -2,6 +2,7 @@
 
 use std::path::Path;
 
+use super::syscalls::all;
 use crate::machine::{Alike, Init, Machine, Release, Snapshot, differences};
 use crate::story::bare;
 
@@ -93,12 +94,17 @@ fn stands(machine: &Machine, what: &str) {
 
 #[test]
 fn a_disk_that_is_full_at_any_level_keeps_the_former_state_or_lets_the_new_one_be() {
-    let mut failed = 0;
+    let (mut failed, mut index) = (0, 0);
     for place in PLACES {
         let Some(machine) = with_both() else { return };
         with_disk(&machine, place);
         for left in LEFT {
             for command in COMMANDS {
+                index += 1;
+                // Five is prime to the number of commands and of levels: each comes with each in turn.
+                if !all() && index % 5 != 0 {
+                    continue;
+                }
                 let what = format!("{left:?} left in {place}: {command}");
                 let before = lasting(&machine);
                 fill(&machine, place, left);
