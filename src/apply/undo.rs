@@ -1,7 +1,7 @@
 //! The way back: what the journal announced, in reverse; services come last, when their files are
 //! back. Every undo may be repeated.
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 
 use super::{Event, Listener, app, containers, live, package, rdb, service, set_enabled, systemctl};
 use crate::conf::{self, By, Conf};
@@ -279,15 +279,22 @@ fn put_back(host: &Host, path: &std::path::Path, saved: &Saved) -> Result<()> {
     if let Some(target) = &saved.link {
         return host.put(path, &Taken::Link { target: target.clone(), ids: saved.ids });
     }
-    let bytes = host.read(&saved.copy)?.with_context(|| format!("the copy of {} is gone", path.display()))?;
+    let there = host.stat(path)?;
+    let Some(bytes) = host.read(&saved.copy)? else {
+        // Gone into its place already, where there was no room for another (see below).
+        let same = there.is_some_and(|stat| stat.kind == Kind::File && stat.mode == saved.mode);
+        return if same { Ok(()) } else { bail!("the copy of {} is gone", path.display()) };
+    };
     // What was never changed is not written anew: the disk may be full, which is why we are here.
     let same = |stat: Stat| {
         (stat.kind, stat.uid, stat.gid, stat.mode) == (Kind::File, saved.ids.uid, saved.ids.gid, saved.mode)
     };
-    if host.stat(path)?.is_some_and(same) && host.read(path)?.as_ref() == Some(&bytes) {
+    if there.is_some_and(same) && host.read(path)?.as_ref() == Some(&bytes) {
         return Ok(());
     }
+    // Where the disk is full, a copy that lies on it needs no more room.
     host.write(path, &bytes, saved.ids, saved.mode)
+        .or_else(|error| host.move_into(&saved.copy, path, saved.ids, saved.mode).map_err(|_| error))
 }
 
 /// Takes packages away that a run brought; with data in the engine's directory they are removed and

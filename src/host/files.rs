@@ -356,6 +356,17 @@ impl Host {
         }
     }
 
+    /// Moves a file into its place within one file system, with an owner and a mode.
+    pub fn move_into(&self, from: &Path, to: &Path, owner: Ids, mode: u32) -> Result<()> {
+        let own = || -> io::Result<()> {
+            let file = File::open(self.path(from))?;
+            fchown(&file, Some(Uid::from_raw(owner.uid)), Some(Gid::from_raw(owner.gid)))?;
+            file.set_permissions(fs::Permissions::from_mode(mode))
+        };
+        own().with_context(|| format!("cannot write {}", to.display()))?;
+        self.rename(from, to)
+    }
+
     /// Renames within one file system.
     pub fn rename(&self, from: &Path, to: &Path) -> Result<()> {
         fs::rename(self.path(from), self.path(to))
