@@ -14,7 +14,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::app::AppTarget;
 use crate::engine::Engine;
-use crate::exit::{Code, Fault};
+use crate::exit::{self, Code, Fault};
 use crate::host::{Host, Ids, Stat, Taken};
 use crate::instance::Target;
 use crate::layout;
@@ -501,6 +501,19 @@ impl Lock {
     /// # Errors
     /// Another run holds it (exit code 6), named by its process.
     pub fn take(host: &Host) -> Result<Self> {
+        let bare = host.stat(state::dir())?.is_none();
+        Self::attempt(host).inspect_err(|error| {
+            // Nothing was done, and nothing of it stays; but the lock of another is not taken away.
+            if bare
+                && exit::code_of(error) != Code::Locked
+                && let Ok(lock) = Self::attempt(host)
+            {
+                let _ = lock.release(host);
+            }
+        })
+    }
+
+    fn attempt(host: &Host) -> Result<Self> {
         let path = state::dir().join("lock");
         let end = host.now() + ORPHANED;
         loop {

