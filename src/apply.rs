@@ -21,8 +21,10 @@ use crate::secrets;
 use crate::state::{self, State};
 use crate::step::{Body, Inside, Owner, Step};
 
+mod adopt;
 pub mod app;
 pub mod containers;
+mod drift;
 pub mod holdings;
 mod live;
 pub mod package;
@@ -125,6 +127,7 @@ impl Run<'_> {
         if plan.passing {
             return self.journal.forget(self.host);
         }
+        self.remember_effective(plan);
         self.journal.announce_file(self.host, &State::path())?;
         self.state.save(self.host)?;
         self.journal.end(self.host, End::Done)
@@ -172,6 +175,12 @@ impl Run<'_> {
             Step::Write { path, body, ours, owner, mode } => {
                 self.put(path, [body, ours.as_ref().unwrap_or(body)], *owner, *mode)
             }
+            Step::Keep { path, ours } => {
+                self.remember_original(path)?;
+                self.keep_written(path, ours)
+            }
+            Step::Own { paths, owner, mode } => self.own(paths, *owner, *mode),
+            Step::End { target, pid, uid } => self.end_by_hand(target, *pid, *uid),
             Step::Remove { path } => self.take_away(path),
             Step::RemoveEmpty { path } => self.remove_empty(path),
             Step::Purge { path, keep } => self.purge(path, *keep),
@@ -316,13 +325,15 @@ impl Run<'_> {
         self.journal.announce_file(self.host, path)?;
         self.host.write(path, body.expose().as_bytes(), ids, mode)?;
         self.wrote.push(path.to_path_buf());
-        if !secrets::is_secret(path) {
-            let written = State::written(path);
-            self.make_parent(&written)?;
-            self.journal.announce_file(self.host, &written)?;
-            self.host.write(&written, ours.expose().as_bytes(), layout::here().own(), 0o600)?;
-        }
-        Ok(())
+        if secrets::is_secret(path) { Ok(()) } else { self.keep_written(path, ours) }
+    }
+
+    /// Keeps what of a file is ours.
+    fn keep_written(&mut self, path: &Path, ours: &Body) -> Result<()> {
+        let written = State::written(path);
+        self.make_parent(&written)?;
+        self.journal.announce_file(self.host, &written)?;
+        self.host.write(&written, ours.expose().as_bytes(), layout::here().own(), 0o600)
     }
 
     fn remember_original(&mut self, path: &Path) -> Result<()> {

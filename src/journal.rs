@@ -48,6 +48,22 @@ pub enum Undo {
         /// What is in it is a copy and may go.
         copy: bool,
     },
+    /// Give a file or directory its owner and mode back.
+    Owner {
+        /// Its path.
+        path: PathBuf,
+        /// Whose it was.
+        ids: Ids,
+        /// Its mode.
+        mode: u32,
+    },
+    /// Start a server again as somebody had started it by hand, after all files are back.
+    Revive {
+        /// The instance.
+        target: Target,
+        /// Whose it was.
+        ids: Ids,
+    },
     /// Stop an instance that did not run.
     Stop {
         /// The instance.

@@ -170,7 +170,7 @@ fn again(host: &Host, record: &Record, target: &Target) -> Result<Option<Wire>> 
 
 /// The passwords that a server may have in the middle of a change: the wanted one, that of its file, that of
 /// our own file, none.
-fn passwords(host: &Host, target: &Target) -> Vec<Option<Secret>> {
+pub(super) fn passwords(host: &Host, target: &Target) -> Vec<Option<Secret>> {
     let text = host.text(&target.conf()).ok().flatten().unwrap_or_default();
     let of_file = password_of(&Conf::parse(&text).unwrap_or_default());
     let kept = host.text(&secrets::password_file()).ok().flatten();
@@ -182,7 +182,7 @@ fn passwords(host: &Host, target: &Target) -> Vec<Option<Secret>> {
 }
 
 /// A connection with the first password that is taken.
-fn reach(host: &Host, target: &Target, passwords: &[Option<Secret>]) -> Result<Wire> {
+pub(super) fn reach(host: &Host, target: &Target, passwords: &[Option<Secret>]) -> Result<Wire> {
     let mut trouble = Trouble::Refused;
     for password in passwords {
         match Wire::open(host, &target.address, password.as_ref()) {

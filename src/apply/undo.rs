@@ -3,7 +3,7 @@
 
 use anyhow::{Context, Result, bail};
 
-use super::{Event, Listener, app, containers, live, package, rdb, service, set_enabled, systemctl};
+use super::{Event, Listener, adopt, app, containers, live, package, rdb, service, set_enabled, systemctl};
 use crate::conf::{self, By, Conf};
 use crate::exit::{Code, Fault};
 use crate::host::{Host, Ids, Kind, Stat, Taken};
@@ -165,7 +165,7 @@ fn back(host: &Host, record: &Record, packages: Packages) -> Result<()> {
     for undo in record.undo.iter().rev() {
         match undo {
             Undo::Reload => reload = true,
-            Undo::Start { .. } | Undo::StartUnit { .. } | Undo::StartApp { .. } => {}
+            Undo::Start { .. } | Undo::StartUnit { .. } | Undo::StartApp { .. } | Undo::Revive { .. } => {}
             Undo::Packages { engine, mark } if packages == Packages::Go => {
                 remove_packages(host, *engine, mark)?
             }
@@ -192,6 +192,7 @@ fn back(host: &Host, record: &Record, packages: Packages) -> Result<()> {
                 }
             }
             Undo::StartUnit { unit } => systemctl(host, &["start", unit])?,
+            Undo::Revive { target, ids } => adopt::revive(host, target, *ids)?,
             _ => {}
         }
     }
@@ -239,6 +240,10 @@ fn one(host: &Host, undo: &Undo, kept: &mut Vec<Store>) -> Result<()> {
             (None, Some(Kind::Dir)) => host.remove_empty(path).map(drop),
             (None, _) => Ok(()),
         },
+        Undo::Owner { path, ids, mode } => match host.stat(path)? {
+            Some(_) => host.own(path, *ids, Some(*mode)),
+            None => Ok(()),
+        },
         Undo::Stop { target } => {
             let target = current(host, target);
             let copy = service::is_copy(host, &target)?;
@@ -269,6 +274,7 @@ fn one(host: &Host, undo: &Undo, kept: &mut Vec<Store>) -> Result<()> {
         | Undo::Set { .. }
         | Undo::Password { .. }
         | Undo::Start { .. }
+        | Undo::Revive { .. }
         | Undo::StartApp { .. }
         | Undo::StartUnit { .. }
         | Undo::Packages { .. } => Ok(()),

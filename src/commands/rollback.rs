@@ -90,6 +90,8 @@ fn describe(undo: &Undo) -> Option<String> {
         Undo::Directory { path, before: None, copy: false } => {
             format!("remove {} if it is empty", path.display())
         }
+        Undo::Owner { path, .. } => format!("give {} its owner and mode back", path.display()),
+        Undo::Revive { target, .. } => format!("start {} as it was started by hand", target.name),
         Undo::Stop { target } => format!("stop {}", target.name),
         Undo::Start { target, .. } => format!("start {} with its former configuration", target.name),
         Undo::StartUnit { unit } => format!("start {unit}"),

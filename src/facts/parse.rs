@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::path::PathBuf;
 
 use super::{Follower, Package, Role, Unit};
 
@@ -33,6 +34,7 @@ pub fn units(shown: &str) -> BTreeMap<String, Unit> {
                 "ActiveState" => unit.active = value.to_owned(),
                 "MainPID" => unit.pid = value.parse().unwrap_or(0),
                 "NeedDaemonReload" => unit.needs_reload = value == "yes",
+                "ReadWritePaths" => unit.opens = value.split(' ').map(opened).collect(),
                 "ProtectHome" => unit.hides_home = value != "no",
                 _ => {}
             }
@@ -42,6 +44,11 @@ pub fn units(shown: &str) -> BTreeMap<String, Unit> {
         }
     }
     units
+}
+
+/// A path of `ReadWritePaths=`: `-` says that it need not be there, `+` that it lies below another root.
+pub fn opened(word: &str) -> PathBuf {
+    PathBuf::from(word.trim_start_matches(['-', '+']))
 }
 
 /// One line of /proc/net/tcp or tcp6 that is in LISTEN: address, port, socket inode.
