@@ -541,12 +541,15 @@ impl Lock {
             }
             match file.try_lock() {
                 Ok(()) => {}
-                // A child that has not become another program yet holds it on for a run that was killed.
-                Err(TryLockError::WouldBlock) if host.now() < end && is_orphaned(host) => {
+                Err(TryLockError::WouldBlock) => {
+                    let who = at_work(host);
+                    if host.now() >= end || !is_orphaned(host, who.as_deref()) {
+                        return Err(held(who).into());
+                    }
+                    // A child that has not become another program yet holds it on for a run that was killed.
                     host.sleep(Duration::from_millis(1));
                     continue;
                 }
-                Err(TryLockError::WouldBlock) => return Err(held(host).into()),
                 Err(TryLockError::Error(error)) => return Err(error).context("cannot lock"),
             }
             // The run before may have purged the directory between our open and our lock.
@@ -602,12 +605,12 @@ pub fn at_work(host: &Host) -> Option<String> {
 
 /// Whether the process that took the lock is gone: the kernel's list of locks then names it no more, or, on
 /// the host of a container, names one that there is not.
-fn is_orphaned(host: &Host) -> bool {
-    at_work(host).is_none_or(|pid| matches!(host.stat(&Path::new("/proc").join(pid)), Ok(None)))
+fn is_orphaned(host: &Host, who: Option<&str>) -> bool {
+    who.is_none_or(|pid| matches!(host.stat(&Path::new("/proc").join(pid)), Ok(None)))
 }
 
-fn held(host: &Host) -> Fault {
-    let who = at_work(host).map_or_else(String::new, |pid| format!(" (pid {pid})"));
+fn held(who: Option<String>) -> Fault {
+    let who = who.map_or_else(String::new, |pid| format!(" (pid {pid})"));
     Fault::new(Code::Locked, format!("another redis-tp is at work on this machine{who}"))
         .hint("wait until it has ended, and run this again")
 }

@@ -1,9 +1,12 @@
 //! A disk that is really full, or read-only: where configuration, state, data or logs lie.
 
 use std::path::Path;
+use std::thread;
+use std::time::Duration;
 
+use super::announced;
 use super::syscalls::all;
-use crate::machine::{Alike, Init, Machine, Release, Snapshot, differences};
+use crate::machine::{Alike, Init, Machine, Out, Release, Snapshot, differences};
 use crate::story::bare;
 
 /// What may lie on a disk of its own.
@@ -13,6 +16,9 @@ const PLACES: [&str; 6] =
 /// What a run is to change.
 const PREPARE: &str = "redis-tp install --password-file /root/password && redis-tp replica add --port 6380 &&
     redis-tp cli -- SET bonjour monde && until redis-tp cli slave -- GET bonjour | grep -q monde; do sleep 0.02; done";
+/// The same, where the data are there.
+const PREPARE_AGAIN: &str =
+    "redis-tp install --password-file /root/password && redis-tp replica add --port 6380";
 const COMMANDS: [&str; 4] = [
     "redis-tp install --set databases=20",
     "redis-tp replica add --port 6381",
@@ -49,11 +55,14 @@ fn lasting(machine: &Machine) -> Snapshot {
 
 /// A machine with master and replica, one of whose directories lies on a small disk.
 fn with_disk(machine: &Machine, place: &str) {
+    // A server that runs would go on in the directory beneath, and save there.
     machine
         .run(&format!(
-            "mkdir -p /root/was && cp -a {place}/. /root/was/ &&
+            "redis-tp service stop slave && redis-tp service stop master && mkdir -p /root/was &&
+            cp -a {place}/. /root/was/ &&
             mount -t tmpfs -o size=4m,nr_inodes=200,mode=$(stat -c %a {place}) tmpfs {place} &&
-            cp -a /root/was/. {place}/ && chown --reference=/root/was {place}; rm -rf /root/was"
+            cp -a /root/was/. {place}/ && chown --reference=/root/was {place}; rm -rf /root/was
+            redis-tp service start master && redis-tp service start slave"
         ))
         .ok();
 }
@@ -166,4 +175,57 @@ fn a_file_system_that_is_read_only_is_named_and_nothing_is_changed() {
             machine.run(PREPARE).ok();
         }
     }
+}
+
+/// Starts a command, and fills the disk to the last byte when it has announced so many effects.
+fn filled_midway(machine: &Machine, command: &str, place: &str, lines: usize) -> (bool, Out) {
+    let mut running = machine.spawn(command);
+    while running.is_running() {
+        if announced(machine) >= lines {
+            fill(machine, place, Left::KiB(0));
+            return (running.is_running(), running.wait());
+        }
+        thread::sleep(Duration::from_millis(1));
+    }
+    (false, running.wait())
+}
+
+#[test]
+fn a_disk_that_fills_up_half_way_costs_no_data_and_no_server() {
+    const COMMANDS: [&str; 3] =
+        ["redis-tp install --set databases=20", "redis-tp replica add --port 6381", "redis-tp uninstall"];
+    let (mut hits, mut failed) = (0, 0);
+    for place in ["/etc/redis", "/var/lib/redis-tp", "/var/lib/redis"] {
+        let Some(machine) = with_both() else { return };
+        with_disk(&machine, place);
+        for command in COMMANDS {
+            for lines in [1, 4, 8] {
+                let what = format!("{place} full after {lines} effects: {command}");
+                let before = lasting(&machine);
+                let (hit, out) = filled_midway(&machine, command, place, lines);
+                hits += usize::from(hit);
+                let differ = differences(&before, &lasting(&machine), Alike::Equivalent);
+                match out.status {
+                    0 => {}
+                    8 => {
+                        failed += 1;
+                        assert_eq!(differ, [""; 0], "{what}: {out}");
+                        stands(&machine, &what);
+                    }
+                    // The way back needs room, too; with room the same command walks it first.
+                    9 => failed += 1,
+                    _ => panic!("{what}: {out}"),
+                }
+                machine.run(&format!("rm -rf {place}/fill")).ok();
+                let again = machine.run(command);
+                assert_eq!(again.status, 0, "{what}\n{out}\nthen, with room: {again}");
+                // After an uninstall the data are there for the next install.
+                machine.run(PREPARE_AGAIN).ok();
+                stands(&machine, &what);
+                machine.run("redis-tp uninstall --purge --no-backup; true").ok();
+                machine.run(PREPARE).ok();
+            }
+        }
+    }
+    assert!(hits > 9 && failed > 3, "{hits} disks filled up half-way, {failed} of the runs failed");
 }
