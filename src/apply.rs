@@ -145,7 +145,7 @@ impl Run<'_> {
             };
         }
         (self.tell)(Event::Undoing(&error));
-        self.host.ignore_interruption();
+        self.host.ignore_interruptions();
         match undo::roll_back_run(self.host, self.journal.run, undo::Packages::Go) {
             Ok(()) => error.context(Fault::new(Code::RolledBack, "failed; everything is back as it was")),
             Err(back) => error.context(

@@ -47,7 +47,8 @@ pub struct Facts {
     pub paths: BTreeMap<PathBuf, Stat>,
     /// Data directories and volumes that have something in them.
     pub occupied: BTreeSet<Store>,
-    /// Without root: directories that something is to be made in, and that are not ours to write to.
+    /// Directories that something is to be made in, and files that are to be replaced, that are not ours to
+    /// write to; root's are the immutable and those on a file system that is mounted read-only.
     pub closed: BTreeSet<PathBuf>,
     /// How many bytes can still be written where we and the servers write.
     pub room: BTreeMap<PathBuf, u64>,

@@ -35,6 +35,8 @@ static UMASK: std::sync::Mutex<()> = std::sync::Mutex::new(());
 pub struct Host {
     root: PathBuf,
     interrupted: Arc<AtomicBool>,
+    /// What is under way has to come to its end.
+    deaf: Arc<AtomicBool>,
 }
 
 /// What a path is, without following a link.
@@ -114,7 +116,7 @@ impl Host {
 
     /// A machine whose files lie below `root`.
     pub fn at(root: impl Into<PathBuf>) -> Self {
-        Self { root: root.into(), interrupted: Arc::default() }
+        Self { root: root.into(), interrupted: Arc::default(), deaf: Arc::default() }
     }
 
     /// Where a path really is. A relative one is the caller's own word, and looked for where they are.
@@ -245,12 +247,17 @@ impl Host {
 
     /// Whether a signal asked us to end.
     pub fn interrupted(&self) -> bool {
-        self.interrupted.load(Ordering::Relaxed)
+        self.interrupted.load(Ordering::Relaxed) && !self.deaf.load(Ordering::Relaxed)
     }
 
-    /// From now on an interruption is forgotten: the way back must be walked to its end.
+    /// An interruption until now is forgotten.
     pub fn ignore_interruption(&self) {
         self.interrupted.store(false, Ordering::Relaxed);
+    }
+
+    /// From now on nothing interrupts us: the way back must be walked to its end.
+    pub fn ignore_interruptions(&self) {
+        self.deaf.store(true, Ordering::Relaxed);
     }
 
     // ---- sockets ----------------------------------------------------------------------------

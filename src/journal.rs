@@ -7,19 +7,23 @@
 use std::collections::BTreeMap;
 use std::fs::{File, TryLockError};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 use serde::{Deserialize, Serialize};
 
 use crate::app::AppTarget;
 use crate::engine::Engine;
-use crate::exit::{Code, Fault};
+use crate::exit::{self, Code, Fault};
 use crate::host::{Host, Ids, Stat, Taken};
 use crate::instance::Target;
 use crate::layout;
 use crate::runtime::Program;
 use crate::runtime::container::Container;
 use crate::state::{self, SCHEMA};
+
+/// How long the lock of a run that was killed may be held on by a child of its.
+const ORPHANED: Duration = Duration::from_secs(1);
 
 /// How many finished runs are kept for `rollback`.
 const HISTORY: usize = 10;
@@ -373,9 +377,10 @@ impl Journal {
 
     fn begin(&mut self, host: &Host) -> Result<()> {
         if !self.begun {
+            // From here on something may be left that is to be taken away.
+            self.begun = true;
             host.directory(&state::dir().join("runs"), layout::here().own(), 0o700)?;
             host.directory(&self.dir, layout::here().own(), 0o700)?;
-            self.begun = true;
             let head = Line::Head {
                 journal: SCHEMA,
                 run: self.run,
@@ -515,7 +520,21 @@ impl Lock {
     /// # Errors
     /// Another run holds it (exit code 6), named by its process.
     pub fn take(host: &Host) -> Result<Self> {
+        let bare = host.stat(state::dir())?.is_none();
+        Self::attempt(host).inspect_err(|error| {
+            // Nothing was done, and nothing of it stays; but the lock of another is not taken away.
+            if bare
+                && exit::code_of(error) != Code::Locked
+                && let Ok(lock) = Self::attempt(host)
+            {
+                let _ = lock.release(host);
+            }
+        })
+    }
+
+    fn attempt(host: &Host) -> Result<Self> {
         let path = state::dir().join("lock");
+        let end = host.now() + ORPHANED;
         loop {
             let made = make_way(host)?;
             let file = host.lock_file(&path)?;
@@ -524,7 +543,15 @@ impl Lock {
             }
             match file.try_lock() {
                 Ok(()) => {}
-                Err(TryLockError::WouldBlock) => return Err(held(host).into()),
+                Err(TryLockError::WouldBlock) => {
+                    let who = at_work(host);
+                    if host.now() >= end || !is_orphaned(host, who.as_deref()) {
+                        return Err(held(who).into());
+                    }
+                    // A child that has not become another program yet holds it on for a run that was killed.
+                    host.sleep(Duration::from_millis(1));
+                    continue;
+                }
                 Err(TryLockError::Error(error)) => return Err(error).context("cannot lock"),
             }
             // The run before may have purged the directory between our open and our lock.
@@ -578,8 +605,14 @@ pub fn at_work(host: &Host) -> Option<String> {
     line.split_whitespace().nth(4).map(str::to_owned)
 }
 
-fn held(host: &Host) -> Fault {
-    let who = at_work(host).map_or_else(String::new, |pid| format!(" (pid {pid})"));
+/// Whether the process that took the lock is gone: the kernel's list of locks then names it no more, or, on
+/// the host of a container, names one that there is not.
+fn is_orphaned(host: &Host, who: Option<&str>) -> bool {
+    who.is_none_or(|pid| matches!(host.stat(&Path::new("/proc").join(pid)), Ok(None)))
+}
+
+fn held(who: Option<String>) -> Fault {
+    let who = who.map_or_else(String::new, |pid| format!(" (pid {pid})"));
     Fault::new(Code::Locked, format!("another redis-tp is at work on this machine{who}"))
         .hint("wait until it has ended, and run this again")
 }

@@ -7,6 +7,7 @@ use anyhow::{Result, bail};
 
 use super::{Event, Listener};
 use crate::engine::Engine;
+use crate::exit::{Code, Fault};
 use crate::facts::parse;
 use crate::host::{Child, Done, Host};
 
@@ -75,7 +76,8 @@ pub fn lock_holder(host: &Host) -> Option<String> {
 /// Installs the engine's package; asks for a new index only if the one at hand does not serve.
 pub fn install(host: &Host, engine: Engine, repair: bool, mark: &str, tell: Listener<'_>) -> Result<()> {
     if repair {
-        configure_rest(host)?;
+        // What another package is missing for, apt can tell better.
+        let _ = configure_rest(host);
     }
     let install = || apt(host, &["-o", mark, "--no-install-recommends", "install", engine.package()]);
     let mut done = install()?;
@@ -84,11 +86,26 @@ pub fn install(host: &Host, engine: Engine, repair: bool, mark: &str, tell: List
         configure_rest(host)?;
         done = install()?;
     }
-    if done.ok() {
+    if !done.ok() && done.stderr.contains("--fix-broken install") {
+        // Nothing that is there may go for it.
+        apt(host, &["-o", mark, "--fix-broken", "--no-remove", "install"])?;
+        done = install()?;
+    }
+    if done.ok() && repair && !is_whole(host, engine)? {
+        // Half unpacked: to apt it is there, and nothing to do.
+        done = apt(host, &["-o", mark, "--reinstall", "--no-remove", "install", engine.package()])?;
+    }
+    if done.ok() && (!repair || is_whole(host, engine)?) {
         return Ok(());
     }
     if !is_stale(&done) {
-        bail!("apt-get install {}: {}", engine.package(), last_lines(&done));
+        let what = format!("apt-get install {}: {}", engine.package(), last_lines(&done));
+        return Err(Fault::new(Code::Failed, what)
+            .hint(format!(
+                "let apt finish what was interrupted, and see what it says:\ndpkg --configure -a\napt-get --fix-broken install\napt-get install {}",
+                engine.package()
+            ))
+            .into());
     }
     tell(Event::Waiting("apt's index does not serve: apt-get update"));
     // apt-get update exits 0 even when nothing could be fetched; the install tells.
@@ -99,6 +116,12 @@ pub fn install(host: &Host, engine: Engine, repair: bool, mark: &str, tell: List
         bail!("apt-get install {} (after apt-get update): {why}", engine.package());
     }
     Ok(())
+}
+
+/// Whether dpkg has nothing left to do for the engine's package.
+fn is_whole(host: &Host, engine: Engine) -> Result<bool> {
+    let status = host.text(Path::new("/var/lib/dpkg/status"))?.unwrap_or_default();
+    Ok(parse::package(&status, engine.package()).is_some_and(|package| package.installed()))
 }
 
 /// Whether apt failed for want of a new index.

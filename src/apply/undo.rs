@@ -1,7 +1,7 @@
 //! The way back: what the journal announced, in reverse; services come last, when their files are
 //! back. Every undo may be repeated.
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 
 use super::{Event, Listener, adopt, app, containers, live, package, rdb, service, set_enabled, systemctl};
 use crate::conf::{self, By, Conf};
@@ -98,9 +98,23 @@ pub fn roll_back(host: &Host, record: &Record, overwrite: bool) -> Result<()> {
     if !overwrite {
         record.undo.iter().try_for_each(|undo| refuse_edited(host, undo))?;
     }
+    record.undo.iter().try_for_each(|undo| refuse_locked(host, undo))?;
     journal::reopen(host, record.run)?;
     walk_back(host, record, Packages::Go)?;
     journal::close(host, record.run, End::Undone).map_err(incomplete)
+}
+
+/// What cannot be written to now is told before the first step back.
+fn refuse_locked(host: &Host, undo: &Undo) -> Result<()> {
+    let Undo::File { path, .. } = undo else { return Ok(()) };
+    match path.parent() {
+        Some(dir) if host.stat(dir)?.is_some() && !host.may_write(dir) => {
+            Err(Fault::refused(format!("{} cannot be written to: it is read-only", dir.display()))
+                .hint(format!("look why, and undo that:\nlsattr -d {0}\nfindmnt -T {0}", dir.display()))
+                .into())
+        }
+        _ => Ok(()),
+    }
 }
 
 /// A file that somebody changed since the run is not overwritten in silence. What is as we wrote it, or
@@ -283,15 +297,22 @@ fn put_back(host: &Host, path: &std::path::Path, saved: &Saved) -> Result<()> {
     if let Some(target) = &saved.link {
         return host.put(path, &Taken::Link { target: target.clone(), ids: saved.ids });
     }
-    let bytes = host.read(&saved.copy)?.with_context(|| format!("the copy of {} is gone", path.display()))?;
+    let there = host.stat(path)?;
+    let Some(bytes) = host.read(&saved.copy)? else {
+        // Gone into its place already, where there was no room for another (see below).
+        let same = there.is_some_and(|stat| stat.kind == Kind::File && stat.mode == saved.mode);
+        return if same { Ok(()) } else { bail!("the copy of {} is gone", path.display()) };
+    };
     // What was never changed is not written anew: the disk may be full, which is why we are here.
     let same = |stat: Stat| {
         (stat.kind, stat.uid, stat.gid, stat.mode) == (Kind::File, saved.ids.uid, saved.ids.gid, saved.mode)
     };
-    if host.stat(path)?.is_some_and(same) && host.read(path)?.as_ref() == Some(&bytes) {
+    if there.is_some_and(same) && host.read(path)?.as_ref() == Some(&bytes) {
         return Ok(());
     }
+    // Where the disk is full, a copy that lies on it needs no more room.
     host.write(path, &bytes, saved.ids, saved.mode)
+        .or_else(|error| host.move_into(&saved.copy, path, saved.ids, saved.mode).map_err(|_| error))
 }
 
 /// Takes packages away that a run brought; with data in the engine's directory they are removed and

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use anyhow::Result;
 
 use super::converge::{converge, whole};
-use super::scene::{Scene, Wish};
+use super::scene::Wish;
 use super::status;
 use super::up::{set_image, word};
 use crate::cli;
@@ -50,7 +50,7 @@ pub fn run(host: &Host, args: cli::Install) -> Result<Code> {
     let outcome = converge(host, "install", &args.change, wish, whole(args.change.consent()))?;
     let code = outcome.finish("install", &args.change, None)?;
     if outcome.changed && !args.change.json {
-        status::print_tree(host, &Scene::standing(host)?)?;
+        status::print_tree_after(host);
         console::next(&[
             ("redis-tp replica add --port 6380", "a replica of it"),
             ("redis-tp verify", "prove that it works"),

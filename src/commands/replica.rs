@@ -55,7 +55,7 @@ fn add(host: &Host, args: &cli::ReplicaAdd) -> Result<Code> {
     let outcome = converge(host, "replica add", &args.change, wish, whole(args.change.consent()))?;
     let code = outcome.finish("replica add", &args.change, None)?;
     if outcome.changed && !args.change.json {
-        status::print_tree(host, &Scene::standing(host)?)?;
+        status::print_tree_after(host);
         let name = name(args, &outcome.scene.topology)?;
         console::next(&[
             ("redis-tp verify", "prove that it works"),

@@ -58,7 +58,7 @@ pub fn run(host: &Host, args: &cli::Service) -> Result<Code> {
     }
     carry_out(host, &plan, &scene.facts.state, "service")?;
     if !args.json {
-        status::print_tree(host, &Scene::standing(host)?)?;
+        status::print_tree_after(host);
         show::backups(&plan, |path| host.length(path)).into_iter().for_each(console::err);
     }
     Ok(Code::Done)

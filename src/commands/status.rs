@@ -43,6 +43,16 @@ fn once(host: &Host, json: bool) -> Result<Code> {
     Ok(if shown.is_healthy() { Code::Done } else { Code::Findings })
 }
 
+/// The tree behind a change: that is done, also where a look at it fails.
+pub fn print_tree_after(host: &Host) {
+    if let Err(error) = Scene::standing(host).and_then(|scene| print_tree(host, &scene)) {
+        console::err(format_args!(
+            "{} that is done, but what there is now cannot be told: {error:#}",
+            console::styled(console::NOTE, "note:")
+        ));
+    }
+}
+
 /// The tree of a scene, on stdout.
 ///
 /// # Errors

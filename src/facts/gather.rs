@@ -227,14 +227,17 @@ fn data_files(host: &Host, instance: &Instance) -> Vec<PathBuf> {
     files
 }
 
-/// Where an instance's directory and log are to be made, and cannot be.
+/// Where an instance's directory, log and configuration are to be made, and cannot be.
 fn closed(host: &Host, question: &Question<'_>, facts: &Facts) -> BTreeSet<PathBuf> {
-    if layout::here().login.is_none() {
-        return BTreeSet::new();
-    }
+    let there = |path: &&Path| facts.path(path).is_some();
     let places = question.instances.iter().flat_map(|instance| [instance.store.path(), instance.log_dir()]);
-    let nearest = places.flatten().filter_map(|place| place.ancestors().find(|at| facts.path(at).is_some()));
-    nearest.filter(|at| !host.may_write(at)).map(Path::to_path_buf).collect()
+    let nearest = places.flatten().filter_map(|place| place.ancestors().find(there));
+    let confs = question.instances.iter().map(|instance| instance.conf.as_path());
+    let dirs = confs.clone().filter_map(Path::parent).filter(there);
+    let files =
+        confs.filter(|conf| facts.path(conf).is_some_and(|stat| stat.kind == crate::host::Kind::File));
+    let closed = nearest.chain(dirs).filter(|at| !host.may_write(at));
+    closed.chain(files.filter(|conf| host.is_immutable(conf))).map(Path::to_path_buf).collect()
 }
 
 /// The processes of instances that are wanted, and of those that are to go: they may hold a port that

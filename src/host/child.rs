@@ -18,6 +18,9 @@ use crate::layout;
 use crate::secret::Secret;
 use crate::software::{self, Tool};
 
+/// How often a child that runs is looked at.
+const GLANCE: Duration = Duration::from_millis(250);
+
 /// How much of a child's output is kept for an error message, in bytes.
 const TAIL: usize = 1024;
 
@@ -153,9 +156,17 @@ impl Host {
     pub fn run(&self, child: Child) -> Result<Done> {
         let (name, deadline) = (child.program.display().to_string(), child.deadline);
         let handle = start(child).with_context(|| format!("cannot run {name}"))?;
-        if handle.wait_timeout(deadline).with_context(|| format!("cannot wait for {name}"))?.is_none() {
-            handle.kill().with_context(|| format!("cannot end {name}"))?;
-            bail!("{name} did not end within {} s", deadline.as_secs());
+        let end = Instant::now() + deadline;
+        // Looked at now and then: whoever waits is woken by a write in a signal's handler, which may fail.
+        while handle
+            .wait_timeout(GLANCE.min(deadline))
+            .with_context(|| format!("cannot wait for {name}"))?
+            .is_none()
+        {
+            if Instant::now() >= end {
+                handle.kill().with_context(|| format!("cannot end {name}"))?;
+                bail!("{name} did not end within {} s", deadline.as_secs());
+            }
         }
         finish(handle, &name)
     }

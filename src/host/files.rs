@@ -164,6 +164,13 @@ impl Host {
         access(&self.path(path), AccessFlags::W_OK | AccessFlags::X_OK).is_ok()
     }
 
+    /// Whether a file may not be written to by its owner or root, whatever its mode.
+    pub fn is_immutable(&self, path: &Path) -> bool {
+        use nix::errno::Errno::{EPERM, EROFS};
+        use nix::unistd::{AccessFlags, access};
+        matches!(access(&self.path(path), AccessFlags::W_OK), Err(EPERM | EROFS))
+    }
+
     /// The names in a directory, sorted; empty when it is not there.
     pub fn list(&self, path: &Path) -> Result<Vec<String>> {
         let entries = match fs::read_dir(self.path(path)) {
@@ -332,8 +339,10 @@ impl Host {
 
     /// Removes a file; nothing happens when it is not there.
     pub fn remove(&self, path: &Path) -> Result<()> {
-        match fs::remove_file(self.path(path)) {
-            Err(error) if !absent(&error) => {
+        let real = self.path(path);
+        match fs::remove_file(&real) {
+            // On a read-only file system, what is not there cannot be removed either.
+            Err(error) if !absent(&error) && fs::symlink_metadata(&real).is_ok() => {
                 Err(error).with_context(|| format!("cannot remove {}", path.display()))
             }
             _ => Ok(()),
@@ -345,6 +354,8 @@ impl Host {
         match fs::remove_dir(self.path(path)) {
             Ok(()) => Ok(true),
             Err(error) if absent(&error) => Ok(true),
+            // A disk of its own is mounted there.
+            Err(error) if error.kind() == io::ErrorKind::ResourceBusy => Ok(false),
             Err(error) if error.kind() == io::ErrorKind::DirectoryNotEmpty => Ok(false),
             Err(error) => Err(error).with_context(|| format!("cannot remove {}", path.display())),
         }
@@ -353,11 +364,26 @@ impl Host {
     /// Removes a directory with all that is in it; a link is not followed.
     pub fn remove_tree(&self, path: &Path) -> Result<()> {
         match fs::remove_dir_all(self.path(path)) {
+            // A disk of its own is mounted there, and has nothing on it any more.
+            Err(error) if error.kind() == io::ErrorKind::ResourceBusy && self.list(path)?.is_empty() => {
+                Ok(())
+            }
             Err(error) if !absent(&error) => {
                 Err(error).with_context(|| format!("cannot remove {}", path.display()))
             }
             _ => Ok(()),
         }
+    }
+
+    /// Moves a file into its place within one file system, with an owner and a mode.
+    pub fn move_into(&self, from: &Path, to: &Path, owner: Ids, mode: u32) -> Result<()> {
+        let own = || -> io::Result<()> {
+            let file = File::open(self.path(from))?;
+            fchown(&file, Some(Uid::from_raw(owner.uid)), Some(Gid::from_raw(owner.gid)))?;
+            file.set_permissions(fs::Permissions::from_mode(mode))
+        };
+        own().with_context(|| format!("cannot write {}", to.display()))?;
+        self.rename(from, to)
     }
 
     /// Renames within one file system.

@@ -242,14 +242,47 @@ pub fn places(facts: &Facts, instance: &Instance) -> Result<(), Fault> {
             )));
         }
     }
+    way_to_configuration(facts, instance)?;
     own_places(facts, instance)?;
     files(facts, instance)
 }
 
-/// Without root: a place that is not the user's to make something in.
+/// The directory of a configuration: a directory, and one that the server's user may enter.
+fn way_to_configuration(facts: &Facts, instance: &Instance) -> Result<(), Fault> {
+    let Some((dir, stat)) = instance.conf.parent().and_then(|dir| Some((dir, facts.path(dir)?))) else {
+        return Ok(());
+    };
+    if matches!(stat.kind, Kind::File | Kind::Other) {
+        return Err(Fault::refused(format!("{} is {}, not a directory", dir.display(), kind(stat)))
+            .hint(format!("move it away:\nmv {0} {0}.aside", dir.display())));
+    }
+    let Some(user) = facts.user.filter(|_| stat.kind == Kind::Dir) else { return Ok(()) };
+    // A second group of the server's user may open it: not known here, so not refused.
+    let open = match stat.uid == user.uid {
+        true => stat.mode & 0o100 != 0,
+        false => stat.mode & 0o001 != 0 || (stat.mode & 0o010 != 0 && stat.gid != 0),
+    };
+    if open {
+        return Ok(());
+    }
+    let account = layout::here().account(instance.engine.user());
+    Err(Fault::refused(format!("{} is closed to the server's user, {account}", dir.display())).hint(format!(
+        "give it the owner and mode that the package gives it:\nchown {account}: {0}\nchmod 2770 {0}",
+        dir.display()
+    )))
+}
+
+/// A place that is not ours to make something in: for root, one that nobody can write to.
 fn own_places(facts: &Facts, instance: &Instance) -> Result<(), Fault> {
+    let conf = [instance.conf.parent(), Some(instance.conf.as_path())];
+    if let Some(path) = conf.into_iter().flatten().find(|path| facts.closed.contains(*path)) {
+        return Err(locked(facts, path));
+    }
     for path in [Some(instance.dir.as_path()), instance.log_dir()].into_iter().flatten() {
         let nearest = path.ancestors().find(|at| facts.path(at).is_some()).unwrap_or(path);
+        if facts.closed.contains(nearest) && layout::here().login.is_none() {
+            return Err(locked(facts, nearest));
+        }
         if facts.closed.contains(nearest) {
             let (name, user) = (&instance.name, layout::here().account("root"));
             return Err(Fault::refused(format!("{} is not {user}'s to write to", nearest.display()))
@@ -257,6 +290,17 @@ fn own_places(facts: &Facts, instance: &Instance) -> Result<(), Fault> {
         }
     }
     Ok(())
+}
+
+fn locked(facts: &Facts, path: &Path) -> Fault {
+    if facts.path(path).is_some_and(|stat| stat.kind == Kind::Link) {
+        return Fault::refused(format!("{} is a symbolic link that leads to no directory", path.display()))
+            .hint(format!("move it away:\nmv {0} {0}.aside", path.display()));
+    }
+    Fault::refused(format!("nobody can write to {}, not even root", path.display())).hint(format!(
+        "it is immutable, or its file system is mounted read-only; look, and undo that:\nlsattr -d {0}\nfindmnt -T {0}\nchattr -i {0}",
+        path.display()
+    ))
 }
 
 /// A port that is root's alone, where no root hands it over.

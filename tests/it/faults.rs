@@ -1,6 +1,9 @@
 //! kill -9 and failures at any step: the next run recovers and converges, or the former state is back.
 
 mod bench;
+mod crowd;
+mod disks;
+mod dpkg;
 mod syscalls;
 
 use std::thread;

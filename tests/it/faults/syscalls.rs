@@ -151,7 +151,7 @@ fn asked_for() -> bool {
 }
 
 /// All of it, and not a sample: `tests/run --all-faults`.
-fn all() -> bool {
+pub(super) fn all() -> bool {
     std::env::var_os("REDIS_TP_TEST_FAULTS").is_some_and(|which| which == "all")
 }
 
