@@ -262,7 +262,7 @@ impl<'a> Reader<'a> {
         line: usize,
     ) -> Result<(), (String, String)> {
         let name = key.to_ascii_lowercase();
-        if name.is_empty() || !name.chars().all(|c| c.is_ascii_alphanumeric() || c == '-') {
+        if name.is_empty() || !name.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '-' | '_')) {
             return Err((
                 "no Redis directive looks like this".into(),
                 "keys are Redis's own directives".into(),
