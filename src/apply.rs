@@ -10,6 +10,7 @@ use crate::app::AppTarget;
 use crate::backup;
 use crate::exit::{Code, Fault};
 use crate::facts;
+use crate::facts::parse::Tally;
 use crate::host::{Host, Ids, Kind};
 use crate::instance::Target;
 use crate::journal::{End, Journal, Undo};
@@ -21,8 +22,10 @@ use crate::secrets;
 use crate::state::{self, State};
 use crate::step::{Body, Inside, Owner, Step};
 
+mod adopt;
 pub mod app;
 pub mod containers;
+mod drift;
 pub mod holdings;
 mod live;
 pub mod package;
@@ -58,6 +61,8 @@ struct Run<'a> {
     wrote: Vec<PathBuf>,
     /// What the proof of an instance's configuration told, for directives that somebody asks for.
     proved: Proved,
+    /// What is in the backup that was brought.
+    brought: Tally,
     /// The image that its containers run in.
     inside: Option<Inside>,
     /// The user that they run as, once it was asked for.
@@ -77,6 +82,7 @@ pub fn apply(host: &Host, plan: &Plan, state: &State, command: &str, tell: Liste
         state: state.clone(),
         wrote: Vec::new(),
         proved: Proved::new(),
+        brought: Tally::default(),
         inside: plan.inside.clone(),
         image: None,
         tell,
@@ -125,6 +131,7 @@ impl Run<'_> {
         if plan.passing {
             return self.journal.forget(self.host);
         }
+        self.remember_effective(plan);
         self.journal.announce_file(self.host, &State::path())?;
         self.state.save(self.host)?;
         self.journal.end(self.host, End::Done)
@@ -172,6 +179,12 @@ impl Run<'_> {
             Step::Write { path, body, ours, owner, mode } => {
                 self.put(path, [body, ours.as_ref().unwrap_or(body)], *owner, *mode)
             }
+            Step::Keep { path, ours } => {
+                self.remember_original(path)?;
+                self.keep_written(path, ours)
+            }
+            Step::Own { paths, owner, mode } => self.own(paths, *owner, *mode),
+            Step::End { target, pid, uid } => self.end_by_hand(target, *pid, *uid),
             Step::Remove { path } => self.take_away(path),
             Step::RemoveEmpty { path } => self.remove_empty(path),
             Step::Purge { path, keep } => self.purge(path, *keep),
@@ -194,6 +207,7 @@ impl Run<'_> {
                 service::start(self.host, std::slice::from_ref(target))
             }
             Step::Bring { target, file, place } => self.bring(target, file, place),
+            Step::Count { target } => self.count(target),
             Step::Replace { target, places } => self.replace(target, places),
             Step::Backup { target, source, path } => self.backup(target, source, path),
             Step::Set { target, settings } => self.set(target, settings),
@@ -316,13 +330,15 @@ impl Run<'_> {
         self.journal.announce_file(self.host, path)?;
         self.host.write(path, body.expose().as_bytes(), ids, mode)?;
         self.wrote.push(path.to_path_buf());
-        if !secrets::is_secret(path) {
-            let written = State::written(path);
-            self.make_parent(&written)?;
-            self.journal.announce_file(self.host, &written)?;
-            self.host.write(&written, ours.expose().as_bytes(), layout::here().own(), 0o600)?;
-        }
-        Ok(())
+        if secrets::is_secret(path) { Ok(()) } else { self.keep_written(path, ours) }
+    }
+
+    /// Keeps what of a file is ours.
+    fn keep_written(&mut self, path: &Path, ours: &Body) -> Result<()> {
+        let written = State::written(path);
+        self.make_parent(&written)?;
+        self.journal.announce_file(self.host, &written)?;
+        self.host.write(&written, ours.expose().as_bytes(), layout::here().own(), 0o600)
     }
 
     fn remember_original(&mut self, path: &Path) -> Result<()> {

@@ -13,7 +13,7 @@ use rustbus::message_builder::{MarshalledMessage, MessageBuilder, MessageType};
 use rustbus::wire::unmarshal::traits::Variant;
 use rustbus::{RpcConn, Unmarshal};
 
-use crate::facts::Unit;
+use crate::facts::{Unit, parse};
 
 /// How long systemd may take to answer.
 const PATIENCE: Timeout = Timeout::Duration(Duration::from_secs(5));
@@ -35,6 +35,7 @@ pub fn units(bus: &mut RpcConn, names: &[String]) -> Result<BTreeMap<String, Uni
             (UNIT, "NeedDaemonReload"),
             (SERVICE, "MainPID"),
             (SERVICE, "ProtectHome"),
+            (SERVICE, "ReadWritePaths"),
         ] {
             serials.push(send(bus, &path, interface, property)?);
         }
@@ -46,13 +47,14 @@ pub fn units(bus: &mut RpcConn, names: &[String]) -> Result<BTreeMap<String, Uni
         for serial in serials {
             answers.push(bus.wait_response(serial, PATIENCE).map_err(|error| anyhow!("{error}"))?);
         }
-        let [load, active, reload, pid, home] = answers.as_slice() else { continue };
+        let [load, active, reload, pid, home, opens] = answers.as_slice() else { continue };
         let unit = Unit {
             load: value(load)?,
             active: value(active)?,
             needs_reload: value(reload)?,
             pid: value(pid)?,
             hides_home: value::<String>(home)? != "no",
+            opens: value::<Vec<String>>(opens)?.iter().map(|word| parse::opened(word)).collect(),
             enabled: false,
         };
         units.insert(name.clone(), unit);

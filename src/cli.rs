@@ -38,6 +38,8 @@ pub enum Command {
     /// Add, remove or list replicas
     #[command(subcommand)]
     Replica(Replica),
+    /// Take over a Redis that was set up by hand
+    Adopt(Adopt),
     /// Make the machine what the topology says
     Apply(Apply),
     /// Show the steps that apply would take, and do nothing
@@ -81,9 +83,12 @@ pub struct Change {
     /// Show the steps and do nothing
     #[arg(long)]
     pub dry_run: bool,
-    /// Take the topology's value where a file was changed by hand
-    #[arg(long)]
+    /// Take the topology's value where something was changed by hand
+    #[arg(long, conflicts_with = "adopt")]
     pub overwrite: bool,
+    /// Take what was changed by hand into the topology
+    #[arg(long)]
+    pub adopt: bool,
     /// Restart a master although it holds what it never saves
     #[arg(long)]
     pub force: bool,
@@ -98,7 +103,7 @@ pub struct Change {
 impl Change {
     /// What the planner may do.
     pub fn consent(&self) -> Consent {
-        Consent { overwrite: self.overwrite, force: self.force, no_backup: self.no_backup }
+        Consent { overwrite: self.overwrite, force: self.force, no_backup: self.no_backup, adopt: self.adopt }
     }
 }
 
@@ -211,6 +216,26 @@ pub struct ReplicaRemove {
     pub change: Change,
 }
 
+/// `adopt`
+#[derive(Debug, Args)]
+pub struct Adopt {
+    /// Only these: master for redis.conf, NAME for redis-NAME.conf [default: all]
+    #[arg(value_parser = Name::parse)]
+    pub names: Vec<Name>,
+    /// Redis or Valkey [default: the one that was set up]
+    #[arg(long)]
+    pub engine: Option<Engine>,
+    /// Take the password from a file, or from standard input with -, where no configuration has it
+    #[arg(long, value_name = "FILE|-")]
+    pub password_file: Option<String>,
+    /// Show what was found, the repairs and the steps, and do nothing
+    #[arg(long)]
+    pub dry_run: bool,
+    /// Print the result as JSON
+    #[arg(long)]
+    pub json: bool,
+}
+
 /// `apply`
 #[derive(Debug, Args)]
 pub struct Apply {
@@ -240,9 +265,12 @@ pub struct Plan {
     /// Exit with 3 if there is something to do
     #[arg(long)]
     pub detailed_exitcode: bool,
-    /// As if files changed by hand were to be overwritten
-    #[arg(long)]
+    /// As if what was changed by hand were to be overwritten
+    #[arg(long, conflicts_with = "adopt")]
     pub overwrite: bool,
+    /// As if what was changed by hand were to be taken into the topology
+    #[arg(long)]
+    pub adopt: bool,
     /// As if a master might lose what it never saves
     #[arg(long)]
     pub force: bool,
@@ -434,6 +462,9 @@ pub struct Service {
     /// Let an instance that cannot save its data end without
     #[arg(long)]
     pub force: bool,
+    /// With --force: take no backup of it before
+    #[arg(long)]
+    pub no_backup: bool,
     /// How many lines of each log
     #[arg(short = 'n', long, default_value_t = 20)]
     pub lines: usize,

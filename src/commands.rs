@@ -12,6 +12,7 @@ use crate::host::Host;
 use crate::layout;
 use crate::report::console;
 
+mod adopt;
 mod app;
 mod backup;
 mod bench;
@@ -59,6 +60,7 @@ fn run(host: &Host, command: Command) -> Result<Code> {
         Command::Up(args) => up::run(host, args),
         Command::Install(args) => install::run(host, args),
         Command::Replica(args) => replica::run(host, args),
+        Command::Adopt(args) => adopt::run(host, &args),
         Command::Apply(args) => converge::apply(host, args),
         Command::Plan(args) => converge::plan(host, args),
         Command::Check(args) => prove::check(host, &args),

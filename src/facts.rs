@@ -15,6 +15,7 @@ use crate::store::Store;
 use crate::topology::Name;
 
 pub mod containers;
+pub mod found;
 mod gather;
 pub mod parse;
 mod sockets;
@@ -158,6 +159,8 @@ pub struct Unit {
     pub enabled: bool,
     /// Home directories are hidden from it (`ProtectHome=`).
     pub hides_home: bool,
+    /// The paths that it may write to, its drop-ins among what says so (`ReadWritePaths=`).
+    pub opens: Vec<PathBuf>,
 }
 
 /// A TCP socket in LISTEN.
@@ -209,6 +212,9 @@ pub struct Running {
     /// Changes with every start.
     #[serde(default)]
     pub run_id: String,
+    /// The configuration that it was started with.
+    #[serde(default)]
+    pub file: Option<PathBuf>,
     /// Master or replica, now.
     pub role: Role,
     /// Keys in all its databases.

@@ -1,12 +1,14 @@
 //! An instance as wanted, with every default filled in: what the planner, the renderer and the
 //! checks work on.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use anyhow::Result;
 use serde::{Deserialize, Serialize};
 
 use crate::conf::{self, Conf};
+use crate::directives;
 use crate::engine::{Engine, Version};
 use crate::exit::Fault;
 use crate::runtime::{Runtime, container};
@@ -15,7 +17,7 @@ use crate::secrets::Secrets;
 use crate::state::Kept;
 use crate::store::Store;
 use crate::templates::{self, ConfContext};
-use crate::topology::{Bind, Name, Named, ReplicaOf, Section, Topology};
+use crate::topology::{Bind, Defaults, Name, Named, ReplicaOf, Section, Topology};
 use crate::wire::Address;
 
 /// One redis-server as wanted.
@@ -53,6 +55,8 @@ pub struct Instance {
     pub upstream: Option<Upstream>,
     /// Every other directive of its section.
     pub directives: Vec<Named>,
+    /// Every directive of its section, if it has those and no defaults of ours.
+    pub plain: Option<Vec<Named>>,
 }
 
 /// The master of a replica.
@@ -121,7 +125,10 @@ impl Instance {
         let one = |section: &Section| {
             let name = section.name.as_str();
             let engine = topology.engine;
-            let requirepass = inline(section, "requirepass").or_else(|| secrets.password.clone());
+            let plain = section.defaults != Defaults::On;
+            let said = |secret: &Secret| !plain || !secret.expose().is_empty();
+            let requirepass =
+                inline(section, "requirepass").or_else(|| secrets.password.clone()).filter(said);
             let upstream = section.replicaof.as_ref().map(|of| upstream(topology, of, runtime));
             let masterauth = inline(section, "masterauth").or_else(|| match &section.replicaof {
                 Some(ReplicaOf::Remote { .. }) => secrets.upstream.get(&section.name).cloned(),
@@ -130,14 +137,14 @@ impl Instance {
                     .and_then(|master| inline(master, "requirepass"))
                     .or_else(|| secrets.password.clone()),
                 // A master may have to follow one of its replicas after a failover.
-                None => requirepass.clone(),
+                None => requirepass.clone().filter(|_| section.defaults != Defaults::Off),
             });
             Self {
                 name: section.name.clone(),
                 engine,
                 runtime,
                 port: section.port,
-                bind: section.bind.clone(),
+                bind: section.bind.clone().or_else(|| everywhere(section)),
                 // In a container every client comes from another machine, and what is published guards it.
                 protected_mode: section
                     .protected_mode
@@ -149,6 +156,7 @@ impl Instance {
                 },
                 logfile: match runtime {
                     Runtime::Container(_) => None,
+                    _ if plain => section.logfile.clone(),
                     _ => Some(section.logfile.clone().unwrap_or_else(|| engine.logfile(name))),
                 },
                 pidfile: engine.pidfile(name),
@@ -163,6 +171,7 @@ impl Instance {
                     .filter(|named| !typed_secret(&named.name))
                     .cloned()
                     .collect(),
+                plain: plain.then(|| section.lines.clone()),
             }
         };
         topology.instances.iter().map(one).collect()
@@ -224,6 +233,7 @@ impl Instance {
             active: true,
             foreign: Vec::new(),
             former: Vec::new(),
+            effective: BTreeMap::new(),
         }
     }
 
@@ -269,6 +279,9 @@ impl Instance {
 
     /// The configuration file as wanted. `kept` are lines of another's hand that stay.
     pub fn configuration(&self, topology: &Path, version: Version, kept: &[Hand]) -> Result<String> {
+        if let Some(named) = &self.plain {
+            return self.plain_configuration(topology, named, kept);
+        }
         let hand = |name: &str| kept.iter().find(|hand| hand.directive == name);
         // A line that the hand took away stays away.
         let optional = |name: &str, ours: Option<String>| match hand(name) {
@@ -276,7 +289,6 @@ impl Instance {
             None => ours,
         };
         let word = |name: &str, ours: String| optional(name, Some(ours));
-        let secret = |secret: &Option<Secret>| secret.as_ref().map(|secret| conf::quote(secret.expose()));
         let ours = |name: &str| hand(name).is_none();
         let binds: Vec<String> = self.binds(version).iter().map(ToString::to_string).collect();
         let named = |name: &str| self.directives.iter().any(|named| named.name == name);
@@ -288,12 +300,7 @@ impl Instance {
             port: word("port", self.port.to_string()),
             requirepass: optional("requirepass", secret(&self.requirepass)),
             masterauth: optional("masterauth", secret(&self.masterauth)),
-            replicaof: optional(
-                "replicaof",
-                self.upstream
-                    .as_ref()
-                    .map(|of| format!("{} {}", conf::quote(&of.address.host), of.address.port)),
-            ),
+            replicaof: optional("replicaof", self.follows()),
             dir: word("dir", place(&self.dir)),
             logfile: word("logfile", self.logfile.as_deref().map_or_else(|| "\"\"".into(), place)),
             pidfile: match self.runtime {
@@ -318,6 +325,60 @@ impl Instance {
         let replica = self.upstream.is_some() || context.replicaof.is_some();
         templates::configuration(&context, replica)
     }
+
+    /// The same where only what the section names is to be in it, in its order: an `include` reads before
+    /// what stands behind it.
+    fn plain_configuration(&self, topology: &Path, named: &[Named], kept: &[Hand]) -> Result<String> {
+        let mut parts: Vec<(String, Vec<String>)> = Vec::new();
+        for line in named {
+            let name = directives::canonical(&line.name);
+            parts.push((name.to_owned(), if own(name).is_some() { Vec::new() } else { lines(line) }));
+        }
+        for name in OWN {
+            let at = parts.iter().position(|(part, _)| part == name).unwrap_or(parts.len());
+            parts.retain(|(part, _)| part != name);
+            let words = match name {
+                "replicaof" => self.follows(),
+                "requirepass" => secret(&self.requirepass),
+                _ => secret(&self.masterauth),
+            };
+            let line = words.map(|words| format!("{name} {words}"));
+            parts.insert(at.min(parts.len()), (name.to_owned(), line.into_iter().collect()));
+        }
+        for Hand { directive, lines } in kept {
+            let at = parts.iter().position(|(name, _)| name == directive).unwrap_or(parts.len());
+            parts.retain(|(name, _)| name != directive);
+            let lines = lines.iter().map(|line| format!("{directive} {line}")).collect();
+            parts.insert(at.min(parts.len()), (directive.clone(), lines));
+        }
+        let all = parts.into_iter().flat_map(|(_, lines)| lines).collect();
+        templates::plain_configuration(self.name.as_str(), topology, all)
+    }
+
+    /// Whom it follows, as its file has it.
+    fn follows(&self) -> Option<String> {
+        let of = &self.upstream.as_ref()?.address;
+        Some(format!("{} {}", conf::quote(&of.host), of.port))
+    }
+}
+
+/// The directives of a section that are made anew from what it comes to: a name is an address there, and a
+/// password may lie in a file of its own.
+const OWN: [&str; 3] = ["replicaof", "requirepass", "masterauth"];
+
+fn own(name: &str) -> Option<&'static str> {
+    OWN.into_iter().find(|own| *own == name)
+}
+
+fn secret(secret: &Option<Secret>) -> Option<String> {
+    secret.as_ref().map(|secret| conf::quote(secret.expose()))
+}
+
+/// Where one listens whose section has no defaults of ours and names no address: on all of them, but to
+/// other machines it does not speak while it is in protected mode.
+fn everywhere(section: &Section) -> Option<Vec<Bind>> {
+    let open = section.defaults != Defaults::On && section.protected_mode == Some(false);
+    open.then(|| ["*", "-::*"].into_iter().filter_map(|word| Bind::parse(word).ok()).collect())
 }
 
 /// A path as a file has it; that of a home may have a blank in it.
@@ -338,7 +399,7 @@ pub struct Hand {
 impl Hand {
     /// A directive as a file has it.
     pub fn of(conf: &Conf, directive: &str) -> Self {
-        let same = |line: &&conf::Directive| crate::directives::canonical(&line.name) == directive;
+        let same = |line: &&conf::Directive| directives::canonical(&line.name) == directive;
         let lines = conf.directives.iter().filter(same).map(|line| conf::quote_all(&line.args)).collect();
         Self { directive: directive.to_owned(), lines }
     }
@@ -357,11 +418,11 @@ fn lines(named: &Named) -> Vec<String> {
 /// What we set unless the topology says otherwise. A first link waits 5 s for more replicas by
 /// default, and a chain of two 10 s; with 0 it takes some 20 ms. The snapshots are the defaults of
 /// Redis 6.2 and later; 6.0 takes none unless it is told to.
-const DEFAULTS: [(&str, &str); 4] =
+pub const DEFAULTS: [(&str, &str); 4] =
     [("repl-diskless-sync-delay", "0"), ("save", "3600 1"), ("save", "300 100"), ("save", "60 10000")];
 
 /// The directives that the templates name themselves.
-const TEMPLATED: [&str; 9] =
+pub const TEMPLATED: [&str; 9] =
     ["bind", "protected-mode", "port", "requirepass", "masterauth", "replicaof", "dir", "logfile", "pidfile"];
 
 fn typed_secret(name: &str) -> bool {

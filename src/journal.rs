@@ -44,6 +44,22 @@ pub enum Undo {
         /// What is in it is a copy and may go.
         copy: bool,
     },
+    /// Give a file or directory its owner and mode back.
+    Owner {
+        /// Its path.
+        path: PathBuf,
+        /// Whose it was.
+        ids: Ids,
+        /// Its mode.
+        mode: u32,
+    },
+    /// Start a server again as somebody had started it by hand, after all files are back.
+    Revive {
+        /// The instance.
+        target: Target,
+        /// Whose it was.
+        ids: Ids,
+    },
     /// Stop an instance that did not run.
     Stop {
         /// The instance.
@@ -91,6 +107,8 @@ pub enum Undo {
     },
     /// Put former data back that were set aside, or take new ones away where there were none.
     Replaced {
+        /// The instance whose they are: it must not run meanwhile.
+        target: Target,
         /// Their place.
         path: PathBuf,
         /// Where the former ones are; none where there were none.

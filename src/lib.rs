@@ -24,6 +24,7 @@
 //! 7. A secret is a type that does not print.
 //! 8. What runs now is the truth about roles: a replica that was promoted is not demoted.
 
+pub mod adopt;
 pub mod app;
 pub mod apply;
 pub mod backup;

@@ -22,11 +22,13 @@ use crate::step::{Body, Candidate, Inside, Origin, Owner, Step};
 use crate::store::Store;
 use crate::topology::{self, Image, Name, Topology};
 
+pub mod adopt;
 pub mod app;
 pub mod app_refuse;
 pub mod backup;
 mod change;
 pub mod containers;
+pub mod drift;
 mod leave;
 pub mod live;
 mod note;
@@ -68,6 +70,8 @@ pub struct Consent {
     pub overwrite: bool,
     /// Lose what a server holds and never saves.
     pub force: bool,
+    /// What is there and what is wanted were made alike: record it as ours.
+    pub adopt: bool,
     /// Take no backup of data before they go.
     pub no_backup: bool,
 }
@@ -79,6 +83,9 @@ pub struct Plan {
     pub steps: Vec<Step>,
     /// What differs and stays as it is.
     pub notes: Vec<Note>,
+    /// What is taken over that somebody set up by hand.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub adopted: Vec<adopt::Adopted>,
     /// What our record will say of instances afterwards.
     #[serde(skip)]
     pub record: BTreeMap<Name, Kept>,
@@ -130,7 +137,9 @@ pub fn plan(wanted: &Wanted<'_>, facts: &Facts) -> Result<Plan> {
     software(wanted, facts, &changes, &mut plan);
     retire_dropped(wanted, facts, &mut plan);
     change_runtime(wanted, facts, &mut plan);
+    adopt::end_servers(wanted, facts, &mut plan);
     places(wanted, facts, &order, &mut plan);
+    adopt::owners(wanted, facts, &mut plan);
     containers::places(wanted, facts, &mut plan);
     app.iter().for_each(|app| app.places(facts, &mut plan));
     live::before_files(facts, &changes, &mut plan);
@@ -147,6 +156,7 @@ pub fn plan(wanted: &Wanted<'_>, facts: &Facts) -> Result<Plan> {
         backup::before(&mut plan, facts, &[name], wanted.secrets.password.as_ref(), wanted.consent)?;
     }
     live::refuse_loss(&plan, facts, wanted.consent)?;
+    backup::before_loss(&mut plan, facts, wanted.consent);
     plan.units = facts
         .units
         .iter()
@@ -285,7 +295,8 @@ fn software(wanted: &Wanted<'_>, facts: &Facts, changes: &[Change<'_>], plan: &m
             repair: facts.package.as_ref().is_some_and(|package| package.status != "config-files"),
         });
     }
-    let candidates: Vec<Candidate> = changes.iter().filter_map(|change| candidate(wanted, change)).collect();
+    let candidates: Vec<Candidate> =
+        changes.iter().filter_map(|change| candidate(wanted, facts, change)).collect();
     if !candidates.is_empty() {
         plan.steps.push(Step::Prove { candidates, inside });
     }
@@ -298,8 +309,10 @@ fn unit_files(changes: &[Change<'_>], plan: &mut Plan) {
     }
 }
 
-fn candidate(wanted: &Wanted<'_>, change: &Change<'_>) -> Option<Candidate> {
-    let text = change.text.clone()?;
+fn candidate(wanted: &Wanted<'_>, facts: &Facts, change: &Change<'_>) -> Option<Candidate> {
+    // One that is kept as it is has to start from it.
+    let kept = || facts.texts.get(&change.instance.conf).filter(|_| change.keep.is_some() && change.start);
+    let text = change.text.as_ref().or_else(kept).cloned()?;
     let file = wanted.topology.file.display();
     let section = wanted.topology.instance(change.instance.name.as_str());
     let named = section.map(|section| section.directives.as_slice()).unwrap_or_default();
@@ -361,8 +374,10 @@ fn places(wanted: &Wanted<'_>, facts: &Facts, order: &[&Instance], plan: &mut Pl
         // The package makes the distribution's own directories itself.
         let by_package = |path: &Path| packaged && (path == engine.data("master") || path == engine.log());
         let log = instance.log_dir().unwrap_or(Path::new("/"));
+        // Of what somebody set up by hand, only the owner matters: see `adopt::owners`.
+        let ours = instance.plain.is_none();
         for (path, owner, mode, copy, correct) in [
-            (instance.dir.as_path(), Owner::Server(engine), 0o750, instance.upstream.is_some(), true),
+            (instance.dir.as_path(), Owner::Server(engine), 0o750, instance.upstream.is_some(), ours),
             (log, Owner::ServerAdm(engine), 0o2750, false, false),
         ] {
             if by_package(path) {
@@ -421,6 +436,10 @@ fn files(wanted: &Wanted<'_>, facts: &Facts, changes: &[Change<'_>], plan: &mut 
         });
     }
     for change in changes {
+        if let Some(ours) = &change.keep {
+            let (path, ours) = (change.instance.conf.clone(), Body::Conf(ours.clone()));
+            plan.steps.push(Step::Keep { path, ours });
+        }
         if let Some(text) = &change.text {
             plan.steps.push(Step::Write {
                 path: change.instance.conf.clone(),
@@ -541,6 +560,14 @@ fn as_it_runs(facts: &Facts, instance: &Instance) -> Target {
     match facts.state.instances.get(&instance.name) {
         Some(kept) => Target::of_record(&instance.name, kept, instance.requirepass.clone()),
         None => instance.target(),
+    }
+}
+
+/// The same of an instance that a step is about.
+fn where_it_is(facts: &Facts, target: Target) -> Target {
+    match facts.state.instances.get(&target.name) {
+        Some(kept) => Target::of_record(&target.name, kept, target.password),
+        None => target,
     }
 }
 

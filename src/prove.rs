@@ -10,7 +10,7 @@ use anyhow::{Context, Result, bail};
 use crate::conf::{self, Conf};
 use crate::directives;
 use crate::exit::Fault;
-use crate::facts::parse;
+use crate::facts::parse::{self, Tally};
 use crate::host::{Child, Done, Host, Ids};
 use crate::instance::Target;
 use crate::layout;
@@ -82,11 +82,11 @@ fn neutral_boot(
 }
 
 /// Has the server of an instance load an RDB, neutrally, where it lies: for a copy there may be no room
-/// elsewhere. Tells how many keys that are.
+/// elsewhere. Tells what is in it.
 ///
 /// # Errors
 /// It does not; why, in its own words.
-pub fn loads(host: &Host, target: &Target, file: &Path) -> Result<u64> {
+pub fn loads(host: &Host, target: &Target, file: &Path) -> Result<Tally> {
     let (engine, user) = (target.engine, target.engine.user());
     let ids = layout::here().ids(host, user)?.with_context(|| format!("there is no user '{user}'"))?;
     let server = software::find(host, engine, engine.server())
@@ -100,7 +100,7 @@ pub fn loads(host: &Host, target: &Target, file: &Path) -> Result<u64> {
     let look = |socket: &Path| {
         let info =
             Wire::open_socket(host, socket, password.as_ref()).and_then(|mut wire| wire.info("keyspace"));
-        info.map(|info| parse::keys(&info)).unwrap_or_default()
+        info.map(|info| parse::tally(&info)).unwrap_or_default()
     };
     boot(host, server.child().user(ids), ids, &text, &more, LOAD, look)?.map_err(|done| {
         let said = without_secrets(&conf::redact(&format!("{}\n{}", done.stdout, done.stderr)), &conf);

@@ -107,6 +107,9 @@ pub struct Kept {
     /// Data and logs that it had before these, and left where they were.
     #[serde(default)]
     pub former: Vec<Store>,
+    /// What its server said of its configuration at the end of a run, secrets apart.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub effective: BTreeMap<String, String>,
 }
 
 /// What is left to know of the web app when the topology no longer names it.

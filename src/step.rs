@@ -132,6 +132,31 @@ pub enum Step {
         /// Its mode.
         mode: u32,
     },
+    /// Take a file that stays as it is for ours.
+    Keep {
+        /// Its path.
+        path: PathBuf,
+        /// What we would have written there.
+        ours: Body,
+    },
+    /// Hand files and directories over to the user that has to write to them.
+    Own {
+        /// Their paths.
+        paths: Vec<PathBuf>,
+        /// Whose they will be.
+        owner: Owner,
+        /// Their mode; none to leave that as it is, but for what others may do.
+        mode: Option<u32>,
+    },
+    /// End a server that somebody started, its data saved, so that it can start where it belongs.
+    End {
+        /// The instance.
+        target: Target,
+        /// Its process.
+        pid: u32,
+        /// Whose that is.
+        uid: u32,
+    },
     /// Make a system user for the web app, where no systemd makes one.
     User {
         /// Its name.
@@ -202,6 +227,11 @@ pub enum Step {
         file: PathBuf,
         /// What it is to replace.
         place: PathBuf,
+    },
+    /// See that a server has the keys of the backup that was brought.
+    Count {
+        /// The instance.
+        target: Target,
     },
     /// Put what was brought in the place of an instance's data, which are set aside.
     Replace {
@@ -448,6 +478,17 @@ impl Step {
                 format!("directory {} ({}, {mode:04o})", path.display(), owner.word())
             }
             Self::Write { path, .. } => format!("write {}", path.display()),
+            Self::Keep { path, .. } => format!("take {} over as it is", path.display()),
+            Self::Own { paths, owner, mode } => {
+                let mode = mode.map_or_else(String::new, |mode| format!(", {mode:04o}"));
+                format!("hand {} over ({}{mode})", short_list(paths), owner.word())
+            }
+            Self::End { target, pid, .. } => {
+                format!(
+                    "end the server of {} that was started by hand (pid {pid}), its data saved",
+                    target.name
+                )
+            }
             Self::User { name } => format!("user {name}"),
             Self::Program { path } => format!("copy this program to {}", path.display()),
             Self::Remove { path } | Self::RemoveEmpty { path } => format!("remove {}", path.display()),
@@ -476,6 +517,7 @@ impl Step {
             Self::Bring { target, file, .. } => {
                 format!("prove {} beside the data of {}", file.display(), target.name)
             }
+            Self::Count { target } => format!("count the keys of {}", target.name),
             Self::Replace { target, .. } => format!("put it in the place of the data of {}", target.name),
             Self::Set { target, settings } => {
                 let words: Vec<String> = settings.iter().map(Setting::words).collect();
@@ -509,6 +551,14 @@ pub fn cli_command(target: &Target) -> String {
         host => format!(" -h {host}"),
     };
     format!("{auth}{}{host} -p {}", target.engine.cli(), target.address.port)
+}
+
+fn short_list(paths: &[PathBuf]) -> String {
+    match paths {
+        [one] => one.display().to_string(),
+        [one, rest @ ..] => format!("{} and {} more", one.display(), rest.len()),
+        [] => String::new(),
+    }
 }
 
 fn names<'a>(targets: impl IntoIterator<Item = &'a Target>) -> String {

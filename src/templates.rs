@@ -2,12 +2,15 @@
 //! an `if` for false, so every value comes from a validated type, quoted, and a test holds each
 //! template's names against the context that it is given.
 
+use std::path::Path;
+
 use anyhow::{Context as _, Result};
 use serde::Serialize;
 use tera::{Context, Tera};
 
 const REDIS: &str = include_str!("../templates/redis.conf");
 const REDIS_SLAVE: &str = include_str!("../templates/redis-slave.conf");
+const PLAIN: &str = include_str!("../templates/plain.conf");
 const DROP_IN: &str = include_str!("../systemd/drop-in.conf");
 const UNIT: &str = include_str!("../systemd/instance.service");
 const APP_UNIT: &str = include_str!("../systemd/app.service");
@@ -54,6 +57,15 @@ pub struct ConfContext {
 pub fn configuration(context: &ConfContext, replica: bool) -> Result<String> {
     let template = if replica { REDIS_SLAVE } else { REDIS };
     render(template, &Context::from_serialize(context)?)
+}
+
+/// Renders a configuration that has these lines and no defaults of ours.
+pub fn plain_configuration(name: &str, topology: &Path, lines: Vec<String>) -> Result<String> {
+    let mut context = Context::new();
+    context.insert("name", name);
+    context.insert("topology", &topology.display().to_string());
+    context.insert("lines", &lines);
+    render(PLAIN, &context)
 }
 
 /// Renders the drop-in that opens directories to a unit.

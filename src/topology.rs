@@ -16,7 +16,7 @@ mod values;
 
 pub use app::{APP, AppSection, Prefix, ReadFrom, Source, Table, delay, lifetime};
 pub use edit::Document;
-pub use values::{Bind, BindAddress, Binds, Image, Name, ReplicaOf, port_number, reach, yes_or_no};
+pub use values::{Bind, BindAddress, Binds, Defaults, Image, Name, ReplicaOf, port_number, reach, yes_or_no};
 
 /// Where the topology is.
 pub fn file() -> &'static Path {
@@ -107,6 +107,12 @@ pub struct Section {
     pub logfile: Option<PathBuf>,
     /// Every other directive, in the order of the file.
     pub directives: Vec<Named>,
+    /// `defaults`
+    #[serde(default)]
+    pub defaults: Defaults,
+    /// Where not all of our defaults hold: every directive of the section, those above among them.
+    #[serde(default)]
+    pub lines: Vec<Named>,
 }
 
 /// The whole topology.

@@ -94,12 +94,39 @@ pub fn take_back(host: &Host, record: &Record) -> Result<()> {
             // What runs is the truth about roles: the next plan tells of it.
             before.remove("replicaof");
         }
+        if was_to_end(record, target) {
+            // It may be ending at this moment, and what it holds is to be saved.
+            before.remove("save");
+        }
         let plain = before.iter().map(|(name, value)| (name.clone(), Secret::new(value)));
         let secret =
             secret.iter().map(|name| (name.clone(), Secret::new(former.word(name).unwrap_or_default())));
         tell(host, target, &mut wire, &plain.chain(secret).collect::<Vec<_>>())?;
     }
     Ok(())
+}
+
+/// Lets servers that the run was to end save as they did before, when those that had ended run again.
+///
+/// # Errors
+/// A server that runs does not take it.
+pub fn save_as_before(host: &Host, record: &Record) -> Result<()> {
+    for undo in record.undo.iter().rev() {
+        let Undo::Set { target, before, .. } = undo else { continue };
+        let Some(save) = before.get("save").filter(|_| was_to_end(record, target)) else { continue };
+        if let Some(mut wire) = again(host, record, target)? {
+            tell(host, target, &mut wire, &[("save".to_owned(), Secret::new(save))])?;
+        }
+    }
+    Ok(())
+}
+
+/// Whether a run was to end a server, or has.
+fn was_to_end(record: &Record, target: &Target) -> bool {
+    record
+        .undo
+        .iter()
+        .any(|undo| matches!(undo, Undo::Start { target: other, .. } if other.name == target.name))
 }
 
 /// Whether a server is a master that was written to since it became one: to follow another would lose that.
@@ -170,7 +197,7 @@ fn again(host: &Host, record: &Record, target: &Target) -> Result<Option<Wire>> 
 
 /// The passwords that a server may have in the middle of a change: the wanted one, that of its file, that of
 /// our own file, none.
-fn passwords(host: &Host, target: &Target) -> Vec<Option<Secret>> {
+pub(super) fn passwords(host: &Host, target: &Target) -> Vec<Option<Secret>> {
     let text = host.text(&target.conf()).ok().flatten().unwrap_or_default();
     let of_file = password_of(&Conf::parse(&text).unwrap_or_default());
     let kept = host.text(&secrets::password_file()).ok().flatten();
@@ -182,7 +209,7 @@ fn passwords(host: &Host, target: &Target) -> Vec<Option<Secret>> {
 }
 
 /// A connection with the first password that is taken.
-fn reach(host: &Host, target: &Target, passwords: &[Option<Secret>]) -> Result<Wire> {
+pub(super) fn reach(host: &Host, target: &Target, passwords: &[Option<Secret>]) -> Result<Wire> {
     let mut trouble = Trouble::Refused;
     for password in passwords {
         match Wire::open(host, &target.address, password.as_ref()) {

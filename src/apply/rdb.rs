@@ -12,7 +12,9 @@ use std::time::Duration;
 use anyhow::{Context, Result, bail};
 
 use super::Run;
+use super::undo::without_password;
 use crate::exit::Fault;
+use crate::facts::parse;
 use crate::host::{Child, Host, Kind, Staged};
 use crate::instance::Target;
 use crate::journal::Undo;
@@ -20,6 +22,7 @@ use crate::layout;
 use crate::prove;
 use crate::software;
 use crate::step::{Place, Source};
+use crate::wire::Wire;
 
 /// How long a server may say nothing while it prepares its data: it waits for more replicas first.
 const SILENCE: Duration = Duration::from_secs(120);
@@ -36,7 +39,7 @@ impl Run<'_> {
         self.announce(Undo::Staged { path: path.to_path_buf() })?;
         let mut staged = self.host.stage(path, layout::here().own(), 0o600)?;
         match source {
-            Source::Server => sync(self.host, target, &mut staged)
+            Source::Server => without_a_file(self.host, target, || sync(self.host, target, &mut staged))
                 .with_context(|| format!("{} does not hand out its data", target.name))?,
             Source::File { path } => {
                 let user = layout::here().ids(self.host, target.engine.user())?.map(|ids| ids.uid);
@@ -61,8 +64,18 @@ impl Run<'_> {
                 .hint("nothing was changed; give another backup")
         };
         check(self.host, target, None, staged.at()).map_err(refused)?;
-        prove::loads(self.host, target, staged.at()).map_err(refused)?;
+        self.brought = prove::loads(self.host, target, staged.at()).map_err(refused)?;
         staged.keep()
+    }
+
+    /// What expires may be gone, and clients may have written more.
+    pub(super) fn count(&mut self, target: &Target) -> Result<()> {
+        let mut wire = Wire::open(self.host, &target.address, target.password.as_ref())?;
+        let (keys, brought) = (parse::keys(&wire.info("keyspace")?), self.brought);
+        if keys + brought.expires < brought.keys {
+            bail!("{} has {keys} keys, and the backup {}", target.name, brought.keys);
+        }
+        Ok(())
     }
 
     /// Puts what was brought in the place of the data.
@@ -73,7 +86,11 @@ impl Run<'_> {
         for place in places {
             let there = self.host.stat(&place.path)?.is_some();
             let aside = there.then(|| place.aside());
-            self.announce(Undo::Replaced { path: place.path.clone(), aside: aside.clone() })?;
+            self.announce(Undo::Replaced {
+                target: without_password(target),
+                path: place.path.clone(),
+                aside: aside.clone(),
+            })?;
             if let Some(aside) = aside {
                 self.host.rename(&place.path, &aside)?;
             }
@@ -148,6 +165,22 @@ pub fn check(host: &Host, target: &Target, image: Option<&str>, file: &Path) -> 
 fn complaint(said: &str) -> Option<String> {
     let line = said.lines().skip_while(|line| !line.contains("RDB ERROR DETECTED")).nth(1)?;
     Some(line.split_once("] ").map_or(line, |(_, why)| why).trim().to_owned())
+}
+
+/// Does something while a server hands its data out without a file of its own: before 7.0 it would write one by
+/// default, the very one that it reads at its start. One that lets nobody set this does as it does for replicas.
+fn without_a_file(host: &Host, target: &Target, act: impl FnOnce() -> Result<()>) -> Result<()> {
+    const DISKLESS: &str = "repl-diskless-sync";
+    let open = || Wire::open(host, &target.address, target.password.as_ref());
+    let set = |value: &str| open().and_then(|mut wire| wire.ask::<()>(&["CONFIG", "SET", DISKLESS, value]));
+    let said = open().ok().and_then(|mut wire| wire.config());
+    let is_off = said.is_some_and(|config| config.get(DISKLESS).is_some_and(|value| value == "no"));
+    let told = is_off && set("yes").is_ok();
+    let done = act();
+    if told {
+        set("no")?;
+    }
+    done
 }
 
 /// Writes all data of a server that runs to a file.

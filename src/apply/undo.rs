@@ -3,7 +3,7 @@
 
 use anyhow::{Context, Result};
 
-use super::{Event, Listener, app, containers, live, package, rdb, service, set_enabled, systemctl};
+use super::{Event, Listener, adopt, app, containers, live, package, rdb, service, set_enabled, systemctl};
 use crate::conf::{self, By, Conf};
 use crate::exit::{Code, Fault};
 use crate::host::{Host, Ids, Kind, Stat, Taken};
@@ -151,7 +151,7 @@ fn back(host: &Host, record: &Record, packages: Packages) -> Result<()> {
     for undo in record.undo.iter().rev() {
         match undo {
             Undo::Reload => reload = true,
-            Undo::Start { .. } | Undo::StartUnit { .. } | Undo::StartApp { .. } => {}
+            Undo::Start { .. } | Undo::StartUnit { .. } | Undo::StartApp { .. } | Undo::Revive { .. } => {}
             Undo::Packages { engine, mark } if packages == Packages::Go => {
                 remove_packages(host, *engine, mark)?
             }
@@ -178,6 +178,7 @@ fn back(host: &Host, record: &Record, packages: Packages) -> Result<()> {
                 }
             }
             Undo::StartUnit { unit } => systemctl(host, &["start", unit])?,
+            Undo::Revive { target, ids } => adopt::revive(host, target, *ids)?,
             _ => {}
         }
     }
@@ -186,6 +187,7 @@ fn back(host: &Host, record: &Record, packages: Packages) -> Result<()> {
         service::stop(host, &target, false)?;
         service::start(host, std::slice::from_ref(&target))?;
     }
+    live::save_as_before(host, record)?;
     apps_back(host, record)
 }
 
@@ -225,6 +227,10 @@ fn one(host: &Host, undo: &Undo, kept: &mut Vec<Store>) -> Result<()> {
             (None, Some(Kind::Dir)) => host.remove_empty(path).map(drop),
             (None, _) => Ok(()),
         },
+        Undo::Owner { path, ids, mode } => match host.stat(path)? {
+            Some(_) => host.own(path, *ids, Some(*mode)),
+            None => Ok(()),
+        },
         Undo::Stop { target } => {
             let target = current(host, target);
             let copy = service::is_copy(host, &target)?;
@@ -249,12 +255,24 @@ fn one(host: &Host, undo: &Undo, kept: &mut Vec<Store>) -> Result<()> {
             };
             containers::undo(host, undo, held)
         }
-        Undo::Replaced { path, aside } => rdb::put_back(host, path, aside.as_deref()),
+        Undo::Replaced { target, path, aside } => {
+            if let Some(aside) = aside
+                && host.stat(aside)?.is_some()
+            {
+                // A restart of the machine may have brought it up: at its end it would write what it has over
+                // what comes back.
+                let target = current(host, target);
+                service::forget_data(host, &target);
+                service::stop(host, &target, true)?;
+            }
+            rdb::put_back(host, path, aside.as_deref())
+        }
         Undo::Staged { path } => host.remove(&Host::staging(path)),
         Undo::Reload
         | Undo::Set { .. }
         | Undo::Password { .. }
         | Undo::Start { .. }
+        | Undo::Revive { .. }
         | Undo::StartApp { .. }
         | Undo::StartUnit { .. }
         | Undo::Packages { .. } => Ok(()),

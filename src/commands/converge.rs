@@ -57,7 +57,9 @@ pub fn converge(
 ) -> Result<Outcome> {
     let started = host.now();
     let _lock = Session::open(host, change.dry_run)?;
-    let scene = Scene::load(host, &wish(host)?)?;
+    let mut wish = wish(host)?;
+    let scene = Scene::load(host, &wish)?;
+    let scene = if change.adopt { scene.adopting(host, &mut wish)? } else { scene };
     let plan = plan(&scene)?;
     if change.dry_run {
         prove_now(host, &scene, &plan)?;
@@ -211,15 +213,21 @@ pub fn apply(host: &Host, args: cli::Apply) -> Result<Code> {
 /// # Errors
 /// The topology cannot be read, or the machine does not allow it.
 pub fn plan(host: &Host, args: cli::Plan) -> Result<Code> {
-    let wish = match &args.file {
+    let mut wish = match &args.file {
         Some(file) => Wish::from_file(host, file)?,
         None => Wish::standing_or(host, crate::topology::LAB)?,
     };
     wish.refuse_nothing()?;
     let _session = Session::open(host, true)?;
     let scene = Scene::load(host, &wish)?;
+    let scene = if args.adopt { scene.adopting(host, &mut wish)? } else { scene };
     let plan = plan::plan(
-        &scene.wanted(Consent { overwrite: args.overwrite, force: args.force, ..Consent::default() }),
+        &scene.wanted(Consent {
+            overwrite: args.overwrite,
+            force: args.force,
+            adopt: args.adopt,
+            ..Consent::default()
+        }),
         &scene.facts,
     )?;
     prove_now(host, &scene, &plan)?;

@@ -47,7 +47,7 @@ fn add(host: &Host, args: &cli::ReplicaAdd) -> Result<Code> {
                 .hint("leave --password-file away; it is for a master elsewhere (--of HOST:PORT)")
                 .into());
             }
-            wish.upstream = Some((name, secrets::given(host, source)?));
+            wish.upstream.push((name, secrets::given(host, source)?));
         }
         Ok(wish)
     };

@@ -90,6 +90,8 @@ fn describe(undo: &Undo) -> Option<String> {
         Undo::Directory { path, before: None, copy: false } => {
             format!("remove {} if it is empty", path.display())
         }
+        Undo::Owner { path, .. } => format!("give {} its owner and mode back", path.display()),
+        Undo::Revive { target, .. } => format!("start {} as it was started by hand", target.name),
         Undo::Stop { target } => format!("stop {}", target.name),
         Undo::Start { target, .. } => format!("start {} with its former configuration", target.name),
         Undo::StartUnit { unit } => format!("start {unit}"),
@@ -102,8 +104,8 @@ fn describe(undo: &Undo) -> Option<String> {
             format!("set {} on {} back", names.join(", "), target.name)
         }
         Undo::Password { target } => format!("let {} take the former password only", target.name),
-        Undo::Replaced { path, aside: Some(_) } => format!("put the former {} back", path.display()),
-        Undo::Replaced { path, aside: None } => format!("remove {}", path.display()),
+        Undo::Replaced { path, aside: Some(_), .. } => format!("put the former {} back", path.display()),
+        Undo::Replaced { path, aside: None, .. } => format!("remove {}", path.display()),
         Undo::Staged { .. } => return None,
         Undo::Reload => "let systemd read its units again".into(),
         Undo::StopApp { .. } => "stop the web app".into(),

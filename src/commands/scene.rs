@@ -4,13 +4,14 @@ use std::path::{Path, PathBuf};
 
 use anyhow::Result;
 
+use crate::adopt::Drift;
 use crate::app::App;
 use crate::exit::Fault;
 use crate::facts::{self, Facts, Question};
 use crate::host::Host;
 use crate::instance::Instance;
 use crate::layout;
-use crate::plan::{Consent, Wanted, refuse};
+use crate::plan::{ASSUMED, Consent, Wanted, refuse};
 use crate::runtime::{Runtime, container, systemd};
 use crate::secret::Secret;
 use crate::secrets::Secrets;
@@ -28,8 +29,8 @@ pub struct Wish {
     pub standing: Option<String>,
     /// Another password for the machine's own instances.
     pub password: Option<Secret>,
-    /// The password of a master elsewhere, by the replica.
-    pub upstream: Option<(Name, Secret)>,
+    /// The passwords of masters elsewhere, by the replica.
+    pub upstream: Vec<(Name, Secret)>,
     /// Another runtime than the topology's, to look at only.
     pub runtime: Option<Runtime>,
 }
@@ -46,7 +47,7 @@ impl Wish {
             source: topology::file().into(),
             standing,
             password: None,
-            upstream: None,
+            upstream: Vec::new(),
             runtime: None,
         })
     }
@@ -90,7 +91,7 @@ impl Wish {
             source,
             standing,
             password: None,
-            upstream: None,
+            upstream: Vec::new(),
             runtime: None,
         })
     }
@@ -168,7 +169,7 @@ impl Scene {
         if let Some(password) = &wish.password {
             secrets.set_password(password.clone());
         }
-        if let Some((replica, password)) = &wish.upstream {
+        for (replica, password) in &wish.upstream {
             secrets.set_upstream(replica, password.clone());
         }
         let state = State::load(host)?;
@@ -198,6 +199,26 @@ impl Scene {
         let facts = facts::gather(host, &question)?;
         let text = (wish.standing.as_ref() != Some(&text)).then_some(text);
         Ok(Self { topology, text, secrets, instances, app, image, facts })
+    }
+
+    /// The same with what was changed by hand taken into the topology.
+    ///
+    /// # Errors
+    /// See [`Scene::load`].
+    pub fn adopting(self, host: &Host, wish: &mut Wish) -> Result<Self> {
+        let mut scene = self;
+        for second in [false, true] {
+            let drift = Drift {
+                topology: &scene.topology,
+                instances: &scene.instances,
+                facts: &scene.facts,
+                version: scene.facts.server.as_ref().map_or(ASSUMED, |server| server.version),
+            };
+            let password = drift.take(&mut wish.document, second)?;
+            wish.password = password.or_else(|| wish.password.take());
+            scene = Self::load(host, wish)?;
+        }
+        Ok(scene)
     }
 
     /// The scene of this machine as it stands.

@@ -41,9 +41,10 @@ pub fn run(host: &Host, args: &cli::Service) -> Result<Code> {
     let mut steps = steps(host, args, &chosen(&scene, args)?, &scene.facts)?;
     with_app(host, args, &scene, &mut steps)?;
     let state = &scene.facts.state;
-    let plan = Plan { steps, record: state.instances.clone(), app: state.app.clone(), ..Plan::default() };
-    let consent = Consent { force: args.force, ..Consent::default() };
+    let mut plan = Plan { steps, record: state.instances.clone(), app: state.app.clone(), ..Plan::default() };
+    let consent = Consent { force: args.force, no_backup: args.no_backup, ..Consent::default() };
     plan::live::refuse_loss(&plan, &scene.facts, consent)?;
+    plan::backup::before_loss(&mut plan, &scene.facts, consent);
     if args.json {
         console::json(&show::json("service", &plan))?;
     } else if args.dry_run {
@@ -58,6 +59,7 @@ pub fn run(host: &Host, args: &cli::Service) -> Result<Code> {
     carry_out(host, &plan, &scene.facts.state, "service")?;
     if !args.json {
         status::print_tree(host, &Scene::standing(host)?)?;
+        show::backups(&plan, |path| host.length(path)).into_iter().for_each(console::err);
     }
     Ok(Code::Done)
 }

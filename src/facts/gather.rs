@@ -110,7 +110,7 @@ fn has_units(question: &Question<'_>, facts: &Facts) -> bool {
             || facts.state.instances.values().any(|kept| by_units(kept.runtime)))
 }
 
-fn software(host: &Host, engine: Engine, facts: &mut Facts) -> Result<()> {
+pub(super) fn software(host: &Host, engine: Engine, facts: &mut Facts) -> Result<()> {
     if let Some(status) = host.text(Path::new("/var/lib/dpkg/status"))? {
         facts.package = parse::package(&status, engine.package());
     }
@@ -156,6 +156,7 @@ fn files(host: &Host, question: &Question<'_>, facts: &mut Facts) -> Result<()> 
         }
         texts.extend(unit_files);
         texts.insert(instance.conf.clone());
+        paths.extend(data_files(host, instance));
     }
     let (of_app, app_texts) = web::files(question.app);
     paths.extend(of_app);
@@ -212,6 +213,20 @@ fn files(host: &Host, question: &Question<'_>, facts: &mut Facts) -> Result<()> 
     Ok(())
 }
 
+/// The files that an instance keeps its data in, where they may be another's: it was set up by hand.
+fn data_files(host: &Host, instance: &Instance) -> Vec<PathBuf> {
+    let (Some(named), Some(dir)) = (&instance.plain, instance.store.path()) else { return Vec::new() };
+    let file = |name: &str, default: &str| {
+        let word = named.iter().rev().find(|line| line.name == name).and_then(|line| line.args.first());
+        dir.join(word.map_or(default, String::as_str))
+    };
+    let appended = file("appenddirname", "appendonlydir");
+    let parts = host.list(&appended).unwrap_or_default().into_iter().map(|name| appended.join(name));
+    let mut files: Vec<PathBuf> = parts.collect();
+    files.extend([file("dbfilename", "dump.rdb"), file("appendfilename", "appendonly.aof"), appended]);
+    files
+}
+
 /// Where an instance's directory and log are to be made, and cannot be.
 fn closed(host: &Host, question: &Question<'_>, facts: &Facts) -> BTreeSet<PathBuf> {
     if layout::here().login.is_none() {
@@ -260,8 +275,13 @@ fn ask(host: &Host, instance: &Instance, facts: &Facts) -> Option<Running> {
     let published = published.filter(|_| instance.runtime.is_container()).and_then(containers::Seen::address);
     // A container is where it was made to be, whatever is wanted now.
     let address = published.unwrap_or_else(|| address_on_disk(instance, &conf));
-    let former = conf.word("requirepass").map(Secret::new);
-    let (mut wire, auth) = authenticate(host, &address, instance.requirepass.as_ref(), former.as_ref())?;
+    // What its file had when the server read it, perhaps.
+    let written = facts.written.get(&instance.conf).map(Secret::expose).unwrap_or_default();
+    let written = Conf::parse(written).unwrap_or_default();
+    let mut former: Vec<Secret> =
+        [&conf, &written].iter().filter_map(|conf| conf.word("requirepass").map(Secret::new)).collect();
+    former.dedup();
+    let (mut wire, auth) = authenticate(host, &address, instance.requirepass.as_ref(), &former)?;
     let Ok(info) = wire.info("all") else {
         return Some(Running { ..Running::default() });
     };
@@ -276,6 +296,7 @@ fn ask(host: &Host, instance: &Instance, facts: &Facts) -> Option<Running> {
         pid: get("process_id").parse().unwrap_or(0),
         auth,
         run_id: get("run_id"),
+        file: Some(get("config_file")).filter(|file| !file.is_empty()).map(PathBuf::from),
         role,
         clients: number("connected_clients").saturating_sub(known),
         replicas: number("connected_slaves"),
@@ -299,11 +320,11 @@ fn authenticate(
     host: &Host,
     at: &Address,
     wanted: Option<&Secret>,
-    former: Option<&Secret>,
+    former: &[Secret],
 ) -> Option<(Wire, Auth)> {
     let mut tries: Vec<(Option<&Secret>, Auth)> = vec![(wanted, Auth::Wanted)];
-    if former != wanted {
-        tries.push((former, Auth::Former));
+    for former in former.iter().filter(|former| Some(*former) != wanted) {
+        tries.push((Some(former), Auth::Former));
     }
     tries.push((None, if wanted.is_none() { Auth::Wanted } else { Auth::Open }));
     for (password, auth) in tries {

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::path::PathBuf;
 
 use super::{Follower, Package, Role, Unit};
 
@@ -33,6 +34,7 @@ pub fn units(shown: &str) -> BTreeMap<String, Unit> {
                 "ActiveState" => unit.active = value.to_owned(),
                 "MainPID" => unit.pid = value.parse().unwrap_or(0),
                 "NeedDaemonReload" => unit.needs_reload = value == "yes",
+                "ReadWritePaths" => unit.opens = value.split(' ').map(opened).collect(),
                 "ProtectHome" => unit.hides_home = value != "no",
                 _ => {}
             }
@@ -42,6 +44,11 @@ pub fn units(shown: &str) -> BTreeMap<String, Unit> {
         }
     }
     units
+}
+
+/// A path of `ReadWritePaths=`: `-` says that it need not be there, `+` that it lies below another root.
+pub fn opened(word: &str) -> PathBuf {
+    PathBuf::from(word.trim_start_matches(['-', '+']))
 }
 
 /// One line of /proc/net/tcp or tcp6 that is in LISTEN: address, port, socket inode.
@@ -102,6 +109,23 @@ pub fn keys(info: &BTreeMap<String, String>) -> u64 {
         .filter(|(name, _)| name.strip_prefix("db").is_some_and(|number| number.parse::<u32>().is_ok()));
     let count = |row: &str| row.strip_prefix("keys=")?.split(',').next()?.parse::<u64>().ok();
     databases.filter_map(|(_, row)| count(row)).sum()
+}
+
+/// What is in the databases of a server.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Tally {
+    /// Keys.
+    pub keys: u64,
+    /// How many of them go by themselves.
+    pub expires: u64,
+}
+
+/// The keys of all databases, and how many of them go by themselves.
+pub fn tally(info: &BTreeMap<String, String>) -> Tally {
+    let expires =
+        |row: &String| row.split(',').find_map(|part| part.strip_prefix("expires=")?.parse::<u64>().ok());
+    let databases = info.iter().filter(|(name, _)| name.starts_with("db"));
+    Tally { keys: keys(info), expires: databases.filter_map(|(_, row)| expires(row)).sum::<u64>() }
 }
 
 /// The replicas that a master's INFO replication tells of, one a line:

@@ -251,6 +251,25 @@ impl Host {
         make().with_context(|| format!("cannot make the directory {}", path.display()))
     }
 
+    /// Gives a file or directory that is there this owner, and this mode if any. No link is followed, and no
+    /// file is taken that has a second name: whoever may write to its directory chose what stands there.
+    pub fn own(&self, path: &Path, owner: Ids, mode: Option<u32>) -> Result<()> {
+        let flags = nix::libc::O_NOFOLLOW | nix::libc::O_NONBLOCK;
+        let change = || -> io::Result<()> {
+            let file = OpenOptions::new().read(true).custom_flags(flags).open(self.path(path))?;
+            let meta = file.metadata()?;
+            if !(meta.is_dir() || (meta.is_file() && meta.nlink() == 1)) {
+                return Err(io::Error::new(io::ErrorKind::InvalidInput, "it is no plain file with one name"));
+            }
+            fchown(file.as_fd(), Some(Uid::from_raw(owner.uid)), Some(Gid::from_raw(owner.gid)))?;
+            if let Some(mode) = mode {
+                file.set_permissions(fs::Permissions::from_mode(mode))?;
+            }
+            Ok(())
+        };
+        change().with_context(|| format!("cannot hand {} over", path.display()))
+    }
+
     /// What stands at a path, content and mode from one and the same file: a link is taken as a link, for
     /// behind it, in a directory that a server's user owns, may be anything.
     ///

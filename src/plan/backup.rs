@@ -55,6 +55,36 @@ pub fn of(facts: &Facts, target: Target, dir: &Path) -> Result<Option<Step>, Fau
     Ok(Some(Step::Backup { target, source, path }))
 }
 
+/// A master that may lose what it never saves, because somebody said so, is backed up before its end.
+pub fn before_loss(plan: &mut Plan, facts: &Facts, consent: Consent) {
+    if !consent.force || consent.no_backup {
+        return;
+    }
+    let ends = |step: &Step| match step {
+        Step::Restart { target, .. } | Step::Stop { target, .. } => Some(target.clone()),
+        _ => None,
+    };
+    let holds = |target: &Target| {
+        let running = facts.running.get(&target.name);
+        running.is_some_and(|running| running.role == Role::Master && running.keys > 0 && running.unsaved > 0)
+    };
+    let taken = |target: &Target| {
+        plan.steps
+            .iter()
+            .any(|step| matches!(step, Step::Backup { target: other, .. } if other.name == target.name))
+    };
+    let lost = plan.steps.iter().filter_map(ends).filter(|target| holds(target) && !taken(target));
+    let backups: Vec<Step> = lost
+        .map(|target| {
+            let path = backup::path(&backup::dir(), &target.name, facts.time);
+            Step::Backup { target: super::where_it_is(facts, target), source: Source::Server, path }
+        })
+        .collect();
+    // By then it takes the password that is wanted.
+    let at = plan.steps.iter().position(|step| ends(step).is_some()).unwrap_or(0);
+    plan.steps.splice(at..at, backups);
+}
+
 /// A master that is to follow another loses what it holds.
 pub fn before_demotion(wanted: &Wanted<'_>, facts: &Facts, plan: &mut Plan) {
     if wanted.consent.no_backup {

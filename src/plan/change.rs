@@ -8,6 +8,7 @@ use anyhow::Result;
 use super::containers::{self, Due};
 use super::live::{self, Live};
 use super::{Note, Wanted, linked, master_is_away, under_another_runtime, whole};
+use super::{adopt, drift};
 use crate::conf::{self, By, Conf, Difference};
 use crate::engine::Version;
 use crate::exit::Fault;
@@ -30,6 +31,8 @@ pub struct Change<'a> {
     pub text: Option<Secret>,
     /// The same without the lines that somebody else wrote into it.
     pub ours: Option<Secret>,
+    /// What of its file is ours from now on, where that stays as it is.
+    pub keep: Option<Secret>,
     /// Its drop-in or unit, if the file has to be written.
     pub unit_file: Option<(PathBuf, String)>,
     /// Its container as wanted, if it is to run in one.
@@ -83,7 +86,10 @@ pub fn of<'a>(
     let container = spec.as_ref().map_or(Due::Nothing, |spec| containers::due(spec, facts));
     let made = container == Due::Made;
     let mut live = match alive && !made {
-        true => live::divide(facts, instance, version, &file.directives, file.text.as_ref()),
+        true => {
+            let text = file.text.as_ref().or_else(|| facts.texts.get(&instance.conf));
+            live::divide(facts, instance, version, &file.directives, text)
+        }
         false => Live::default(),
     };
     let restart = (alive && !made)
@@ -99,6 +105,17 @@ pub fn of<'a>(
     if restart.is_some() || made || !alive {
         live::move_data(facts, instance, file.text.as_ref(), &mut live)?;
     }
+    if alive && !made {
+        let set = drift::set_live(facts, instance, &file.directives);
+        match wanted.consent.overwrite {
+            true if restart.is_none() => live.settings.extend(drift::back(instance, version, set)),
+            true => {}
+            false => {
+                let told = drift::notes(instance, &set, &notes);
+                notes.extend(told);
+            }
+        }
+    }
     let promoted = notes.iter().any(|note| matches!(note, Note::Promoted { .. } | Note::Follows { .. }));
     let stays_down = (restart.is_none() && !live.follows()) || master_is_away(facts, instance);
     if alive && stays_down && instance.upstream.is_some() && !promoted && !linked(facts, instance) {
@@ -109,6 +126,7 @@ pub fn of<'a>(
         instance,
         text: file.text,
         ours: file.ours,
+        keep: file.keep,
         unit_file,
         live,
         restart,
@@ -140,7 +158,7 @@ fn enabled_by_package(facts: &Facts, instance: &Instance) -> bool {
 }
 
 fn is_alive(facts: &Facts, instance: &Instance, running: Option<&Running>) -> bool {
-    if under_another_runtime(facts, instance).is_some() {
+    if under_another_runtime(facts, instance).is_some() || adopt::misplaced(facts, instance).is_some() {
         return false;
     }
     match instance.runtime {
@@ -170,8 +188,12 @@ struct File {
     text: Option<Secret>,
     /// What of it is ours, where it keeps more than that.
     ours: Option<Secret>,
+    /// The same where it is not written.
+    keep: Option<Secret>,
     /// The directives that change by it.
     directives: Vec<String>,
+    /// One of which lines are taken out, though the server has no other value by that.
+    dropped: Option<String>,
     notes: Vec<Note>,
 }
 
@@ -184,15 +206,25 @@ impl File {
             return Ok(Self {
                 text: Some(Secret::new(ours)),
                 ours: None,
+                keep: None,
                 directives: vec!["its file".into()],
+                dropped: None,
                 notes: Vec::new(),
             });
         };
         let last_text = facts.written.get(&instance.conf).map(Secret::expose);
         let running = facts.running.get(&instance.name);
         let open = is_open(facts, instance);
+        let adopts = wanted.consent.adopt;
         if last_text == Some(there_text) && ours == there_text && role_is_wanted(running, &want) && !open {
-            return Ok(Self { text: None, ours: None, directives: Vec::new(), notes: Vec::new() });
+            return Ok(Self {
+                text: None,
+                ours: None,
+                keep: None,
+                directives: Vec::new(),
+                dropped: None,
+                notes: Vec::new(),
+            });
         }
         let mut there = match Conf::parse(there_text) {
             Ok(there) => there,
@@ -207,16 +239,30 @@ impl File {
             Some(text) => parse(text)?,
             // The package's own file is nobody's work.
             None if facts.stock || wanted.consent.overwrite => there.clone(),
+            // Nor is what somebody set up by hand and hands over.
+            None if adopts => there.clone(),
             None => match conf::compare(&want, &there, &want).first() {
                 None => want.clone(),
                 Some(_) => return Err(foreign(wanted, facts, instance, "it is not redis-tp's").into()),
             },
         };
-        if last_text.is_some() {
+        let as_it_runs = role_is_wanted(running, &want);
+        // What is taken over has to be in the file, too.
+        if last_text.is_some() && !(adopts && as_it_runs) {
             overlay_role(&mut there, running);
         }
         let mut file = Self::judge(wanted, instance, &render, [&last, &there, &want], open)?;
-        if last_text.is_none() && !file.directives.is_empty() {
+        if let Some(text) = file.text.as_mut().filter(|_| instance.plain.is_some()) {
+            let names: Vec<String> = file.directives.iter().cloned().chain(file.dropped.clone()).collect();
+            *text = Secret::new(conf::amend(there_text, &parse(text.expose())?, &names));
+        }
+        if adopts {
+            file.directives.retain(|name| name != "replicaof" || !as_it_runs);
+            file.directives.extend(drift::not_read_yet(running, [&last, &there, &want]));
+            let known =
+                last_text.map(parse).transpose()?.is_some_and(|last| last.settings() == want.settings());
+            file.keep = (file.text.is_none() && !known).then(|| Secret::new(ours));
+        } else if last_text.is_none() && !file.directives.is_empty() {
             file.directives = vec!["its file".into()];
         }
         Ok(file)
@@ -266,7 +312,7 @@ impl File {
         let write = !directives.is_empty() || open;
         let text = if write { Some(Secret::new(render(&hands)?)) } else { None };
         let ours = if write && !hands.is_empty() { Some(Secret::new(render(&[])?)) } else { None };
-        Ok(Self { text, ours, directives, notes })
+        Ok(Self { text, ours, keep: None, directives, dropped: dropped.then(|| "user".into()), notes })
     }
 }
 
@@ -283,9 +329,11 @@ fn without_stale_default(instance: &Instance, there: &Conf) -> Hand {
 }
 
 /// Whether others may read the file: CONFIG REWRITE makes it anew, with a mode of its own. What is mounted
-/// into a container lies in a directory that is closed.
+/// into a container lies in a directory that is closed; of what was set up by hand, see `adopt::owners`.
 fn is_open(facts: &Facts, instance: &Instance) -> bool {
-    !instance.runtime.is_container() && facts.path(&instance.conf).is_some_and(|stat| stat.mode & 0o007 != 0)
+    instance.plain.is_none()
+        && !instance.runtime.is_container()
+        && facts.path(&instance.conf).is_some_and(|stat| stat.mode & 0o007 != 0)
 }
 
 fn parse(text: &str) -> Result<Conf> {
@@ -340,11 +388,13 @@ fn foreign(wanted: &Wanted<'_>, facts: &Facts, instance: &Instance, why: &str) -
         None => "redis-tp apply --overwrite",
         Some(_) => "the same command with --overwrite",
     };
-    Fault::refused(format!("{} is there already, and {why}: left alone", instance.conf.display())).hint(
-        format!(
-            "move it away, or let redis-tp keep it aside (`redis-tp uninstall` brings it back):\n{again}"
-        ),
-    )
+    let fault =
+        Fault::refused(format!("{} is there already, and {why}: left alone", instance.conf.display()));
+    let aside = "let redis-tp keep it aside (`redis-tp uninstall` brings it back)";
+    match first && layout::here().login.is_none() {
+        true => fault.hint(format!("take it over as it is, or {aside}:\nredis-tp adopt\n{again}")),
+        false => fault.hint(format!("move it away, or {aside}:\n{again}")),
+    }
 }
 
 fn conflict(instance: &Instance, both: &Difference) -> Fault {

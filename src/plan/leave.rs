@@ -11,7 +11,7 @@ use crate::layout;
 use crate::runtime::{Runtime, systemd};
 use crate::secret::Secret;
 use crate::software;
-use crate::state::{Kept, KeptApp, UnitBefore};
+use crate::state::{Kept, KeptApp};
 use crate::step::Step;
 use crate::store::Store;
 use crate::topology::{Name, Topology};
@@ -168,20 +168,25 @@ fn package_holds_foreign_data(facts: &Facts) -> bool {
     facts.state.instances.values().any(held)
 }
 
-/// The distribution's service as it was before our first run.
+/// The distribution's service as it was before our first run, and the units of what was taken over.
 fn units_as_before(facts: &Facts, purge: bool, instances: &[(&Name, &Kept)], steps: &mut Vec<Step>) {
     let package_goes = purge && !facts.state.packages.is_empty() && !package_holds_foreign_data(facts);
-    let Some((_, kept)) = instances.first() else { return };
-    let unit = stock_unit(kept.engine);
-    let before = facts.state.units.get(&unit).copied().unwrap_or_default();
-    if package_goes || before == UnitBefore::default() {
-        return;
+    let stock = instances.first().map(|(_, kept)| stock_unit(kept.engine));
+    let own = instances.iter().rev().map(|(name, kept)| kept.engine.unit(name.as_str()));
+    let mut units: Vec<String> = Vec::new();
+    for unit in stock.into_iter().chain(own).filter(|_| !package_goes) {
+        if !units.contains(&unit) {
+            units.push(unit);
+        }
     }
-    steps.retain(|step| {
-        !(before.enabled && matches!(step, Step::Disable { unit: disabled } if *disabled == unit))
-    });
-    if before.active {
-        steps.push(Step::StartUnit { unit });
+    for unit in units {
+        let before = facts.state.units.get(&unit).copied().unwrap_or_default();
+        if before.enabled {
+            steps.retain(|step| !matches!(step, Step::Disable { unit: disabled } if *disabled == unit));
+        }
+        if before.active {
+            steps.push(Step::StartUnit { unit });
+        }
     }
 }
 

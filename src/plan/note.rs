@@ -22,6 +22,17 @@ pub enum Note {
         /// The directive, and both values.
         difference: Difference,
     },
+    /// A directive that somebody set on the running server, and in no file.
+    SetLive {
+        /// The instance.
+        instance: Name,
+        /// The directive.
+        directive: String,
+        /// What it was at the end of our last run.
+        was: String,
+        /// What it is.
+        now: String,
+    },
     /// A file of ours that somebody changed by hand.
     FileEdited {
         /// The file.
@@ -111,7 +122,11 @@ impl Note {
     pub fn is_drift(&self) -> bool {
         matches!(
             self,
-            Self::Edited { .. } | Self::FileEdited { .. } | Self::Promoted { .. } | Self::Follows { .. }
+            Self::Edited { .. }
+                | Self::SetLive { .. }
+                | Self::FileEdited { .. }
+                | Self::Promoted { .. }
+                | Self::Follows { .. }
         )
     }
 }
@@ -126,6 +141,12 @@ impl std::fmt::Display for Note {
                 file.display(),
                 difference.there,
                 difference.wanted
+            ),
+            Self::SetLive { instance, directive, was, now } => write!(
+                f,
+                "{instance}: {directive} was set from {} to {} by CONFIG SET, and not in its file; kept, but a restart would lose it",
+                shown(was),
+                shown(now)
             ),
             Self::FileEdited { file } => write!(f, "{} was changed by hand; kept", file.display()),
             Self::Promoted { instance, wanted } => {
@@ -179,4 +200,9 @@ impl std::fmt::Display for Note {
             }
         }
     }
+}
+
+/// A value for eyes: none is two quotes.
+fn shown(value: &str) -> &str {
+    if value.is_empty() { "\"\"" } else { value }
 }

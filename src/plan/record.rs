@@ -32,11 +32,16 @@ fn one(facts: &Facts, instance: &Instance) -> Kept {
     kept.foreign = before.map(|before| before.foreign.clone()).unwrap_or_default();
     let foreign = all.values().any(|other| other.foreign.contains(dir));
     let known = all.values().any(|other| other.dir == *dir || other.former.contains(dir));
-    let found = !known && facts.occupied.contains(dir);
+    let there = || instance.plain.is_some() && dir.path().is_some_and(|path| facts.path(path).is_some());
+    let found = !known && (facts.occupied.contains(dir) || there());
     if (foreign || found) && !kept.foreign.contains(dir) {
         kept.foreign.push(dir.clone());
     }
+    // So is its log.
+    let log = instance.logfile.as_deref().filter(|log| there() && !known && facts.path(log).is_some());
+    kept.foreign.extend(log.map(Store::from));
     let Some(before) = before else { return kept };
+    kept.effective.clone_from(&before.effective);
     kept.former.clone_from(&before.former);
     if !before.foreign.contains(&before.dir) {
         kept.former.push(before.dir.clone());

@@ -3,7 +3,7 @@
 use std::net::IpAddr;
 use std::path::Path;
 
-use super::{Wanted, containers, may_be_directory, under_another_runtime};
+use super::{Wanted, adopt, containers, may_be_directory, under_another_runtime};
 use crate::conf::{self, Conf};
 use crate::directives::{self, Knowledge};
 use crate::engine::{Engine, Version};
@@ -34,7 +34,9 @@ pub fn impossible(wanted: &Wanted<'_>, facts: &Facts) -> Result<(), Fault> {
         addresses(wanted.topology, facts, instance)?;
         unit(facts, instance)?;
         low_port(facts, instance)?;
-        port(facts, instance)?;
+        if !(wanted.consent.adopt && adopt::misplaced(facts, instance).is_some()) {
+            port(facts, instance)?;
+        }
         let fresh = wanted.secrets.fresh.contains_key(&crate::secrets::upstream_file(&instance.name));
         master_elsewhere(facts, instance, fresh)?;
     }
@@ -223,7 +225,8 @@ pub fn places(facts: &Facts, instance: &Instance) -> Result<(), Fault> {
     }
     let dir = instance.dir.as_path();
     if let (Some(stat), Some(user)) = (facts.path(dir), facts.user) {
-        let roots = stat.uid == layout::here().own().uid && !facts.occupied.contains(&instance.store);
+        let empty = !facts.occupied.contains(&instance.store) || instance.plain.is_some();
+        let roots = stat.uid == layout::here().own().uid && empty;
         let strange = stat.uid != user.uid && !roots;
         if strange {
             return Err(Fault::refused(format!(
@@ -461,7 +464,16 @@ pub fn port(facts: &Facts, instance: &Instance) -> Result<(), Fault> {
     let redis = listener.owner.as_ref().is_some_and(|owner| owner.program == instance.engine.server());
     let note = if redis { ": a server that redis-tp did not set up; it is left alone" } else { "" };
     let other = free_port(facts, instance.port);
-    Err(Fault::refused(format!("port {} for {} is taken by {who}{note}", instance.port, instance.name))
+    let fault =
+        Fault::refused(format!("port {} for {} is taken by {who}{note}", instance.port, instance.name));
+    let first = facts.path(topology::file()).is_none() && layout::here().login.is_none();
+    if redis && first && !instance.runtime.is_container() {
+        return Err(fault.hint(format!(
+            "take over what is there, choose another port, or stop that one first:\nredis-tp adopt\n{}",
+            command(facts, instance, other)
+        )));
+    }
+    Err(fault
         .hint(format!("choose another port, or stop that one first:\n{}", command(facts, instance, other))))
 }
 

@@ -8,8 +8,9 @@ use crate::backup::{self, Head};
 use crate::conf::Conf;
 use crate::engine::Version;
 use crate::exit::Fault;
-use crate::facts::{Facts, Role};
+use crate::facts::{Facts, Holding, Role};
 use crate::instance::Instance;
+use crate::live::{Setting, Value};
 use crate::step::{Place, Step};
 use crate::store::Store;
 
@@ -50,9 +51,15 @@ pub fn plan(wish: &Wish<'_>, facts: &Facts, consent: Consent) -> Result<Plan, Fa
         steps.extend(before::of(facts, target.clone(), &backup::dir())?);
     }
     let runs = facts.running.contains_key(&instance.name);
+    if let Some(Holding::Unsaved(_)) = facts.holdings.get(&instance.name) {
+        // So that there is a file to come back from.
+        let save = Setting { directive: "save".into(), value: Value::Plain("3600 1".into()) };
+        steps.push(Step::Set { target: target.clone(), settings: vec![save] });
+    }
     steps.extend(runs.then(|| Step::Stop { target: target.clone(), lose: false }));
     steps.push(Step::Replace { target: target.clone(), places: places.clone() });
-    steps.push(Step::Start { targets: vec![target] });
+    steps.push(Step::Start { targets: vec![target.clone()] });
+    steps.push(Step::Count { target });
     steps.extend(links(wish, facts));
     let asides = places.iter().filter(|place| place.there).map(|place| place.aside());
     steps.extend(asides.map(|path| Step::Purge { path, keep: false }));
@@ -131,13 +138,12 @@ fn room(wish: &Wish<'_>, facts: &Facts, dir: &Path) -> Result<(), Fault> {
 /// What takes its place in the data directory, and what is there now. A server with an append only file
 /// starts from that alone: there the RDB is its base (from 7.0 on, aof.c), or its whole (rdb preamble).
 fn places(facts: &Facts, instance: &Instance, conf: &Conf, dir: &Path) -> Vec<Place> {
-    let running = facts.running.get(&instance.name);
-    let word = |name: &str, default: &str| {
-        let said = running.and_then(|running| running.config.get(name).cloned());
-        said.or_else(|| conf.word(name).map(str::to_owned)).unwrap_or_else(|| default.to_owned())
-    };
+    // What was set live is forgotten by the restart.
+    let word = |name: &str, default: &str| conf.word(name).unwrap_or(default).to_owned();
+    let runs = facts.running.contains_key(&instance.name);
     let place = |path: PathBuf, manifest: Option<(PathBuf, String)>, rdb: bool| Place {
-        there: facts.path(&path).is_some(),
+        // A server may write it at its end.
+        there: runs || facts.path(&path).is_some(),
         path,
         manifest,
         rdb,

@@ -9,6 +9,7 @@ use super::console::{BAD, FAINT, GOOD, NOTE, styled};
 use super::text::bytes;
 use crate::conf;
 use crate::facts::Facts;
+use crate::plan::adopt::Adopted;
 use crate::plan::{Note, Plan};
 use crate::step::{Body, Step};
 
@@ -21,6 +22,8 @@ pub struct Json<'a> {
     pending: bool,
     /// Whether somebody's hand made the machine differ from the topology.
     drift: bool,
+    #[serde(skip_serializing_if = "<[_]>::is_empty")]
+    adopted: &'a [Adopted],
     steps: Vec<StepJson<'a>>,
     notes: Vec<String>,
 }
@@ -40,6 +43,7 @@ pub fn json<'a>(command: &'a str, plan: &'a Plan) -> Json<'a> {
         command,
         pending: !plan.is_empty(),
         drift: plan.has_drift(),
+        adopted: &plan.adopted,
         steps: plan.steps.iter().map(step).collect(),
         notes: plan.notes.iter().map(ToString::to_string).collect(),
     }

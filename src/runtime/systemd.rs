@@ -89,7 +89,13 @@ pub fn needed(instance: &Instance, facts: &Facts) -> Result<Option<(PathBuf, Str
         let text = templates::unit(&unit_context(instance, &server, libraries.as_deref()), own)?;
         return Ok(Some((own_unit(&instance.unit), text)));
     }
-    let closed = closed_to(instance);
+    let mut closed = closed_to(instance);
+    // Somebody's own drop-in does as well as ours.
+    if let Some(unit) = facts.unit(&instance.unit)
+        && !facts.state.files.contains_key(&drop_in(&instance.unit))
+    {
+        closed.retain(|path| !unit.opens.iter().any(|open| Path::new(path).starts_with(open)));
+    }
     if closed.is_empty() {
         return Ok(None);
     }
@@ -140,7 +146,10 @@ pub fn show(host: &Host, names: &[String]) -> Result<BTreeMap<String, Unit>> {
     let mut units = match by_bus {
         Some(units) => units,
         None => {
-            let show = ["show", "--property=Id,LoadState,ActiveState,MainPID,NeedDaemonReload,ProtectHome"];
+            let show = [
+                "show",
+                "--property=Id,LoadState,ActiveState,MainPID,NeedDaemonReload,ProtectHome,ReadWritePaths",
+            ];
             parse::units(&host.run(child("systemctl").args(show).args(names))?.stdout)
         }
     };

@@ -55,6 +55,14 @@ impl Step {
                 vec![format!("install -d -o {user} -g {group} -m {mode:04o} {}", path.display())]
             }
             Self::Write { path, body, owner, mode, .. } => shell_write(path, body, *owner, *mode),
+            Self::Keep { path, .. } => vec![format!("# {} stays as it is", path.display())],
+            Self::Own { paths, owner, mode } => {
+                let all: Vec<String> = paths.iter().map(|path| path.display().to_string()).collect();
+                let mode = mode.map_or_else(|| "o=".into(), |mode| format!("{mode:04o}"));
+                let all = all.join(" ");
+                vec![format!("chown {} {all}", owner.word()), format!("chmod {mode} {all}")]
+            }
+            Self::End { target, .. } => vec![format!("{} SHUTDOWN SAVE", cli_command(target))],
             Self::User { name } => {
                 vec![format!("useradd {} {name}", app_service::USERADD.join(" "))]
             }
@@ -116,6 +124,7 @@ impl Step {
             Self::Bring { target, file, .. } => {
                 vec![format!("{} {}", target.engine.check_rdb(), file.display())]
             }
+            Self::Count { target } => vec![format!("{} INFO keyspace", cli_command(target))],
             Self::Replace { places, .. } => places
                 .iter()
                 .flat_map(|place| {

@@ -1,6 +1,7 @@
 //! Edits a topology line by line: comments and order survive.
 
 use super::read::{Line, scan, uncomment};
+use crate::directives;
 
 /// A topology file as text, edited line by line.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -56,6 +57,19 @@ impl Document {
             };
             self.lines.insert(at + offset, format!("{key} = {value}{tail}"));
         }
+    }
+
+    /// The key of a section that stands for a directive, as it is spelt there; the directive's own name
+    /// where there is none.
+    pub fn spelling(&self, section: &str, directive: &str) -> String {
+        let lines = scan(&self.text());
+        let (start, end) = self.span(section).unwrap_or_default();
+        let keys = lines.into_iter().take(end).skip(start).filter_map(|line| match line {
+            Line::Key(key) => Some(key),
+            Line::Section(_) | Line::Other => None,
+        });
+        let same = |key: &String| directives::canonical(&key.to_ascii_lowercase()) == directive;
+        keys.into_iter().find(same).unwrap_or_else(|| directive.to_owned())
     }
 
     /// Takes a key away.

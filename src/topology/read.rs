@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use ini::{Ini, ParseOption};
 
-use super::values::{absolute, port_number, yes_or_no};
+use super::values::{Defaults, absolute, port_number, yes_or_no};
 use super::{
     APP, AppSection, Bind, Image, Name, Named, OURS, ReplicaOf, RuntimeChoice, Section, Topology,
     did_you_mean,
@@ -223,7 +223,16 @@ impl<'a> Reader<'a> {
             dir: None,
             logfile: None,
             directives: Vec::new(),
+            defaults: Defaults::On,
+            lines: Vec::new(),
         };
+        // The other keys are read by it, wherever it stands.
+        if let Some(value) = properties.get(DEFAULTS) {
+            section.defaults = Defaults::parse(value).map_err(|why| {
+                let line = self.line_of(name, DEFAULTS, 0);
+                self.fault(line, &format!("[{name}] {DEFAULTS} = {value}: {why}"), "defaults = off")
+            })?;
+        }
         let mut seen: BTreeMap<String, usize> = BTreeMap::new();
         let mut typed = BTreeSet::new();
         for (key, value) in properties.iter() {
@@ -271,7 +280,10 @@ impl<'a> Reader<'a> {
         let args = conf::split(value).ok_or_else(|| {
             ("the quotes do not pair".to_owned(), "close each quote, or leave them away".to_owned())
         })?;
+        let plain = section.defaults != Defaults::On && name != DEFAULTS;
+        section.lines.extend(plain.then(|| Named { name: name.clone(), args: args.clone(), line }));
         match name.as_str() {
+            DEFAULTS => {}
             "port" => {
                 section.port = port_number(value).map_err(cure("give a free port, for example 6380"))?
             }
@@ -289,12 +301,14 @@ impl<'a> Reader<'a> {
                     Some(ReplicaOf::parse(value).map_err(cure("a section of this file, or HOST PORT"))?);
             }
             "dir" => section.dir = Some(absolute(value).map_err(cure("give an absolute path"))?),
+            // The server's own word for its standard output.
+            "logfile" if plain && args == [""] => {}
             "logfile" => section.logfile = Some(absolute(value).map_err(cure("give an absolute path"))?),
             "requirepass" | "masterauth" if args.len() != 1 => {
                 let quoted = "put the whole password between double quotes: \"…\"".to_owned();
                 return Err((format!("is {} words, and a password is one", args.len()), quoted));
             }
-            "pidfile" | "daemonize" | "supervised" => {
+            "pidfile" | "daemonize" | "supervised" if !plain => {
                 return Err((
                     "redis-tp sets this itself, to fit the unit".into(),
                     format!("remove the line '{key}'"),
@@ -402,6 +416,9 @@ fn cure(text: &str) -> impl FnOnce(String) -> (String, String) {
     move |why| (why, text)
 }
 
+/// The key that is no directive.
+const DEFAULTS: &str = "defaults";
+
 /// Keys with a type of their own, which may stand once.
-const TYPED: [&str; 8] =
-    ["port", "bind", "protected-mode", "replicaof", "dir", "logfile", "requirepass", "masterauth"];
+const TYPED: [&str; 9] =
+    [DEFAULTS, "port", "bind", "protected-mode", "replicaof", "dir", "logfile", "requirepass", "masterauth"];

@@ -104,6 +104,43 @@ impl From<Image> for String {
     }
 }
 
+/// Which of our defaults an instance has besides what its section names.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Defaults {
+    /// All of them.
+    #[default]
+    On,
+    /// None: what the section does not name is as the server itself has it. So is one that was taken over.
+    Off,
+    /// None but `masterauth`, with which a master can follow another after a failover.
+    Masterauth,
+}
+
+impl Defaults {
+    /// Reads the value of the key.
+    ///
+    /// # Errors
+    /// Another word.
+    pub fn parse(text: &str) -> Result<Self, String> {
+        match text {
+            "on" => Ok(Self::On),
+            "off" => Ok(Self::Off),
+            "masterauth" => Ok(Self::Masterauth),
+            _ => Err(format!("'{text}' is neither on, off nor masterauth")),
+        }
+    }
+
+    /// The value as the topology has it.
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::On => "on",
+            Self::Off => "off",
+            Self::Masterauth => "masterauth",
+        }
+    }
+}
+
 /// One address of `bind`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Bind {

@@ -172,7 +172,9 @@ pub fn owner(proof: &mut Proof<'_>, instance: &Instance) -> Look {
             continue;
         };
         seen += 1;
-        if stat.uid != owner.uid {
+        // What was set up by hand was judged when it was taken over: a careful hand has other modes.
+        let by_hand = instance.plain.is_some() && !path.starts_with(secrets::dir());
+        if stat.uid != owner.uid && !(by_hand && path == instance.conf) {
             found.push(format!("{shown} is {}'s", proof.host.user_name(stat.uid)));
             cures.push(format!("chown {} {shown}", proof.host.user_name(owner.uid)));
         }
@@ -180,7 +182,8 @@ pub fn owner(proof: &mut Proof<'_>, instance: &Instance) -> Look {
         let (closed, cure) = if path.starts_with(secrets::dir()) { (0o077, "go=") } else { (0o007, "o=") };
         // What is mounted into a container lies in a closed directory, which is looked at itself.
         let inside = instance.runtime.is_container() && path == instance.conf;
-        if stat.mode & closed != 0 && stat.kind != Kind::Link && !inside {
+        let judged = !inside && (!by_hand || path == instance.conf);
+        if stat.mode & closed != 0 && stat.kind != Kind::Link && judged {
             found.push(format!("{shown} has mode {:04o}", stat.mode));
             cures.push(format!("chmod {cure} {shown}"));
         }

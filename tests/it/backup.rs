@@ -271,3 +271,93 @@ fn a_restore_killed_at_any_effect_leaves_the_old_data_or_the_new() {
     }
     assert!(hits > 5, "only {hits} disturbances");
 }
+
+#[test]
+fn a_server_that_comes_up_in_the_middle_of_a_restore_costs_no_data() {
+    let Some(machine) = bare(Release::Bookworm, Init::Systemd) else { return };
+    with_backup(&machine, "");
+    let (mut hits, mut moved) = (0, false);
+    for lines in 1..40 {
+        let (hit, out) = disturb(&machine, "redis-tp restore /root/b.rdb", lines, Signal::SIGKILL);
+        if !hit {
+            break;
+        }
+        hits += 1;
+        // Killed a moment later, the effect that was announced last has happened.
+        let aside = machine.run(
+            "cd /var/lib/redis && tail -qn1 /var/lib/redis-tp/runs/*/journal | tail -n1 | grep -q '\"replaced\"' && \
+             { mv dump.rdb .dump.rdb.redis-tp-former || test -e .dump.rdb.redis-tp-former; }",
+        );
+        moved |= aside.status == 0;
+        // As a restart of the machine would, before anybody runs redis-tp again.
+        machine.run("systemctl start redis-server").ok();
+        machine.run("redis-tp apply").ok();
+        let left = size(&machine, "master");
+        assert!(left == "1" || left == "1000", "{left} keys are left, killed at line {lines}: {out}");
+        machine.run("redis-tp cli -- FLUSHALL && redis-tp cli -- SET only now").ok();
+        machine.run("rm -rf /var/backups/redis-tp").ok();
+    }
+    assert!(hits > 5 && moved, "only {hits} disturbances, none between the two renames");
+}
+
+#[test]
+fn a_restore_that_fails_brings_back_what_no_file_had() {
+    let Some(machine) = bare(Release::Bookworm, Init::None) else { return };
+    with_backup(&machine, "redis-tp install --set save='\"\"' &&");
+    let mut hits = 0;
+    for lines in 1..40 {
+        let (hit, out) =
+            disturb(&machine, "redis-tp restore /root/b.rdb --no-backup", lines, Signal::SIGTERM);
+        if !hit {
+            break;
+        }
+        hits += 1;
+        let left = size(&machine, "master");
+        assert!(left == "1" || left == "1000", "{left} keys are left, ended at line {lines}: {out}");
+        machine.run("redis-tp cli -- FLUSHALL && redis-tp cli -- SET only now").ok();
+        machine.run("rm -f /var/lib/redis/dump.rdb").ok();
+    }
+    assert!(hits > 3, "only {hits} disturbances");
+    machine.run("redis-tp restore /root/b.rdb").ok();
+    assert_eq!(size(&machine, "master"), "1000");
+    assert_eq!(machine.run("find /var/lib/redis -name '.*redis-tp*'").ok().stdout, "");
+}
+
+#[test]
+fn what_was_set_live_does_not_hide_what_is_restored() {
+    let Some(machine) = bare(Release::Bookworm, Init::Systemd) else { return };
+    with_backup(&machine, "");
+    machine.run("redis-tp cli -- CONFIG SET appendonly yes && rm -f /var/lib/redis/dump.rdb").ok();
+    machine.run("redis-tp restore /root/b.rdb").ok();
+    assert_eq!((size(&machine, "master"), size(&machine, "slave")), ("1000".into(), "1000".into()));
+    assert_eq!(machine.run("find /var/lib/redis -name '.*redis-tp*'").ok().stdout, "");
+}
+
+#[test]
+fn a_server_that_hands_its_data_out_by_a_file_keeps_its_own() {
+    let Some(machine) = bare(Release::Bookworm, Init::None) else { return };
+    machine.run("redis-tp install --set repl-diskless-sync=no --set save='\"\"'").ok();
+    machine.run(FILL).ok();
+    machine.run("redis-tp backup").ok();
+    assert_eq!(keys(&machine, "redis-check-rdb", &only(&machine)), 1000);
+    assert!(!machine.exists("/var/lib/redis/dump.rdb"), "data would come back at a restart");
+    let said = machine.run("redis-tp cli -- CONFIG GET repl-diskless-sync").ok().stdout;
+    assert!(said.ends_with("no\n"), "{said}");
+}
+
+#[test]
+fn what_force_would_lose_is_backed_up_before() {
+    let Some(machine) = bare(Release::Bookworm, Init::Systemd) else { return };
+    machine.run("redis-tp install --set save='\"\"'").ok();
+    for command in ["install --set databases=20 --force", "service stop master --force"] {
+        machine.run(FILL).ok();
+        let out = machine.run(&format!("redis-tp {command}")).ok();
+        let file = only(&machine);
+        assert!(out.stderr.contains(&format!("backup of master: {file}")), "{out}");
+        assert_eq!(keys(&machine, "redis-check-rdb", &file), 1000);
+        machine.run(&format!("rm {file}")).ok();
+    }
+    machine.run("redis-tp service start master").ok();
+    machine.run(&format!("{FILL} && redis-tp service stop master --force --no-backup")).ok();
+    assert_eq!(machine.run("ls -A /var/backups/redis-tp").ok().stdout, "");
+}

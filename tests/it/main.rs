@@ -15,6 +15,7 @@
     missing_docs
 )]
 
+mod adopt;
 mod app;
 mod attacks;
 mod backup;
@@ -24,6 +25,7 @@ mod browser;
 mod canary;
 mod consumers;
 mod containers;
+mod drift;
 mod engines;
 mod faults;
 mod flask;

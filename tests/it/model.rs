@@ -31,9 +31,24 @@ pub fn carry_out(plan: &Plan, facts: &mut Facts) {
     }
     plan.steps.iter().for_each(|step| carry_out_step(step, facts));
     facts.state.instances = plan.record.clone();
+    remember_effective(plan, facts);
     facts.state.app = plan.app.clone();
     if plan.forget {
         facts.state = State::default();
+    }
+}
+
+/// As `apply` does, servers are asked what they say of their configuration.
+fn remember_effective(plan: &Plan, facts: &mut Facts) {
+    for (name, kept) in &mut facts.state.instances {
+        let told = plan.steps.iter().any(|step| match step {
+            Step::Start { targets } => targets.iter().any(|target| target.name == *name),
+            Step::Restart { target, .. } | Step::Set { target, .. } => target.name == *name,
+            _ => false,
+        });
+        if let Some(running) = facts.running.get(name).filter(|_| told || kept.effective.is_empty()) {
+            kept.effective = redis_tp::plan::drift::effective(running.config.clone());
+        }
     }
 }
 
@@ -45,6 +60,19 @@ fn carry_out_step(step: &Step, facts: &mut Facts) {
         Step::Write { path, body, ours, owner, mode } => {
             write(path, [body, ours.as_ref().unwrap_or(body)], *owner, *mode, facts);
         }
+        Step::Keep { path, ours } => {
+            facts.state.files.entry(path.clone()).or_insert(true);
+            facts.written.insert(path.clone(), Secret::new(ours.expose()));
+            facts.stock = false;
+        }
+        Step::Own { paths, owner, mode } => {
+            for path in paths {
+                let old = facts.paths[path];
+                let mode = mode.unwrap_or(old.mode & !0o007);
+                facts.paths.insert(path.clone(), stat(old.kind, *owner, mode));
+            }
+        }
+        Step::End { target, .. } => stop(target, facts),
         Step::Remove { path } => forget_path(path, facts),
         Step::RemoveEmpty { path } | Step::Purge { path, keep: false } => {
             forget_path(path, facts);
@@ -78,7 +106,11 @@ fn carry_out_step(step: &Step, facts: &mut Facts) {
             start(target, facts);
         }
         Step::Set { target, settings } => set(target, settings, facts),
-        Step::Admit { .. } | Step::Backup { .. } | Step::Bring { .. } | Step::Replace { .. } => {}
+        Step::Admit { .. }
+        | Step::Backup { .. }
+        | Step::Bring { .. }
+        | Step::Replace { .. }
+        | Step::Count { .. } => {}
         Step::Password { target } => running(target, facts).auth = Auth::Wanted,
         Step::Stop { target, .. } => stop(target, facts),
         Step::StartUnit { unit } => unit_of(unit, facts).active = "active".into(),

@@ -3,6 +3,7 @@
 //! A case is a folder of `tests/cases/plan`:
 //! - `topology.ini`: what is wanted now;
 //! - `before.ini`, `before-2.ini`, if there were earlier runs: what those made true, on a model machine;
+//! - `adopted.ini`: the same, of a `redis-tp adopt`;
 //! - `facts.json`: what is there. `base` names a file of `bases` to begin with; the rest is merged into
 //!   it (RFC 7396, so `null` takes a key away) after the earlier runs. `edit` changes lines of files
 //!   (`-START` takes those away that begin so, `+LINE` adds one); a path is `KIND MODE OWNER` in words;
@@ -49,6 +50,8 @@ struct Wish {
     overwrite: bool,
     /// `--force`
     force: bool,
+    /// `redis-tp adopt`, or `--adopt` when the topology was edited.
+    adopt: bool,
     /// `--no-backup`
     no_backup: bool,
     /// `replica remove NAME --purge`
@@ -169,9 +172,10 @@ impl Case {
             Err(_) => Wish::default(),
         };
         let mut facts: Facts = serde_json::from_value(based_on(base.as_ref(), json!({}))?)?;
-        for name in ["before.ini", "before-2.ini"] {
+        for name in ["adopted.ini", "before.ini", "before-2.ini"] {
             if let Some(text) = read_text(&folder.join(name)) {
-                facts = after_earlier_run(&text, facts).context(name)?;
+                let wish = Wish { adopt: name == "adopted.ini", ..Wish::default() };
+                facts = after_earlier_run(&text, facts, &wish).context(name)?;
             }
         }
         let mut facts: Facts = serde_json::from_value(merged(to_json(&facts)?, overlay))?;
@@ -275,7 +279,12 @@ fn plan_for(text: &str, facts: &mut Facts, wish: &Wish) -> Result<Plan> {
         app: app.as_ref(),
         image: &image,
         secrets: &secrets,
-        consent: Consent { overwrite: wish.overwrite, force: wish.force, no_backup: wish.no_backup },
+        consent: Consent {
+            overwrite: wish.overwrite,
+            force: wish.force,
+            no_backup: wish.no_backup,
+            adopt: wish.adopt,
+        },
         purge: wish.purge.as_ref(),
     };
     plan(&wanted, facts)
@@ -318,8 +327,8 @@ fn secrets(topology: &Topology, facts: &Facts, wish: &Wish) -> Result<Secrets> {
     Ok(secrets)
 }
 
-fn after_earlier_run(text: &str, mut facts: Facts) -> Result<Facts> {
-    let earlier = plan_for(text, &mut facts, &Wish::default())?;
+fn after_earlier_run(text: &str, mut facts: Facts, wish: &Wish) -> Result<Facts> {
+    let earlier = plan_for(text, &mut facts, wish)?;
     model::carry_out(&earlier, &mut facts);
     Ok(facts)
 }

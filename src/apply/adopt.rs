@@ -1,0 +1,94 @@
+//! Takes over what somebody set up by hand: owners, and servers that no unit keeps.
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail};
+
+use super::{Run, ids, live, undo};
+use crate::conf::Conf;
+use crate::facts;
+use crate::host::{Host, Ids};
+use crate::instance::Target;
+use crate::journal::Undo;
+use crate::software;
+use crate::step::Owner;
+use crate::wire::Trouble;
+
+/// How long a save at the end may take.
+const SAVE: Duration = Duration::from_secs(600);
+/// How long a server that was started again may take until it listens.
+const BORN: Duration = Duration::from_secs(10);
+
+impl Run<'_> {
+    /// Hands files over; whose they were is in the journal before.
+    pub(super) fn own(&mut self, paths: &[PathBuf], owner: Owner, mode: Option<u32>) -> Result<()> {
+        let to = ids(self.host, owner)?;
+        for path in paths {
+            let Some(stat) = self.host.stat(path)? else { continue };
+            let ids = Ids { uid: stat.uid, gid: stat.gid };
+            self.announce(Undo::Owner { path: path.clone(), ids, mode: stat.mode })?;
+            // Those who could read it by being anybody could read a copy of every key.
+            self.host.own(path, to, mode.or(Some(stat.mode & !0o007)))?;
+        }
+        Ok(())
+    }
+
+    /// Ends a server that was started by hand. What it holds is saved first, whatever its save points are.
+    pub(super) fn end_by_hand(&mut self, target: &Target, pid: u32, uid: u32) -> Result<()> {
+        let same = |process: &facts::Process| process.program == target.engine.server() && process.uid == uid;
+        if !facts::about(self.host, pid).as_ref().is_some_and(same) {
+            return Ok(());
+        }
+        let gid = self.host.stat(Path::new(&format!("/proc/{pid}")))?.map_or(uid, |stat| stat.gid);
+        let ids = Ids { uid, gid };
+        self.announce(Undo::Revive { target: undo::without_password(target), ids })?;
+        let mut wire = live::reach(self.host, target, &live::passwords(self.host, target))?;
+        match wire.ask::<()>(&["SHUTDOWN", "SAVE"]) {
+            Err(Trouble::Other(said)) if said.starts_with("ERR") => {
+                bail!("{} does not end: it said '{said}'", target.name)
+            }
+            _ => {}
+        }
+        let gone = || Ok(facts::about(self.host, pid).is_none().then_some(()));
+        if self.host.poll(SAVE, gone)?.is_none() {
+            bail!("{} is still there (pid {pid})", target.name);
+        }
+        self.own_what_it_saved(target, uid)
+    }
+
+    /// Hands over what a server wrote at its end, and nobody could foresee.
+    fn own_what_it_saved(&mut self, target: &Target, uid: u32) -> Result<()> {
+        let text = self.host.text(&target.conf())?.unwrap_or_default();
+        let conf = Conf::parse(&text).unwrap_or_default();
+        let Some(dir) = conf.word("dir").map(PathBuf::from).filter(|dir| dir.is_absolute()) else {
+            return Ok(());
+        };
+        let mut saved = vec![dir.join(conf.word("dbfilename").unwrap_or("dump.rdb"))];
+        let appended = dir.join(conf.word("appenddirname").unwrap_or("appendonlydir"));
+        saved.extend(self.host.list(&appended)?.into_iter().map(|name| appended.join(name)));
+        let its_own = |path: &PathBuf| matches!(self.host.stat(path), Ok(Some(stat)) if stat.uid == uid);
+        saved.retain(its_own);
+        self.own(&saved, Owner::Server(target.engine), None)
+    }
+}
+
+/// Starts a server again as somebody had started it, unless it never ended.
+pub(super) fn revive(host: &Host, target: &Target, ids: Ids) -> Result<()> {
+    let listens = || -> Result<bool> {
+        Ok(!facts::listening(host, &[], |port| port == target.address.port)?.is_empty())
+    };
+    if listens()? {
+        return Ok(());
+    }
+    let engine = target.engine;
+    let server = software::find(host, engine, engine.server())
+        .with_context(|| format!("{} is not on PATH", engine.server()))?;
+    let conf = target.conf();
+    let args = [conf.as_os_str(), "--daemonize".as_ref(), "yes".as_ref()];
+    let done = host.run(server.child().args(args).user(ids))?;
+    if !done.ok() {
+        bail!("{} did not start again: {}", target.name, crate::conf::redact(&done.tail()));
+    }
+    host.poll(BORN, || Ok(listens()?.then_some(()))).map(drop)
+}
