@@ -633,7 +633,7 @@ fn setting(text: &str) -> Result<(String, String), Fault> {
         .split_once('=')
         .ok_or_else(|| Fault::usage(format!("--set '{text}' is not KEY=VALUE")).hint(example))?;
     let key = key.trim().to_ascii_lowercase();
-    if key.is_empty() || !key.chars().all(|c| c.is_ascii_alphanumeric() || c == '-') {
+    if key.is_empty() || !key.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '-' | '_')) {
         return Err(
             Fault::usage(format!("'{key}' does not look like a directive of redis.conf")).hint(example)
         );
@@ -648,7 +648,12 @@ fn setting(text: &str) -> Result<(String, String), Fault> {
         let what = format!("the value of '{key}' has a newline or another control character in it");
         return Err(Fault::usage(what).hint("give each directive a --set of its own"));
     }
-    Ok((key, value.trim().to_owned()))
+    let value = value.trim();
+    if value.starts_with(';') || value.contains(" ;") {
+        let what = format!("the value of '{key}' has a ; behind a blank, where a topology has its comments");
+        return Err(Fault::usage(what).hint("write the ; as \\x3b, in double quotes"));
+    }
+    Ok((key, value.to_owned()))
 }
 
 #[cfg(test)]

@@ -4,6 +4,7 @@
 //! The grammar is that of Redis's config.c (`loadServerConfigFromString`) and sds.c
 //! (`sdssplitargs`): a directive a line, `#` only at the start of a line, quotes as in C.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
@@ -53,7 +54,7 @@ impl Conf {
     /// A line with unbalanced quotes.
     pub fn parse(text: &str) -> Result<Self, Unbalanced> {
         let mut conf = Self::default();
-        for (index, raw) in text.split('\n').enumerate() {
+        for (index, raw) in as_read(text).split('\n').enumerate() {
             let line = raw.trim_matches([' ', '\t', '\r', '\n']);
             if line.starts_with('#') || line.is_empty() {
                 conf.rewritten |= line == REWRITE_MARK;
@@ -127,6 +128,18 @@ impl Conf {
 /// Whether a word means yes, as the server reads it.
 pub fn is_yes(word: &str) -> bool {
     word.eq_ignore_ascii_case("yes")
+}
+
+/// What the server has of a text: it takes each line by the kilobyte (`fgets` in config.c), and of each
+/// piece what stands before a NUL. So a line with one goes on in the next.
+fn as_read(text: &str) -> Cow<'_, str> {
+    if !text.contains('\0') {
+        return text.into();
+    }
+    let pieces = text.as_bytes().split_inclusive(|byte| *byte == b'\n').flat_map(|line| line.chunks(1024));
+    let read: Vec<u8> =
+        pieces.flat_map(|piece| piece.iter().take_while(|byte| **byte != 0)).copied().collect();
+    String::from_utf8_lossy(&read).into_owned().into()
 }
 
 /// What `bind` is where a file is silent about it, from Redis 6.2 on (config.c, `CONFIG_DEFAULT_BINDADDR`).
@@ -214,77 +227,141 @@ pub fn bytes(text: &str) -> Option<u64> {
 /// Splits a line into words as sds.c's `sdssplitargs` does; none for unbalanced quotes.
 pub fn split(line: &str) -> Option<Vec<String>> {
     let mut words = Vec::new();
-    let mut rest = line.chars().peekable();
-    loop {
-        while rest.next_if(|c| c.is_ascii_whitespace()).is_some() {}
-        if rest.peek().is_none() {
-            return Some(words);
+    let mut rest = Rest::new(line);
+    while rest.skip_blanks() {
+        words.push(text(&rest.word()?));
+    }
+    Some(words)
+}
+
+/// What of a line is not split yet.
+struct Rest<'a>(&'a [u8]);
+
+impl<'a> Rest<'a> {
+    /// To the server, a line ends at a NUL.
+    fn new(line: &'a str) -> Self {
+        Self(line.as_bytes().split(|byte| *byte == 0).next().unwrap_or_default())
+    }
+
+    fn next(&mut self) -> Option<u8> {
+        let (first, rest) = self.0.split_first()?;
+        self.0 = rest;
+        Some(*first)
+    }
+
+    /// Says whether a word follows.
+    fn skip_blanks(&mut self) -> bool {
+        while let [first, rest @ ..] = self.0
+            && is_space(*first)
+        {
+            self.0 = rest;
         }
-        let mut word: Vec<u8> = Vec::new();
-        while let Some(c) = rest.next_if(|c| !c.is_ascii_whitespace() && *c != '\0') {
-            match c {
-                '"' | '\'' => {
-                    quoted(c, &mut rest, &mut word)?;
-                    // A closing quote ends the word: a space or the end must follow.
-                    if rest.peek().is_some_and(|next| !next.is_ascii_whitespace()) {
-                        return None;
-                    }
-                    break;
-                }
-                _ => push(&mut word, c),
+        !self.0.is_empty()
+    }
+
+    fn word(&mut self) -> Option<Vec<u8>> {
+        let mut word = Vec::new();
+        // Fewer blanks end a word than may stand before one.
+        while let Some(byte) = self.next().filter(|byte| !matches!(byte, b' ' | b'\t' | b'\n' | b'\r')) {
+            if !matches!(byte, b'"' | b'\'') {
+                word.push(byte);
+                continue;
+            }
+            self.quoted(byte, &mut word)?;
+            // A closing quote ends the word: a space or the end must follow.
+            return self.0.first().is_none_or(|next| is_space(*next)).then_some(word);
+        }
+        Some(word)
+    }
+
+    fn quoted(&mut self, quote: u8, word: &mut Vec<u8>) -> Option<()> {
+        loop {
+            match (self.next()?, quote) {
+                (byte, _) if byte == quote => return Some(()),
+                (b'\\', b'\'') if self.0.first() == Some(&b'\'') => word.extend(self.next()),
+                (b'\\', b'"') => word.push(self.escaped()?),
+                (byte, _) => word.push(byte),
             }
         }
-        words.push(String::from_utf8_lossy(&word).into_owned());
+    }
+
+    fn escaped(&mut self) -> Option<u8> {
+        Some(match self.next()? {
+            b'n' => b'\n',
+            b'r' => b'\r',
+            b't' => b'\t',
+            b'b' => 8,
+            b'a' => 7,
+            b'x' => match *self.0 {
+                [high, low, ref rest @ ..] if high.is_ascii_hexdigit() && low.is_ascii_hexdigit() => {
+                    self.0 = rest;
+                    digit(high) << 4 | digit(low)
+                }
+                _ => b'x',
+            },
+            other => other,
+        })
     }
 }
 
-fn quoted(
-    quote: char,
-    rest: &mut std::iter::Peekable<std::str::Chars<'_>>,
-    word: &mut Vec<u8>,
-) -> Option<()> {
-    loop {
-        match (rest.next()?, quote) {
-            (c, _) if c == quote => return Some(()),
-            ('\\', '\'') if rest.next_if_eq(&'\'').is_some() => word.push(b'\''),
-            ('\\', '"') => match rest.next()? {
-                'n' => word.push(b'\n'),
-                'r' => word.push(b'\r'),
-                't' => word.push(b'\t'),
-                'b' => word.push(8),
-                'a' => word.push(7),
-                'x' => {
-                    let digits: String = rest.clone().take(2).collect();
-                    match u8::from_str_radix(&digits, 16) {
-                        Ok(byte) if digits.len() == 2 => {
-                            word.push(byte);
-                            rest.nth(1);
-                        }
-                        _ => word.push(b'x'),
-                    }
-                }
-                other => push(word, other),
-            },
-            (c, _) => push(word, c),
+/// C's `isspace`.
+fn is_space(byte: u8) -> bool {
+    matches!(byte, b' ' | b'\t'..=b'\r')
+}
+
+fn digit(hex: u8) -> u8 {
+    match hex {
+        b'0'..=b'9' => hex - b'0',
+        _ => (hex | 0x20) - b'a' + 10,
+    }
+}
+
+/// Where a byte that is no UTF-8 stands in a word, from here on: the last private characters. So no two
+/// words of a file become one, and each is written as it was read.
+const RAW: u32 = 0x10_ff00;
+
+/// A word of a file as text.
+fn text(word: &[u8]) -> String {
+    let mut text = String::new();
+    let raw = |bytes: &[u8]| -> String {
+        bytes.iter().filter_map(|byte| char::from_u32(RAW + u32::from(*byte))).collect()
+    };
+    for chunk in word.utf8_chunks() {
+        for c in chunk.valid().chars() {
+            match u32::from(c) >= RAW {
+                true => text += &raw(c.encode_utf8(&mut [0; 4]).as_bytes()),
+                false => text.push(c),
+            }
+        }
+        text += &raw(chunk.invalid());
+    }
+    text
+}
+
+/// The bytes of a word: [`text`] undone.
+fn raw(word: &str) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    for c in word.chars() {
+        match u32::from(c).checked_sub(RAW).and_then(|byte| u8::try_from(byte).ok()) {
+            Some(byte) => bytes.push(byte),
+            None => bytes.extend(c.encode_utf8(&mut [0; 4]).as_bytes()),
         }
     }
-}
-
-fn push(word: &mut Vec<u8>, c: char) {
-    word.extend_from_slice(c.encode_utf8(&mut [0; 4]).as_bytes());
+    bytes
 }
 
 /// A word as it must stand in a file so that the server reads it back the same.
 pub fn quote(word: &str) -> String {
     let plain = |c: char| c.is_ascii_graphic() && !matches!(c, '"' | '\'' | '\\' | '#');
-    if !word.is_empty() && word.chars().all(plain) {
+    if !word.is_empty() && !word.starts_with(';') && word.chars().all(plain) {
         return word.to_owned();
     }
     let mut quoted = String::from('"');
-    for byte in word.bytes() {
+    for byte in raw(word) {
         match byte {
             b'"' | b'\\' => quoted.extend(['\\', char::from(byte)]),
-            b' '..=b'~' => quoted.push(char::from(byte)),
+            // In a topology a comment would begin there.
+            b' '..=b'~' if byte != b';' => quoted.push(char::from(byte)),
             byte => {
                 let _ = write!(quoted, "\\x{byte:02x}");
             }
@@ -306,11 +383,18 @@ pub fn mask(text: &str) -> String {
 
 /// One line of a configuration, or of what a server says about one, with its secret masked.
 pub fn mask_line(line: &str) -> String {
-    let start = line.len() - line.trim_start_matches([' ', '\t', '#', '+', '-', '>', '\'']).len();
+    let start = line.len() - line.trim_start_matches([' ', '\t', '\r', '#', '+', '-', '>', '\'']).len();
     let (indent, rest) = line.split_at(start);
-    let mut words = rest.split_whitespace();
-    let name = words.next().unwrap_or_default();
-    match directives::secret(name) && words.next().is_some() {
+    // The server takes the name in quotes, too; and where it does not, its complaint has the line.
+    let spelt = rest.split_whitespace().next().unwrap_or_default();
+    let bare = spelt.trim_start_matches(|c: char| !c.is_ascii_alphanumeric());
+    let bare = bare.split(|c: char| !c.is_ascii_alphanumeric() && c != '-').next().unwrap_or_default();
+    let quotes = spelt.match_indices(['"', '\'']).map(|(at, _)| at);
+    let read = quotes.filter_map(|at| Rest(rest.as_bytes().get(at..)?).word()).map(|word| text(&word));
+    let Some(name) = read.chain([bare.to_owned()]).find(|name| directives::secret(name)) else {
+        return line.to_owned();
+    };
+    match rest.split_whitespace().nth(1).is_some() || name.len() < spelt.len() {
         true => format!("{indent}{name} {MASK}"),
         false => line.to_owned(),
     }

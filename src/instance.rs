@@ -317,7 +317,9 @@ impl Instance {
             kept: kept
                 .iter()
                 .filter(|hand| !TEMPLATED.contains(&hand.directive.as_str()))
-                .flat_map(|hand| hand.lines.iter().map(move |line| format!("{} {line}", hand.directive)))
+                .flat_map(|hand| {
+                    hand.lines.iter().map(move |line| format!("{} {line}", conf::quote(&hand.directive)))
+                })
                 .collect(),
         };
         let replica = self.upstream.is_some() || context.replicaof.is_some();
