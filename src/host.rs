@@ -37,6 +37,8 @@ pub struct Host {
     interrupted: Arc<AtomicBool>,
     /// What is under way has to come to its end.
     deaf: Arc<AtomicBool>,
+    /// Signals are caught.
+    catches: Arc<AtomicBool>,
 }
 
 /// What a path is, without following a link.
@@ -116,7 +118,7 @@ impl Host {
 
     /// A machine whose files lie below `root`.
     pub fn at(root: impl Into<PathBuf>) -> Self {
-        Self { root: root.into(), interrupted: Arc::default(), deaf: Arc::default() }
+        Self { root: root.into(), interrupted: Arc::default(), deaf: Arc::default(), catches: Arc::default() }
     }
 
     /// Where a path really is. A relative one is the caller's own word, and looked for where they are.
@@ -238,6 +240,9 @@ impl Host {
     /// From now on SIGINT, SIGTERM and SIGHUP only raise a flag; the run ends between two steps.
     pub fn catch_signals(&self) -> Result<()> {
         use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
+        if self.catches.swap(true, Ordering::Relaxed) {
+            return Ok(());
+        }
         for signal in [SIGINT, SIGTERM, SIGHUP] {
             signal_hook::flag::register(signal, Arc::clone(&self.interrupted))
                 .context("cannot catch signals")?;
@@ -253,6 +258,11 @@ impl Host {
     /// An interruption until now is forgotten.
     pub fn ignore_interruption(&self) {
         self.interrupted.store(false, Ordering::Relaxed);
+    }
+
+    /// An interruption counts again, also one that came meanwhile.
+    pub fn heed_interruptions(&self) {
+        self.deaf.store(false, Ordering::Relaxed);
     }
 
     /// From now on nothing interrupts us: the way back must be walked to its end.

@@ -35,6 +35,14 @@ pub fn recover(host: &Host, tell: Listener<'_>) -> Result<Option<Record>> {
         // Its apt may have outlived it.
         package::await_lock(host, tell)?;
     }
+    host.ignore_interruptions();
+    let ended = go_back(host, &record);
+    host.heed_interruptions();
+    ended.map(|()| Some(record))
+}
+
+/// Brings a run that was killed to an end.
+fn go_back(host: &Host, record: &Record) -> Result<()> {
     if record.no_return {
         // Former data that were set aside were to go.
         for undo in &record.undo {
@@ -42,17 +50,15 @@ pub fn recover(host: &Host, tell: Listener<'_>) -> Result<Option<Record>> {
                 rdb::take_away(host, aside)?;
             }
         }
-        journal::close(host, record.run, End::Done)?;
-        return Ok(Some(record));
+        return journal::close(host, record.run, End::Done);
     }
     if record.undoing {
-        walk_back(host, &record, Packages::Go)?;
+        walk_back(host, record, Packages::Go)?;
     } else {
-        walk_back(host, &record, Packages::Stay)?;
-        keep_packages(host, &record)?;
+        walk_back(host, record, Packages::Stay)?;
+        keep_packages(host, record)?;
     }
-    journal::close(host, record.run, End::Undone)?;
-    Ok(Some(record))
+    journal::close(host, record.run, End::Undone)
 }
 
 /// What apt installed for a run that was killed is still ours to remove one day.

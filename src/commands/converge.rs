@@ -78,7 +78,6 @@ pub fn converge(
 /// # Errors
 /// See [`apply::apply`].
 pub fn carry_out(host: &Host, plan: &Plan, state: &State, command: &str) -> Result<()> {
-    host.catch_signals()?;
     let mut progress = Progress::new();
     apply::apply(host, plan, state, command, &mut |event: Event<'_>| progress.tell(&event)).map(drop)
 }
@@ -119,6 +118,8 @@ impl<'a> Session<'a> {
             }
             return Ok(Self { lock: None, host });
         }
+        // From here on there is something to be taken away again, whatever comes.
+        host.catch_signals()?;
         let session = Self { lock: Some(Lock::take(host)?), host };
         host.sweep()?;
         let mut progress = Progress::new();

@@ -37,7 +37,6 @@ pub fn run(host: &Host, args: &cli::Rollback) -> Result<Code> {
     };
     let open = record.as_ref().is_some_and(|record| record.end.is_none());
     if let Some(record) = record.as_ref().filter(|_| !args.dry_run && !open) {
-        host.catch_signals()?;
         host.ignore_interruptions();
         apply::roll_back(host, record, args.overwrite)?;
     }

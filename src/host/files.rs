@@ -11,6 +11,8 @@ use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsE
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
+use nix::errno::Errno;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::unistd::{Gid, Uid, fchown};
 
 use super::{Host, Ids, Kind, Stat, Taken, with_umask};
@@ -487,9 +489,25 @@ impl Host {
 
     /// Standard input to its end, for a password or a topology given by `-`.
     pub fn stdin(&self) -> Result<String> {
+        self.await_stdin().context("cannot read standard input")?;
         let mut text = String::new();
         io::stdin().take(1 << 20).read_to_string(&mut text).context("cannot read standard input")?;
         Ok(text)
+    }
+
+    /// Waits for something to read, but not through an interruption: a signal that is caught does not end a
+    /// read.
+    fn await_stdin(&self) -> Result<()> {
+        let stdin = io::stdin();
+        while !self.interrupted() {
+            let mut fds = [PollFd::new(stdin.as_fd(), PollFlags::POLLIN)];
+            match poll(&mut fds, PollTimeout::from(50_u8)) {
+                Ok(0) | Err(Errno::EINTR) => {}
+                Ok(_) => return Ok(()),
+                Err(error) => return Err(error.into()),
+            }
+        }
+        bail!("interrupted")
     }
 }
 

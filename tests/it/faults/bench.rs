@@ -63,12 +63,7 @@ const STATE: &str = r#"
             else (umask 027; setpriv --reuid redis --regid redis --clear-groups redis-server /etc/redis/$name.conf)
             fi </dev/null
             until ask $port PING | grep -q PONG; do sleep 0.002; done
-            # With the default a replica waits for five seconds.
-            if ran redis-slave && [ $port = 6379 ]; then ask 6379 CONFIG SET repl-diskless-sync-delay 0
-            elif ran redis-slave; then
-                until ask 6380 INFO replication | grep -q link_status:up; do sleep 0.002; done
-                ask 6379 CONFIG SET repl-diskless-sync-delay 5
-            fi
+            [ $port = 6379 ] || until ask 6380 INFO replication | grep -q link_status:up; do sleep 0.002; done
         done
     }
     case $1 in

@@ -248,7 +248,7 @@ fn disturb(bench: &Bench, point: &Point, fault: &str, tally: &mut Tally) -> bool
     let threads = if *threads { "-f -b execve" } else { "" };
     let strace =
         format!("strace {threads} -y -o /root/trace -e trace={call} -e inject={call}:{fault}:when={n}");
-    let out = bench.machine.run(&format!("rm -f /root/trace; exec {strace} {}", bench.case.command));
+    let out = bench.machine.run(&format!("rm -f /root/trace; {strace} {}; exit $?", bench.case.command));
     let trace = bench.machine.read("/root/trace");
     let hit = trace.lines().find(|line| {
         line.contains("(INJECTED)") || line.contains("SI_KERNEL") || line.contains("killed by SIGKILL")
