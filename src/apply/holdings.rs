@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use super::service;
+use super::{live, service};
 use crate::conf::Conf;
 use crate::facts::{Holding, Role, parse};
 use crate::host::Host;
@@ -52,6 +52,8 @@ fn holding(host: &Host, target: &Target, kept: &Kept) -> Result<Holding> {
 }
 
 fn asked(host: &Host, target: &Target) -> Result<Holding, Trouble> {
+    // The password file may be ahead of the servers.
+    let target = live::let_in(host, target);
     let mut wire = Wire::open(host, &target.address, target.password.as_ref())?;
     let (role, keys) = (parse::role(&wire.info("replication")?), parse::keys(&wire.info("keyspace")?));
     let config = wire.config().unwrap_or_default();

@@ -45,21 +45,19 @@ pub fn run(host: &Host, args: &cli::Service) -> Result<Code> {
     let consent = Consent { force: args.force, no_backup: args.no_backup, ..Consent::default() };
     plan::live::refuse_loss(&plan, &scene.facts, consent)?;
     plan::backup::before_loss(&mut plan, &scene.facts, consent);
+    let act = !args.dry_run && !plan.is_empty();
+    if act {
+        carry_out(host, &plan, &scene.facts.state, "service", args.json)?;
+    }
     if args.json {
         console::json(&show::json("service", &plan))?;
+    } else if plan.is_empty() {
+        console::out(styled(GOOD, "No changes."));
     } else if args.dry_run {
         show::steps(&plan).into_iter().for_each(console::out);
-    }
-    if plan.is_empty() && !args.json {
-        console::out(styled(GOOD, "No changes."));
-    }
-    if args.dry_run || plan.is_empty() {
-        return Ok(Code::Done);
-    }
-    carry_out(host, &plan, &scene.facts.state, "service")?;
-    if !args.json {
+    } else {
         status::print_tree_after(host);
-        show::backups(&plan, |path| host.length(path)).into_iter().for_each(console::err);
+        show::backups(&plan.steps, |path| host.length(path)).into_iter().for_each(console::err);
     }
     Ok(Code::Done)
 }

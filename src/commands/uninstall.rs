@@ -5,6 +5,7 @@ use anyhow::Result;
 use super::converge::{Session, carry_out};
 use crate::apply::containers::sweep;
 use crate::apply::holdings;
+use crate::backup as backups;
 use crate::cli;
 use crate::exit::Code;
 use crate::facts::{Facts, Holding, containers};
@@ -48,22 +49,17 @@ pub fn run(host: &Host, args: &cli::Uninstall) -> Result<Code> {
     let consent = Consent { no_backup: args.no_backup, ..Consent::default() };
     backup::before(&mut plan, &facts, &names, password.as_ref(), consent)?;
     let known = facts.state != State::default() && (args.purge || !plan.is_empty());
+    if !args.dry_run && (known || (args.purge && topology.is_some())) {
+        carry_out(host, &plan, &facts.state, "uninstall", args.json)?;
+    }
     if args.json {
         console::json(&show::json("uninstall", &plan))?;
-    }
-    if args.dry_run {
-        if !args.json {
-            show::steps(&plan).into_iter().for_each(console::out);
-            show::notes(&plan.notes).into_iter().for_each(console::err);
-        }
-        return Ok(Code::Done);
-    }
-    if known || (args.purge && topology.is_some()) {
-        carry_out(host, &plan, &facts.state, "uninstall")?;
-    }
-    if !args.json {
+    } else if args.dry_run {
+        show::steps(&plan).into_iter().for_each(console::out);
+        show::notes(&plan.notes).into_iter().for_each(console::err);
+    } else {
         say(known, args.purge, &facts);
-        show::backups(&plan, |path| host.length(path)).into_iter().for_each(console::out);
+        show::backups(&plan.steps, |path| host.length(path)).into_iter().for_each(console::out);
         show::notes(&plan.notes).into_iter().for_each(console::err);
     }
     Ok(Code::Done)
@@ -71,7 +67,12 @@ pub fn run(host: &Host, args: &cli::Uninstall) -> Result<Code> {
 
 /// What our record names, and how its files are now.
 fn facts(host: &Host) -> Result<Facts> {
-    let mut facts = Facts { state: State::load(host)?, time: host.unix_time(), ..Facts::default() };
+    let mut facts = Facts {
+        state: State::load(host)?,
+        backups: backups::there(host)?,
+        time: host.unix_time(),
+        ..Facts::default()
+    };
     for path in facts.state.files.keys() {
         // What is not text any more is left to the eyes: it cannot be compared.
         if let (Ok(Some(there)), Some(written)) = (host.text(path), host.text(&State::written(path))?) {

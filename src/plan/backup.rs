@@ -55,7 +55,7 @@ pub fn of(facts: &Facts, target: Target) -> Result<Option<Step>, Fault> {
 
 /// A backup in the usual place.
 pub fn step(facts: &Facts, target: Target, source: Source) -> Step {
-    let path = backup::path(&backup::dir(), &target.name, facts.time);
+    let path = backup::path(&backup::dir(), &target.name, facts.time, |path| facts.backups.contains(path));
     Step::Backup { target, source, path }
 }
 
