@@ -56,14 +56,17 @@ impl Run<'_> {
         let mut staged = self.host.stage(path, layout::here().own(), 0o600)?;
         match source {
             Source::Server => self.ask_for_data(target, &mut staged)?,
-            Source::File { path } => {
-                let user = layout::here().ids(self.host, target.engine.user())?.map(|ids| ids.uid);
-                self.host.copy_into(path, user.filter(|_| self.host.euid() == 0), &mut staged)?;
-            }
+            Source::File { path } => self.copy_own(target, path, &mut staged)?,
         }
         check(self.host, target, self.image_of(target).as_deref(), &staged)
             .with_context(|| format!("the backup of {} is not sound", target.name))?;
         staged.finish_new()
+    }
+
+    /// Copies a file of the server's: it has to be its user's, who may put anything in its place.
+    fn copy_own(&self, target: &Target, from: &Path, into: &mut Staged) -> Result<()> {
+        let user = layout::here().ids(self.host, target.engine.user())?.map(|ids| ids.uid);
+        self.host.copy_into(from, user.filter(|_| self.host.euid() == 0), into).map(drop)
     }
 
     fn ask_for_data(&mut self, target: &Target, into: &mut Staged) -> Result<()> {
@@ -79,7 +82,13 @@ impl Run<'_> {
         if told {
             sync::set_diskless(self.host, &target, false)?;
         }
-        done
+        match done {
+            Err(error) if sync::has_no_master(&error) && !target.runtime.is_container() => {
+                let saved = sync::have_it_saved(self.host, &target)?;
+                self.copy_own(&target, &saved, into)
+            }
+            done => done,
+        }
     }
 
     /// Brings a backup beside the data, and has the server load it there.

@@ -3,6 +3,7 @@
 
 use std::io::{self, BufRead, BufReader, ErrorKind, Read, Write};
 use std::net::TcpStream;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
@@ -21,6 +22,10 @@ const GLANCE: Duration = Duration::from_millis(250);
 /// The length of the mark at the end of data whose length nobody knew at the beginning (replication.c,
 /// `CONFIG_RUN_ID_SIZE`).
 const MARK: usize = 40;
+/// How long a server may take to save its data.
+const SAVED: Duration = Duration::from_secs(900);
+/// What a replica answers that has lost its master.
+const NO_MASTER: &str = "NOMASTERLINK";
 
 /// Whether a server hands its data out only by a file of its own: before 7.0 that is the default, and it is the
 /// very one that the server reads at its start. One that lets nobody set this does as it does for replicas.
@@ -37,6 +42,37 @@ pub fn makes_a_file(host: &Host, target: &Target) -> bool {
 pub fn set_diskless(host: &Host, target: &Target, on: bool) -> Result<()> {
     let mut wire = Wire::open(host, &target.address, target.password.as_ref())?;
     Ok(wire.ask::<()>(&["CONFIG", "SET", DISKLESS, if on { "yes" } else { "no" }])?)
+}
+
+/// Whether a server hands nothing out because it is a replica that has lost its master.
+pub fn has_no_master(error: &anyhow::Error) -> bool {
+    format!("{error:#}").contains(NO_MASTER)
+}
+
+/// Has a server write the file that it reads at its start, and tells where that is: the only way to the data of
+/// a replica without its master, which answers no `SYNC`. What it holds, it would copy anew.
+///
+/// # Errors
+/// It does not write it.
+pub fn have_it_saved(host: &Host, target: &Target) -> Result<PathBuf> {
+    let mut wire = Wire::open(host, &target.address, target.password.as_ref())?;
+    // Not beside another child of its own.
+    let mut begun = false;
+    let done = host.poll(SAVED, || {
+        let info = wire.info("persistence")?;
+        let is = |name: &str, value: &str| info.get(name).is_some_and(|now| now == value);
+        match is("rdb_bgsave_in_progress", "0") && is("aof_rewrite_in_progress", "0") {
+            true if !begun => wire.ask::<String>(&["BGSAVE"]).map(|_| begun = true)?,
+            true if is("rdb_last_bgsave_status", "ok") => return Ok(Some(())),
+            true => bail!("it cannot save its data"),
+            false => {}
+        }
+        Ok(None)
+    })?;
+    done.context("it does not finish saving its data")?;
+    let config = wire.config().context("it does not tell where it saved its data")?;
+    let word = |name: &str| config.get(name).with_context(|| format!("it does not tell its {name}"));
+    Ok(Path::new(word("dir")?).join(word("dbfilename")?))
 }
 
 /// Writes all data of a server that runs to a file.

@@ -74,7 +74,11 @@ fn put(host: &Host, to: &Path, time: u64, steps: &mut [Step]) -> Result<(), Faul
             return Err(Fault::refused(format!("{} is there already", to.display()))
                 .hint("give another file, or a directory"));
         }
-        None if steps.len() > 1 || slash => {
+        None if slash => {
+            return Err(Fault::refused(format!("there is no directory {}", to.display()))
+                .hint(format!("make it:\nmkdir -p {}", to.display())));
+        }
+        None if steps.len() > 1 => {
             return Err(Fault::refused(format!("{} is no directory", to.display()))
                 .hint(format!("make it, or name one instance:\nmkdir {}", to.display())));
         }
