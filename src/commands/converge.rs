@@ -140,9 +140,10 @@ impl<'a> Session<'a> {
         host.sweep()?;
         let mut progress = Progress::new();
         if let Some(run) = apply::recover(host, &mut |event: Event<'_>| progress.tell(&event))? {
-            let what = match run.undoing {
-                true => "was being rolled back when that was interrupted; now it is",
-                false => "was interrupted; what it had begun is undone",
+            let what = match (run.no_return, run.undoing) {
+                (true, _) => "did not end, and data had gone already; the same command finishes it",
+                (_, true) => "was being rolled back when that was interrupted; now it is",
+                _ => "was interrupted; what it had begun is undone",
             };
             console::err(format_args!("{} an earlier '{}' {what}", styled(NOTE, "note:"), run.command));
         }

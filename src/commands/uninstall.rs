@@ -1,5 +1,7 @@
 //! `redis-tp uninstall`: everything of ours, gone.
 
+use std::path::{Path, PathBuf};
+
 use anyhow::Result;
 
 use super::converge::{Session, carry_out};
@@ -7,7 +9,8 @@ use crate::apply::containers::sweep;
 use crate::apply::holdings;
 use crate::backup as backups;
 use crate::cli;
-use crate::exit::Code;
+use crate::engine::MASTER;
+use crate::exit::{Code, Fault};
 use crate::facts::{Facts, Holding, containers};
 use crate::host::Host;
 use crate::plan::{Consent, backup, containers as plan_containers, leave, refuse};
@@ -36,6 +39,9 @@ pub fn run(host: &Host, args: &cli::Uninstall) -> Result<Code> {
     // With --purge all goes, and says so.
     if !args.purge && !args.overwrite {
         refuse::edited(&facts)?;
+    }
+    if args.purge && !facts.state.packages.is_empty() {
+        refuse_mounted(host, &facts.state)?;
     }
     let password = host.text(&secrets::password_file())?.and_then(|text| Secret::parse(&text).ok());
     if !args.no_backup {
@@ -81,6 +87,26 @@ fn facts(host: &Host) -> Result<Facts> {
         }
     }
     Ok(facts)
+}
+
+/// The package's own purge takes its directories away, and cannot take one that is a disk of its own: it would
+/// fail when the data have gone.
+fn refuse_mounted(host: &Host, state: &State) -> Result<()> {
+    let mounts = host.text(Path::new("/proc/self/mounts"))?.unwrap_or_default();
+    let mounted = |dir: &PathBuf| mounts.lines().any(|line| line.split(' ').nth(1) == dir.to_str());
+    let dirs = state.instances.values().flat_map(|kept| [kept.engine.data(MASTER), kept.engine.log()]);
+    match dirs.into_iter().find(mounted) {
+        None => Ok(()),
+        Some(dir) => Err(Fault::refused(format!(
+            "{} is a disk of its own, and the purge of the package would not get over it",
+            dir.display()
+        ))
+        .hint(format!(
+            "stop what writes to it, take it out, and take the rest away:\nredis-tp backup\nredis-tp uninstall\numount {}\nredis-tp uninstall --purge",
+            dir.display()
+        ))
+        .into()),
+    }
 }
 
 fn say(known: bool, purge: bool, facts: &Facts) {
