@@ -93,7 +93,10 @@ fn steps(host: &Host, args: &cli::Service, chosen: &[&Instance], facts: &Facts) 
             .map(move |instance| plan::boot(instance, on))
     };
     Ok(match args.action {
-        Action::Start => start(&down, facts),
+        Action::Start => {
+            down.iter().try_for_each(|instance| set_up(instance, facts))?;
+            start(&down, facts)
+        }
         Action::Stop => {
             up().rev().map(|instance| Step::Stop { target: instance.target(), lose: args.force }).collect()
         }
@@ -103,6 +106,7 @@ fn steps(host: &Host, args: &cli::Service, chosen: &[&Instance], facts: &Facts) 
                 why: "as asked".into(),
                 cost: plan::live::cost(facts, &instance.name, &[]),
             };
+            down.iter().try_for_each(|instance| set_up(instance, facts))?;
             let mut steps: Vec<Step> = up().rev().map(restart).collect();
             steps.extend(start(&down, facts));
             steps.extend(links(&up().collect::<Vec<_>>(), facts));
@@ -161,6 +165,16 @@ fn boot(steps: impl Iterator<Item = Step>) -> Vec<Step> {
         steps.push(Step::Reload);
     }
     steps
+}
+
+/// What an uninstall took away would start from another's file, without its data.
+fn set_up(instance: &Instance, facts: &Facts) -> Result<(), Fault> {
+    let name = &instance.name;
+    match facts.state.instances.get(name) {
+        Some(kept) if !kept.active => Err(Fault::refused(format!("{name} was taken away; its data stayed"))
+            .hint("set it up again:\nredis-tp up")),
+        _ => Ok(()),
+    }
 }
 
 fn start(instances: &[&Instance], facts: &Facts) -> Vec<Step> {

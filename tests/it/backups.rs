@@ -175,3 +175,40 @@ fn a_purge_that_the_package_could_not_finish_is_refused_before_data_go() {
     machine.run("redis-tp uninstall --purge").ok();
     machine.run("test ! -e /var/lib/redis").ok();
 }
+
+#[test]
+fn data_that_an_uninstall_left_are_backed_up_before_a_purge_whatever_they_are_called() {
+    let Some(machine) = bare(Release::Bookworm, Init::None) else { return };
+    machine.run("redis-tp install --set dbfilename=other.rdb && redis-tp cli -- SET precious data").ok();
+    machine.run("redis-tp uninstall && redis-tp uninstall --purge").ok();
+    machine.run("apt-get install -y redis-tools").ok();
+    assert_eq!(keys(&machine, "redis-check-rdb", &only(&machine)), 1);
+    machine.run("apt-get purge -y redis-tools && rm /var/backups/redis-tp/*").ok();
+    // An append only file is no RDB: it has to be read by its server.
+    machine.run("redis-tp install --set appendonly=yes --set save='\"\"'").ok();
+    machine.run("redis-tp cli -- SET precious data && redis-tp uninstall").ok();
+    let out = machine.run("redis-tp uninstall --purge").exits(5);
+    assert!(out.stderr.contains("its append only file can only be read while it runs"), "{out}");
+    assert!(out.stderr.contains("redis-tp up"), "{out}");
+    // The file that stands there now knows nothing of it.
+    let out = machine.run("redis-tp service start").exits(5);
+    assert!(out.stderr.contains("redis-tp up"), "{out}");
+    machine.run("redis-tp up --no-app").ok();
+    assert_eq!(machine.run("redis-tp cli -- GET precious").ok().stdout, "data\n");
+    machine.run("redis-tp cli -- FLUSHALL && redis-tp cli -- BGREWRITEAOF && sleep 1").ok();
+    // One with nothing in it is in nobody's way.
+    machine.run("redis-tp uninstall && redis-tp uninstall --purge").ok();
+    assert_eq!(machine.run("ls -A /var/backups/redis-tp").ok().stdout, "");
+}
+
+#[test]
+fn functions_are_data_too() {
+    let Some(machine) = bare(Release::Bookworm, Init::Systemd) else { return };
+    machine.run("redis-tp up --no-app").ok();
+    let library = "'#!lua name=lab\nredis.register_function(\"f\", function() return 1 end)'";
+    machine.run(&format!("redis-tp cli -- FUNCTION LOAD {library}")).ok();
+    machine.run("redis-tp uninstall --purge && redis-tp up --no-app").ok();
+    let file = only(&machine);
+    machine.run(&format!("redis-tp restore {file}")).ok();
+    assert_eq!(machine.run("redis-tp cli -- FCALL f 0").ok().stdout, "1\n");
+}
