@@ -113,7 +113,11 @@ impl Run<'_> {
         }
         self.state.instances = plan.record.clone();
         self.state.app = plan.app.clone();
-        self.finish(plan)
+        // All is done: a signal has nothing to end any more.
+        self.host.ignore_interruptions();
+        self.finish(plan)?;
+        self.host.heed_interruptions();
+        Ok(())
     }
 
     fn finish(&mut self, plan: &Plan) -> Result<()> {

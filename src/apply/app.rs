@@ -1,6 +1,7 @@
 //! Starting and stopping the web app. It runs when it answers, whatever systemd says; and a stop lets it
 //! finish what is under way.
 
+use std::path::Path;
 use std::time::Duration;
 
 use anyhow::{Context, Result, anyhow, bail};
@@ -27,6 +28,8 @@ const LOOK: Duration = Duration::from_secs(2);
 pub const MOMENT: Duration = Duration::from_millis(1500);
 /// How long an end by force may take.
 const KILLED: Duration = Duration::from_secs(5);
+/// How long a useradd of a run that was killed may take to its end.
+const ORPHAN: Duration = Duration::from_secs(10);
 /// How much of its log an error looks at, in bytes.
 const TAIL: u64 = 4096;
 
@@ -260,12 +263,26 @@ pub fn make_user(host: &Host, name: &str) -> Result<()> {
 /// Takes the user away.
 ///
 /// # Errors
-/// There is no userdel, or it fails.
+/// There is no userdel, or it fails; interrupted.
 pub fn remove_user(host: &Host, name: &str) -> Result<()> {
+    // A useradd outlives a run that is killed, and its user would come afterwards.
+    host.poll(ORPHAN, || Ok((!is_being_made(host, name)).then_some(())))?;
     if host.user(name)?.is_none() {
         return Ok(());
     }
     run(host, Child::new("userdel").arg(name))
+}
+
+fn is_being_made(host: &Host, name: &str) -> bool {
+    let pids = host.list(Path::new("/proc")).unwrap_or_default();
+    let mut processes = pids.iter().filter(|pid| pid.bytes().all(|byte| byte.is_ascii_digit()));
+    processes.any(|pid| {
+        let line =
+            host.read(&Path::new("/proc").join(pid).join("cmdline")).ok().flatten().unwrap_or_default();
+        let mut words = line.split(|byte| *byte == 0);
+        words.next().is_some_and(|program| program.ends_with(b"useradd"))
+            && words.any(|word| word == name.as_bytes())
+    })
 }
 
 fn run(host: &Host, child: Child) -> Result<()> {

@@ -15,10 +15,13 @@ impl Run<'_> {
                 continue;
             }
             let target = Target::of_record(name, kept, None);
-            let wire = live::reach(self.host, &target, &live::passwords(self.host, &target));
-            // One that does not let us ask is one of which nothing can be told later.
-            let config = wire.ok().and_then(|mut wire| wire.config()).unwrap_or_default();
-            kept.effective = drift::effective(config);
+            let ask = || {
+                let wire = live::reach(self.host, &target, &live::passwords(self.host, &target));
+                wire.ok().and_then(|mut wire| wire.config())
+            };
+            // Asked again, as a connection can break. One that does not let us ask is one of which nothing can
+            // be told later.
+            kept.effective = drift::effective(ask().or_else(ask).unwrap_or_default());
             if !is_new(plan, name) {
                 kept.effective.extend(left_as_it_is(plan, name));
             }

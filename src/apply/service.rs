@@ -423,11 +423,24 @@ pub fn forget_data(host: &Host, target: &Target) {
 /// is up, or it has no key in any database. What cannot be asked may hold anything; one that does not run
 /// is a copy if its file says replica, for a promotion that mattered was written there.
 pub fn is_copy(host: &Host, target: &Target) -> Result<bool> {
-    if !runs(host, target)? {
-        return Ok(target.replica && conf_of(host, target).get("replicaof").is_some());
-    }
-    let Ok(mut wire) = Wire::open(host, &target.address, target.password.as_ref()) else { return Ok(false) };
-    let (Ok(role), Ok(keys)) = (wire.info("replication"), wire.info("keyspace")) else { return Ok(false) };
+    let answer = host.poll(BORN, || {
+        if !runs(host, target)? {
+            return Ok(Some(target.replica && conf_of(host, target).get("replicaof").is_some()));
+        }
+        Ok(match holds(host, target) {
+            Ok(copy) => Some(copy),
+            // One that a run started just before it was killed does not listen yet.
+            Err(Trouble::Refused | Trouble::Loading) => None,
+            Err(_) => Some(false),
+        })
+    })?;
+    Ok(answer.unwrap_or(false))
+}
+
+/// Whether a server says that what it holds is a copy, or nothing.
+fn holds(host: &Host, target: &Target) -> Result<bool, Trouble> {
+    let mut wire = Wire::open(host, &target.address, target.password.as_ref())?;
+    let (role, keys) = (wire.info("replication")?, wire.info("keyspace")?);
     let empty = !keys.keys().any(|name| name.starts_with("db"));
     Ok(empty || matches!(parse::role(&role), Role::Replica { up: true, .. }))
 }

@@ -59,9 +59,9 @@ fn with_disk(machine: &Machine, place: &str) {
     machine
         .run(&format!(
             "redis-tp service stop slave && redis-tp service stop master && mkdir -p /root/was &&
-            cp -a {place}/. /root/was/ &&
+            (cd {place} && tar --one-file-system --exclude=./host -c .) | tar -C /root/was -x &&
             mount -t tmpfs -o size=4m,nr_inodes=200,mode=$(stat -c %a {place}) tmpfs {place} &&
-            cp -a /root/was/. {place}/ && chown --reference=/root/was {place}; rm -rf /root/was
+            cp -a /root/was/. {place}/ && chown --reference=/root/was {place} && rm -rf /root/was &&
             redis-tp service start master && redis-tp service start slave"
         ))
         .ok();
@@ -149,7 +149,10 @@ fn a_file_system_that_is_read_only_is_named_and_nothing_is_changed() {
         let Some(machine) = with_both() else { return };
         let lock = format!("mount --bind {place} {place} && mount -o remount,bind,ro {place}");
         let unlock = format!("umount {place}");
-        for command in COMMANDS {
+        for (index, command) in COMMANDS.iter().enumerate() {
+            if !all() && index % 2 == place.len() % 2 {
+                continue;
+            }
             machine.run(&lock).ok();
             let what = format!("{place} read-only: {command}");
             let before = lasting(&machine);
@@ -200,6 +203,9 @@ fn a_disk_that_fills_up_half_way_costs_no_data_and_no_server() {
         with_disk(&machine, place);
         for command in COMMANDS {
             for lines in [1, 4, 8] {
+                if !all() && lines != 4 {
+                    continue;
+                }
                 let what = format!("{place} full after {lines} effects: {command}");
                 let before = lasting(&machine);
                 let (hit, out) = filled_midway(&machine, command, place, lines);
@@ -227,5 +233,9 @@ fn a_disk_that_fills_up_half_way_costs_no_data_and_no_server() {
             }
         }
     }
-    assert!(hits > 9 && failed > 3, "{hits} disks filled up half-way, {failed} of the runs failed");
+    let least = if all() { [9, 3] } else { [3, 1] };
+    assert!(
+        hits > least[0] && failed > least[1],
+        "{hits} disks filled up half-way, {failed} of the runs failed"
+    );
 }

@@ -145,29 +145,23 @@ impl Tally {
     }
 }
 
-/// The faults are tried where somebody asks for them: they still find what is to be cured.
-fn asked_for() -> bool {
-    std::env::var_os("REDIS_TP_TEST_FAULTS").is_some()
-}
-
 /// All of it, and not a sample: `tests/run --all-faults`.
 pub(super) fn all() -> bool {
     std::env::var_os("REDIS_TP_TEST_FAULTS").is_some_and(|which| which == "all")
 }
 
 fn at_every_call(name: &'static str, init: Init) {
-    if !asked_for() {
-        return;
-    }
     let case = CASES.iter().find(|case| case.name == name).expect("a case");
     let Some(bench) = Bench::prepare(case, init) else { return };
     let points = points(&bench);
+    // With systemd the former state takes seconds to come back.
+    let each = if init == Init::Systemd { 2 } else { 6 };
     let mut tally = Tally::default();
     for (index, fault) in FAULTS.iter().enumerate() {
         if all() {
             every(&bench, &points, fault, &mut tally);
         } else {
-            for point in sample(&points, index) {
+            for point in sample(&points, index, each) {
                 disturb(&bench, point, fault, &mut tally);
             }
         }
@@ -217,10 +211,9 @@ fn only_reads(line: &str) -> bool {
 }
 
 /// Some of the points: not the same for two faults.
-fn sample(points: &[Point], fault: usize) -> impl Iterator<Item = &Point> {
-    const EACH: usize = 6;
-    let stride = (points.len() / EACH).max(1);
-    points.iter().skip(fault * stride / FAULTS.len()).step_by(stride).take(EACH)
+fn sample(points: &[Point], fault: usize, each: usize) -> impl Iterator<Item = &Point> {
+    let stride = (points.len() / each).max(1);
+    points.iter().skip(fault * stride / FAULTS.len()).step_by(stride).take(each)
 }
 
 /// Every point, and beyond, until a run is undisturbed: one that waits longer has more calls.
@@ -275,13 +268,28 @@ fn no_fault_at_a_system_call_of_install_breaks_anything() {
 }
 
 #[test]
+fn no_fault_at_a_system_call_of_install_under_systemd_breaks_anything() {
+    at_every_call("install", Init::Systemd);
+}
+
+#[test]
 fn no_fault_at_a_system_call_of_replica_add_breaks_anything() {
     at_every_call("replica add", Init::None);
 }
 
 #[test]
+fn no_fault_at_a_system_call_of_replica_add_under_systemd_breaks_anything() {
+    at_every_call("replica add", Init::Systemd);
+}
+
+#[test]
 fn no_fault_at_a_system_call_of_apply_with_a_restart_breaks_anything() {
     at_every_call("apply, with a restart", Init::None);
+}
+
+#[test]
+fn no_fault_at_a_system_call_of_apply_with_a_restart_under_systemd_breaks_anything() {
+    at_every_call("apply, with a restart", Init::Systemd);
 }
 
 #[test]
@@ -295,6 +303,16 @@ fn no_fault_at_a_system_call_of_rollback_breaks_anything() {
 }
 
 #[test]
+fn no_fault_at_a_system_call_of_rollback_under_systemd_breaks_anything() {
+    at_every_call("rollback", Init::Systemd);
+}
+
+#[test]
 fn no_fault_at_a_system_call_of_uninstall_breaks_anything() {
     at_every_call("uninstall", Init::None);
+}
+
+#[test]
+fn no_fault_at_a_system_call_of_uninstall_under_systemd_breaks_anything() {
+    at_every_call("uninstall", Init::Systemd);
 }
