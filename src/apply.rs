@@ -8,12 +8,12 @@ use anyhow::{Context, Result, bail};
 
 use crate::app::AppTarget;
 use crate::backup;
-use crate::exit::{Code, Fault};
+use crate::exit::{self, Code, Fault};
 use crate::facts;
 use crate::facts::parse::Tally;
 use crate::host::{Host, Ids, Kind};
 use crate::instance::Target;
-use crate::journal::{End, Journal, Undo};
+use crate::journal::{self, End, Journal, Undo};
 use crate::layout;
 use crate::plan::Plan;
 use crate::prove::{self, Proved};
@@ -32,6 +32,7 @@ pub mod package;
 pub mod rdb;
 pub mod service;
 mod software;
+mod sync;
 mod undo;
 
 pub use undo::{recover, roll_back};
@@ -148,15 +149,25 @@ impl Run<'_> {
                 false => error,
             };
         }
-        (self.tell)(Event::Undoing(&error));
+        // A copy that was looked at and does not serve: that is a refusal.
+        let only_looked = exit::code_of(&error) == Code::Refused && self.has_only_staged();
+        if !only_looked {
+            (self.tell)(Event::Undoing(&error));
+        }
         self.host.ignore_interruptions();
         match undo::roll_back_run(self.host, self.journal.run, undo::Packages::Go) {
+            Ok(()) if only_looked => error,
             Ok(()) => error.context(Fault::new(Code::RolledBack, "failed; everything is back as it was")),
             Err(back) => error.context(
                 Fault::new(Code::RollbackIncomplete, format!("failed, and could not be undone: {back:#}"))
                     .hint("the journal is kept; when the cause is gone, finish the way back:\nredis-tp rollback"),
             ),
         }
+    }
+
+    fn has_only_staged(&self) -> bool {
+        let record = journal::run(self.host, self.journal.run).ok().flatten();
+        record.is_some_and(|record| record.undo.iter().all(|undo| matches!(undo, Undo::Staged { .. })))
     }
 
     fn step(&mut self, step: &Step) -> Result<()> {

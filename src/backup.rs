@@ -2,9 +2,13 @@
 //!
 //! The format is Redis's own (rdb.c, `rdbSaveRio`): `REDIS` and four digits, then fields about the writer.
 
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
+use anyhow::Result;
+
 use crate::engine::{Engine, Version};
+use crate::host::Host;
 use crate::layout;
 use crate::moment::utc;
 use crate::topology::Name;
@@ -18,11 +22,45 @@ pub fn dir() -> PathBuf {
     }
 }
 
-/// The backup of an instance at a moment, in seconds since 1970.
-pub fn path(dir: &Path, name: &Name, time: u64) -> PathBuf {
+/// The backups that there are in the usual place.
+///
+/// # Errors
+/// The directory cannot be listed.
+pub fn there(host: &Host) -> Result<BTreeSet<PathBuf>> {
+    let dir = dir();
+    let is_one = |name: &String| name.ends_with(".rdb") && !name.starts_with('.');
+    Ok(host.list(&dir)?.into_iter().filter(is_one).map(|name| dir.join(name)).collect())
+}
+
+/// The backup of an instance at a moment, in seconds since 1970; with a number behind it if another has that
+/// name.
+pub fn path(dir: &Path, name: &Name, time: u64, taken: impl Fn(&Path) -> bool) -> PathBuf {
     let digits: String = utc(time).chars().filter(char::is_ascii_digit).collect();
     let (date, clock) = digits.split_at(8.min(digits.len()));
-    dir.join(format!("{name}-{date}T{clock}{:02}Z.rdb", time % 60))
+    let first = format!("{name}-{date}T{clock}{:02}Z", time % 60);
+    let mut path = dir.join(format!("{first}.rdb"));
+    let mut number = 2;
+    while taken(&path) {
+        path = dir.join(format!("{first}-{number}.rdb"));
+        number += 1;
+    }
+    path
+}
+
+/// What the name of a backup tells: the instance, and when it was taken (`2026-11-26 16:14 UTC`).
+pub fn told(path: &Path) -> Option<(Name, String)> {
+    let name = path.file_name()?.to_str()?.strip_suffix(".rdb")?;
+    let (before, rest) = name.rsplit_once('T')?;
+    let (instance, date) = before.rsplit_once('-')?;
+    let clock = rest.split_once('Z').map(|(clock, _)| clock)?;
+    let digits = |text: &str, count| text.len() == count && text.bytes().all(|byte| byte.is_ascii_digit());
+    if !digits(date, 8) || !digits(clock, 6) {
+        return None;
+    }
+    let part = |text: &str, from: usize, to: usize| text.get(from..to).unwrap_or_default().to_owned();
+    let (year, month, day) = (part(date, 0, 4), part(date, 4, 6), part(date, 6, 8));
+    let (hours, minutes) = (part(clock, 0, 2), part(clock, 2, 4));
+    Some((Name::parse(instance).ok()?, format!("{year}-{month}-{day} {hours}:{minutes} UTC")))
 }
 
 /// What stands at the beginning of an RDB.
@@ -110,7 +148,20 @@ mod tests {
     #[test]
     fn a_backup_is_called_by_its_moment() {
         let name = Name::parse("master").unwrap();
-        let path = path(Path::new("/b"), &name, 1_795_709_655);
-        assert_eq!(path, Path::new("/b/master-20261126T161415Z.rdb"));
+        let time = 1_795_709_655;
+        let first = path(Path::new("/b"), &name, time, |_| false);
+        assert_eq!(first, Path::new("/b/master-20261126T161415Z.rdb"));
+        let second = path(Path::new("/b"), &name, time, |path| path == first);
+        assert_eq!(second, Path::new("/b/master-20261126T161415Z-2.rdb"));
+        for path in [first, second] {
+            assert_eq!(told(&path), Some((name.clone(), "2026-11-26 16:14 UTC".to_owned())));
+        }
+    }
+
+    #[test]
+    fn a_name_of_another_kind_tells_nothing() {
+        for name in ["dump.rdb", "master-20261126T161415Z", "T-T.rdb", "a-2026112éT161415Z.rdb", ".rdb"] {
+            assert_eq!(told(Path::new(name)), None, "{name}");
+        }
     }
 }

@@ -549,6 +549,9 @@ pub struct Backup {
     /// The file, or a directory that is there [default: below /var/backups/redis-tp]
     #[arg(long, value_name = "PATH")]
     pub to: Option<PathBuf>,
+    /// Show the backups that there are, each checked, and take none
+    #[arg(long, conflicts_with_all = ["to", "dry_run"])]
+    pub list: bool,
     /// Show the steps and do nothing
     #[arg(long)]
     pub dry_run: bool,

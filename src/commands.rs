@@ -15,6 +15,7 @@ use crate::report::console;
 mod adopt;
 mod app;
 mod backup;
+mod backups;
 mod bench;
 mod cli;
 mod converge;

@@ -80,6 +80,8 @@ pub struct Facts {
     pub app: App,
     /// What instances of our record hold that is nowhere else, where data are to go.
     pub holdings: BTreeMap<Name, Holding>,
+    /// The backups that there are, whose names are taken.
+    pub backups: BTreeSet<PathBuf>,
     /// When this was, in seconds since 1970.
     pub time: u64,
     /// What we did here before.

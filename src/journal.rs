@@ -301,7 +301,8 @@ pub struct Journal {
     /// Whether any effect has been announced.
     pub announced: bool,
     begun: bool,
-    command: String,
+    /// The command that it is.
+    pub command: String,
 }
 
 impl Journal {

@@ -201,6 +201,19 @@ pub(super) fn passwords(host: &Host, target: &Target) -> Vec<Option<Secret>> {
     all
 }
 
+/// An instance with the first of these that its server takes; as it is where that is none.
+pub(super) fn let_in(host: &Host, target: &Target) -> Target {
+    for password in passwords(host, target) {
+        match Wire::open(host, &target.address, password.as_ref()).and_then(|mut wire| wire.ping()) {
+            Ok(()) | Err(Trouble::Loading) => return Target { password, ..target.clone() },
+            Err(Trouble::NoAuth | Trouble::WrongPassword) => {}
+            // Another password will not help.
+            Err(_) => break,
+        }
+    }
+    target.clone()
+}
+
 /// A connection with the first password that is taken.
 pub(super) fn reach(host: &Host, target: &Target, passwords: &[Option<Secret>]) -> Result<Wire> {
     let mut trouble = Trouble::Refused;

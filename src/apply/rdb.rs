@@ -1,21 +1,18 @@
 //! Taking a backup: an RDB, over the wire from a server that runs or as a copy from the directory of one that
-//! does not; checked before it has its name.
-//!
-//! Over the wire it is what a replica gets (`SYNC`): the server's own dump is not touched, which on a server
-//! without persistence would bring data back at its next start.
+//! does not; checked before it has its name. And the way back: a backup in the place of the data.
 
-use std::io::{self, BufRead, BufReader, Read, Write};
-use std::net::TcpStream;
+use std::collections::BTreeMap;
 use std::path::Path;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 
 use super::undo::without_password;
-use super::{Run, ids};
-use crate::exit::Fault;
+use super::{Run, ids, live, sync};
+use crate::engine::Engine;
+use crate::exit::{Code, Fault};
 use crate::facts::parse;
-use crate::host::{Child, Host, Kind, Staged};
+use crate::host::{Child, Host, Ids, Kind, Staged};
 use crate::instance::Target;
 use crate::journal::Undo;
 use crate::layout;
@@ -24,31 +21,74 @@ use crate::software;
 use crate::step::{Owner, Place, Source};
 use crate::wire::Wire;
 
-/// How long a server may say nothing while it prepares its data: it waits for more replicas first.
-const SILENCE: Duration = Duration::from_secs(120);
 /// How long a check of a file may take.
 const CHECK: Duration = Duration::from_secs(3600);
-/// The length of the mark at the end of data whose length nobody knew at the beginning (replication.c,
-/// `CONFIG_RUN_ID_SIZE`).
-const MARK: usize = 40;
+/// Who looks at a file where the engine has no user of its own.
+const NOBODY: &str = "nobody";
+/// What a child reads on its standard input, opened anew.
+const STDIN: &str = "/proc/self/fd/0";
 
 impl Run<'_> {
     /// Takes a backup; nothing that fails leaves half of one.
     pub(super) fn backup(&mut self, target: &Target, source: &Source, path: &Path) -> Result<()> {
+        let taken = self.take_backup(target, source, path);
+        match taken {
+            Err(error) if !self.host.interrupted() => Err(self.no_backup(target, &error).into()),
+            taken => taken,
+        }
+    }
+
+    fn no_backup(&self, target: &Target, error: &anyhow::Error) -> Fault {
+        let name = &target.name;
+        let elsewhere = format!("redis-tp backup {name} --to DIRECTORY");
+        let fault = Fault::new(Code::Failed, format!("no backup of {name} was taken: {error:#}"));
+        fault.hint(match self.journal.command.as_str() {
+            "backup" => format!("cure that, or take it in another place:\n{elsewhere}"),
+            _ => format!(
+                "cure that; or take it in another place, or let its data go without one:\n{elsewhere}\nthe same command with --no-backup"
+            ),
+        })
+    }
+
+    fn take_backup(&mut self, target: &Target, source: &Source, path: &Path) -> Result<()> {
         self.make_parent(path)?;
         self.announce(Undo::Staged { path: path.to_path_buf() })?;
         let mut staged = self.host.stage(path, layout::here().own(), 0o600)?;
         match source {
-            Source::Server => without_a_file(self.host, target, || sync(self.host, target, &mut staged))
-                .with_context(|| format!("{} does not hand out its data", target.name))?,
-            Source::File { path } => {
-                let user = layout::here().ids(self.host, target.engine.user())?.map(|ids| ids.uid);
-                self.host.copy_into(path, user.filter(|_| self.host.euid() == 0), &mut staged)?;
-            }
+            Source::Server => self.ask_for_data(target, &mut staged)?,
+            Source::File { path } => self.copy_own(target, path, &mut staged)?,
         }
-        check(self.host, target, self.image_of(target).as_deref(), staged.at())
+        check(self.host, target, self.image_of(target).as_deref(), &staged)
             .with_context(|| format!("the backup of {} is not sound", target.name))?;
-        staged.finish()
+        staged.finish_new()
+    }
+
+    /// Copies a file of the server's: it has to be its user's, who may put anything in its place.
+    fn copy_own(&self, target: &Target, from: &Path, into: &mut Staged) -> Result<()> {
+        let user = layout::here().ids(self.host, target.engine.user())?.map(|ids| ids.uid);
+        self.host.copy_into(from, user.filter(|_| self.host.euid() == 0), into).map(drop)
+    }
+
+    fn ask_for_data(&mut self, target: &Target, into: &mut Staged) -> Result<()> {
+        let target = live::let_in(self.host, target);
+        let mut told = sync::makes_a_file(self.host, &target);
+        if told {
+            let before = BTreeMap::from([(sync::DISKLESS.to_owned(), "no".to_owned())]);
+            self.announce(Undo::Set { target: without_password(&target), before, secret: Vec::new() })?;
+            // One that does not take it does as it does for replicas.
+            told = sync::set_diskless(self.host, &target, true).is_ok();
+        }
+        let done = sync::write(self.host, &target, into);
+        if told {
+            sync::set_diskless(self.host, &target, false)?;
+        }
+        match done {
+            Err(error) if sync::has_no_master(&error) && !target.runtime.is_container() => {
+                let saved = sync::have_it_saved(self.host, &target)?;
+                self.copy_own(&target, &saved, into)
+            }
+            done => done,
+        }
     }
 
     /// Brings a backup beside the data, and has the server load it there.
@@ -61,7 +101,7 @@ impl Run<'_> {
             Fault::refused(format!("{} is not restored: {error:#}", file.display()))
                 .hint("nothing was changed; give another backup")
         };
-        check(self.host, target, None, staged.at()).map_err(refused)?;
+        check(self.host, target, None, &staged).map_err(refused)?;
         self.brought = prove::loads(self.host, target, staged.at()).map_err(refused)?;
         staged.keep()
     }
@@ -131,155 +171,67 @@ pub fn take_away(host: &Host, path: &Path) -> Result<()> {
     }
 }
 
-/// Has an RDB checked by the engine's own program, and tells how many keys are in it.
+/// Has an RDB checked by the engine's own program, which is nobody's but the server's user: whoever made the
+/// data may have made them for it.
 ///
 /// # Errors
 /// It is not sound; or there is no program to say so.
-pub fn check(host: &Host, target: &Target, image: Option<&str>, file: &Path) -> Result<u64> {
+fn check(host: &Host, target: &Target, image: Option<&str>, file: &Staged) -> Result<()> {
     let program = target.engine.check_rdb();
     let child = match (software::find(host, target.engine, program), target.runtime.program(), image) {
-        (Some(tool), ..) => tool.child().arg(file),
+        (Some(tool), ..) => {
+            let ids = reader(host, target.engine)?;
+            tool.child().arg(STDIN).input(host.pour(file.again()?, ids)?).user(ids)
+        }
         (None, Some(runner), Some(image)) => {
-            let mount = format!("{}:/backup.rdb:ro", file.display());
-            let options = ["run", "--rm", "--network", "none", "--user", "0", "--volume", &mount];
-            Child::new(runner.name()).args(options).args(["--entrypoint", program, image, "/backup.rdb"])
+            let mount = format!("{}:/backup.rdb:ro", file.at().display());
+            let closed = ["--network", "none", "--cap-drop", "ALL", "--security-opt", "no-new-privileges"];
+            let child = Child::new(runner.name()).args(["run", "--rm", "--read-only", "--user", "0"]);
+            child.args(closed).args(["--volume", &mount, "--entrypoint", program, image, "/backup.rdb"])
         }
         _ => bail!("{program} is not on this machine"),
     };
-    let done = host.run(child.deadline(CHECK))?;
-    if !done.ok() {
-        bail!("{program}: {}", complaint(&done.stdout).unwrap_or_else(|| done.tail()));
+    sound(host, program, child).map(drop)
+}
+
+/// How many keys are in an RDB; none where there is no program to count them.
+///
+/// # Errors
+/// It is not sound.
+pub fn count(host: &Host, engine: Engine, file: &Path) -> Result<Option<u64>> {
+    let program = engine.check_rdb();
+    let Some(tool) = software::find(host, engine, program) else { return Ok(None) };
+    let ids = reader(host, engine)?;
+    let poured = host.pour(host.open(file)?, ids)?;
+    sound(host, program, tool.child().arg(STDIN).input(poured).user(ids)).map(Some)
+}
+
+/// Runs the program that checks an RDB, and tells how many keys it read.
+fn sound(host: &Host, program: &str, child: Child) -> Result<u64> {
+    let mut said = Vec::new();
+    let done = host.run_heard(child.dies_with_us().deadline(CHECK), &mut |line| said.push(line.to_owned()));
+    if host.interrupted() {
+        bail!("interrupted");
     }
-    let keys = done.stdout.lines().find_map(|line| {
-        let words = line.strip_suffix("keys read")?;
-        words.split_whitespace().last()?.parse().ok()
-    });
+    let done = done?;
+    if !done.ok() {
+        bail!("{program}: {}", complaint(&said).unwrap_or_else(|| done.tail()));
+    }
+    let keys =
+        said.iter().find_map(|line| line.strip_suffix("keys read")?.split_whitespace().last()?.parse().ok());
     Ok(keys.unwrap_or(0))
 }
 
+/// Who is to look at data that others made.
+fn reader(host: &Host, engine: Engine) -> Result<Ids> {
+    if host.euid() == 0 && host.user(engine.user())?.is_none() {
+        return host.user(NOBODY)?.context("there is no user to check it as");
+    }
+    ids(host, Owner::Server(engine))
+}
+
 /// The line that tells what is wrong, without the offset before it.
-fn complaint(said: &str) -> Option<String> {
-    let line = said.lines().skip_while(|line| !line.contains("RDB ERROR DETECTED")).nth(1)?;
-    Some(line.split_once("] ").map_or(line, |(_, why)| why).trim().to_owned())
-}
-
-/// Does something while a server hands its data out without a file of its own: before 7.0 it would write one by
-/// default, the very one that it reads at its start. One that lets nobody set this does as it does for replicas.
-fn without_a_file(host: &Host, target: &Target, act: impl FnOnce() -> Result<()>) -> Result<()> {
-    const DISKLESS: &str = "repl-diskless-sync";
-    let open = || Wire::open(host, &target.address, target.password.as_ref());
-    let set = |value: &str| open().and_then(|mut wire| wire.ask::<()>(&["CONFIG", "SET", DISKLESS, value]));
-    let said = open().ok().and_then(|mut wire| wire.config());
-    let is_off = said.is_some_and(|config| config.get(DISKLESS).is_some_and(|value| value == "no"));
-    let told = is_off && set("yes").is_ok();
-    let done = act();
-    if told {
-        set("no")?;
-    }
-    done
-}
-
-/// Writes all data of a server that runs to a file.
-fn sync(host: &Host, target: &Target, into: &mut Staged) -> Result<()> {
-    let stream = host.stream(&target.address.host, target.address.port, SILENCE)?;
-    let mut wire = Conversation { stream: BufReader::with_capacity(1 << 16, stream) };
-    if let Some(password) = &target.password {
-        wire.say(&["AUTH", password.expose()])?;
-    }
-    // So the data need no file of the server's own. One that knows no such word says so, and goes on.
-    wire.try_to_say(&["REPLCONF", "capa", "eof"])?;
-    wire.try_to_say(&["REPLCONF", "rdb-only", "1"])?;
-    wire.stream.get_mut().write_all(b"SYNC\r\n")?;
-    let head = wire.line()?;
-    let Some(length) = head.strip_prefix('$') else { bail!("it says {}", head.trim_start_matches('-')) };
-    match length.strip_prefix("EOF:") {
-        Some(mark) if mark.len() == MARK => until_mark(host, &mut wire.stream, mark.as_bytes(), into),
-        Some(_) => bail!("it says {head}"),
-        None => {
-            let length: u64 = length.parse().with_context(|| format!("it says {head}"))?;
-            let copied = copy(host, &mut (&mut wire.stream).take(length), into)?;
-            if copied == length { Ok(()) } else { bail!("it broke off after {copied} of {length} bytes") }
-        }
-    }
-}
-
-struct Conversation {
-    stream: BufReader<TcpStream>,
-}
-
-impl Conversation {
-    fn say(&mut self, words: &[&str]) -> Result<()> {
-        match self.try_to_say(words)?.strip_prefix('-') {
-            // The answer to AUTH, with none of its words.
-            Some(error) => bail!("it says {error}"),
-            None => Ok(()),
-        }
-    }
-
-    fn try_to_say(&mut self, words: &[&str]) -> Result<String> {
-        let mut command = format!("*{}\r\n", words.len());
-        for word in words {
-            command += &format!("${}\r\n{word}\r\n", word.len());
-        }
-        self.stream.get_mut().write_all(command.as_bytes())?;
-        self.line()
-    }
-
-    /// The next line that says something: a server that prepares its data sends empty ones meanwhile.
-    fn line(&mut self) -> Result<String> {
-        loop {
-            let mut line = Vec::new();
-            if (&mut self.stream).take(1 << 12).read_until(b'\n', &mut line)? == 0 {
-                bail!("it closed the connection");
-            }
-            let line = String::from_utf8_lossy(&line).trim().to_owned();
-            if !line.is_empty() {
-                return Ok(line);
-            }
-        }
-    }
-}
-
-/// Copies until the mark, which is not written.
-fn until_mark(host: &Host, from: &mut impl BufRead, mark: &[u8], into: &mut impl Write) -> Result<()> {
-    let mut held: Vec<u8> = Vec::new();
-    loop {
-        stop_if_interrupted(host)?;
-        let bytes = from.fill_buf()?;
-        if bytes.is_empty() {
-            bail!("it broke off");
-        }
-        held.extend_from_slice(bytes);
-        let length = bytes.len();
-        from.consume(length);
-        if held.ends_with(mark) {
-            held.truncate(held.len() - mark.len());
-            return into.write_all(&held).context("cannot write");
-        }
-        let sure = held.len().saturating_sub(mark.len());
-        into.write_all(held.get(..sure).unwrap_or_default()).context("cannot write")?;
-        held.drain(..sure);
-    }
-}
-
-fn copy(host: &Host, from: &mut impl BufRead, into: &mut impl Write) -> Result<u64> {
-    let mut copied = 0;
-    loop {
-        stop_if_interrupted(host)?;
-        let bytes = match from.fill_buf() {
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
-            bytes => bytes?,
-        };
-        if bytes.is_empty() {
-            return Ok(copied);
-        }
-        into.write_all(bytes).context("cannot write")?;
-        let length = bytes.len();
-        from.consume(length);
-        copied += length as u64;
-    }
-}
-
-fn stop_if_interrupted(host: &Host) -> Result<()> {
-    if host.interrupted() { bail!("interrupted") } else { Ok(()) }
+fn complaint(said: &[String]) -> Option<String> {
+    let line = said.iter().skip_while(|line| !line.contains("RDB ERROR DETECTED")).nth(1)?;
+    Some(line.split_once("] ").map_or(line.as_str(), |(_, why)| why).trim().to_owned())
 }

@@ -4,9 +4,11 @@ use std::path::Path;
 
 use anyhow::Result;
 
+use super::backups;
 use super::converge::{Session, carry_out};
 use super::scene::Scene;
 use crate::apply::holdings;
+use crate::backup;
 use crate::cli;
 use crate::exit::{Code, Fault};
 use crate::host::{Host, Kind};
@@ -21,6 +23,9 @@ use crate::step::{Source, Step};
 /// # Errors
 /// An instance cannot be read; there is no room; what came is not sound.
 pub fn run(host: &Host, args: &cli::Backup) -> Result<Code> {
+    if args.list {
+        return backups::list(host, args);
+    }
     let _session = Session::open(host, args.dry_run)?;
     let mut scene = Scene::standing(host)?;
     let password = scene.secrets.password.clone();
@@ -39,36 +44,39 @@ pub fn run(host: &Host, args: &cli::Backup) -> Result<Code> {
         steps.extend(step.or_else(|| named.then(whole)));
     }
     if let Some(to) = &args.to {
-        put(host, to, &mut steps)?;
+        put(host, to, scene.facts.time, &mut steps)?;
     }
     let plan = Plan { steps, passing: true, ..Plan::default() };
+    if !args.dry_run && !plan.is_empty() {
+        carry_out(host, &plan, &scene.facts.state, "backup", args.json)?;
+    }
     if args.json {
         console::json(&show::json("backup", &plan))?;
+    } else if plan.is_empty() {
+        console::out("There is nothing to back up: no instance holds a key of its own.");
     } else if args.dry_run {
         show::steps(&plan).into_iter().for_each(console::out);
-    }
-    if plan.is_empty() && !args.json {
-        console::out("There is nothing to back up: no instance holds a key of its own.");
-    }
-    if args.dry_run || plan.is_empty() {
-        return Ok(Code::Done);
-    }
-    carry_out(host, &plan, &scene.facts.state, "backup")?;
-    if !args.json {
-        show::backups(&plan, |path| host.length(path)).into_iter().for_each(console::out);
+    } else {
+        show::backups(&plan.steps, |path| host.length(path)).into_iter().for_each(console::out);
     }
     Ok(Code::Done)
 }
 
 /// Puts backups where the user wants them: several into a directory, a single one also into a file.
-fn put(host: &Host, to: &Path, steps: &mut [Step]) -> Result<(), Fault> {
+fn put(host: &Host, to: &Path, time: u64, steps: &mut [Step]) -> Result<(), Fault> {
     let to = std::path::absolute(to).unwrap_or_else(|_| to.to_path_buf());
     let at = |path: &Path| host.stat(path).ok().flatten().map(|stat| stat.kind);
+    // With a slash behind it, it is a directory or nothing.
+    let slash = to.as_os_str().as_encoded_bytes().ends_with(b"/");
     let into = match at(&to) {
         Some(Kind::Dir) => true,
         Some(_) => {
             return Err(Fault::refused(format!("{} is there already", to.display()))
                 .hint("give another file, or a directory"));
+        }
+        None if slash => {
+            return Err(Fault::refused(format!("there is no directory {}", to.display()))
+                .hint(format!("make it:\nmkdir -p {}", to.display())));
         }
         None if steps.len() > 1 => {
             return Err(Fault::refused(format!("{} is no directory", to.display()))
@@ -80,10 +88,15 @@ fn put(host: &Host, to: &Path, steps: &mut [Step]) -> Result<(), Fault> {
                 .hint(format!("make it:\nmkdir -p {}", to.parent().unwrap_or(&to).display())));
         }
     };
+    let dir = if into { to.as_path() } else { to.parent().unwrap_or(&to) };
+    if !host.may_write(dir) {
+        return Err(Fault::refused(format!("{} cannot be written to", dir.display()))
+            .hint("give another place:\nredis-tp backup --to DIRECTORY"));
+    }
     for step in steps {
-        if let Step::Backup { path, .. } = step {
+        if let Step::Backup { target, path, .. } = step {
             *path = match into {
-                true => to.join(path.file_name().unwrap_or_default()),
+                true => backup::path(&to, &target.name, time, |path| at(path).is_some()),
                 false => to.clone(),
             };
         }

@@ -1,6 +1,7 @@
 //! The way that every change takes: lock, recover, facts, plan, apply. There is one planner and no
 //! second path; `install`, `replica add` and `up` only edit the topology first.
 
+use std::path::Path;
 use std::time::Instant;
 
 use anyhow::Result;
@@ -67,19 +68,34 @@ pub fn converge(
     }
     let changed = !plan.is_empty();
     if changed {
-        carry_out(host, &plan, &scene.facts.state, command)?;
-        show::backups(&plan, |path| host.length(path)).into_iter().for_each(console::err);
+        carry_out(host, &plan, &scene.facts.state, command, change.json)?;
+        show::backups(&plan.steps, |path| host.length(path)).into_iter().for_each(console::err);
     }
     Ok(Outcome { plan, scene, changed, started })
 }
 
-/// Carries a plan out, and shows how it goes.
+/// Carries a plan out, and shows how it goes. Where it fails, the backups that were taken by then stay, and it
+/// is told where they are.
 ///
 /// # Errors
 /// See [`apply::apply`].
-pub fn carry_out(host: &Host, plan: &Plan, state: &State, command: &str) -> Result<()> {
+pub fn carry_out(host: &Host, plan: &Plan, state: &State, command: &str, json: bool) -> Result<()> {
     let mut progress = Progress::new();
-    apply::apply(host, plan, state, command, &mut |event: Event<'_>| progress.tell(&event)).map(drop)
+    let mut done = 0;
+    let ended = apply::apply(host, plan, state, command, &mut |event: Event<'_>| {
+        done += usize::from(matches!(event, Event::Done(..)));
+        progress.tell(&event);
+    });
+    drop(progress);
+    if let Err(error) = &ended {
+        let done: Vec<&Step> = plan.steps.iter().take(done).collect();
+        let length = |path: &Path| host.length(path);
+        if json {
+            console::json(&show::failed(command, error, &done, length))?;
+        }
+        show::backups(done, length).into_iter().for_each(console::err);
+    }
+    ended.map(drop)
 }
 
 /// A dry run may look as closely as a real one: a proof has no effect.
@@ -124,9 +140,10 @@ impl<'a> Session<'a> {
         host.sweep()?;
         let mut progress = Progress::new();
         if let Some(run) = apply::recover(host, &mut |event: Event<'_>| progress.tell(&event))? {
-            let what = match run.undoing {
-                true => "was being rolled back when that was interrupted; now it is",
-                false => "was interrupted; what it had begun is undone",
+            let what = match (run.no_return, run.undoing) {
+                (true, _) => "did not end, and data had gone already; the same command finishes it",
+                (_, true) => "was being rolled back when that was interrupted; now it is",
+                _ => "was interrupted; what it had begun is undone",
             };
             console::err(format_args!("{} an earlier '{}' {what}", styled(NOTE, "note:"), run.command));
         }

@@ -43,18 +43,16 @@ pub fn run(host: &Host, args: &cli::Restore) -> Result<Code> {
     };
     let consent = Consent { no_backup: args.no_backup, ..Consent::default() };
     let plan = restore::plan(&wish, &scene.facts, consent)?;
+    if !args.dry_run {
+        carry_out(host, &plan, &scene.facts.state, "restore", args.json)?;
+    }
     if args.json {
         console::json(&show::json("restore", &plan))?;
     } else if args.dry_run {
         show::steps(&plan).into_iter().for_each(console::out);
-    }
-    if args.dry_run {
-        return Ok(Code::Done);
-    }
-    carry_out(host, &plan, &scene.facts.state, "restore")?;
-    if !args.json {
+    } else {
         status::print_tree(host, &Scene::standing(host)?)?;
-        show::backups(&plan, |path| host.length(path)).into_iter().for_each(console::err);
+        show::backups(&plan.steps, |path| host.length(path)).into_iter().for_each(console::err);
         console::next(&[("redis-tp verify", "prove that it works")]);
     }
     Ok(Code::Done)

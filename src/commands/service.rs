@@ -45,21 +45,19 @@ pub fn run(host: &Host, args: &cli::Service) -> Result<Code> {
     let consent = Consent { force: args.force, no_backup: args.no_backup, ..Consent::default() };
     plan::live::refuse_loss(&plan, &scene.facts, consent)?;
     plan::backup::before_loss(&mut plan, &scene.facts, consent);
+    let act = !args.dry_run && !plan.is_empty();
+    if act {
+        carry_out(host, &plan, &scene.facts.state, "service", args.json)?;
+    }
     if args.json {
         console::json(&show::json("service", &plan))?;
+    } else if plan.is_empty() {
+        console::out(styled(GOOD, "No changes."));
     } else if args.dry_run {
         show::steps(&plan).into_iter().for_each(console::out);
-    }
-    if plan.is_empty() && !args.json {
-        console::out(styled(GOOD, "No changes."));
-    }
-    if args.dry_run || plan.is_empty() {
-        return Ok(Code::Done);
-    }
-    carry_out(host, &plan, &scene.facts.state, "service")?;
-    if !args.json {
+    } else {
         status::print_tree_after(host);
-        show::backups(&plan, |path| host.length(path)).into_iter().for_each(console::err);
+        show::backups(&plan.steps, |path| host.length(path)).into_iter().for_each(console::err);
     }
     Ok(Code::Done)
 }
@@ -95,7 +93,10 @@ fn steps(host: &Host, args: &cli::Service, chosen: &[&Instance], facts: &Facts) 
             .map(move |instance| plan::boot(instance, on))
     };
     Ok(match args.action {
-        Action::Start => start(&down, facts),
+        Action::Start => {
+            down.iter().try_for_each(|instance| set_up(instance, facts))?;
+            start(&down, facts)
+        }
         Action::Stop => {
             up().rev().map(|instance| Step::Stop { target: instance.target(), lose: args.force }).collect()
         }
@@ -105,6 +106,7 @@ fn steps(host: &Host, args: &cli::Service, chosen: &[&Instance], facts: &Facts) 
                 why: "as asked".into(),
                 cost: plan::live::cost(facts, &instance.name, &[]),
             };
+            down.iter().try_for_each(|instance| set_up(instance, facts))?;
             let mut steps: Vec<Step> = up().rev().map(restart).collect();
             steps.extend(start(&down, facts));
             steps.extend(links(&up().collect::<Vec<_>>(), facts));
@@ -163,6 +165,16 @@ fn boot(steps: impl Iterator<Item = Step>) -> Vec<Step> {
         steps.push(Step::Reload);
     }
     steps
+}
+
+/// What an uninstall took away would start from another's file, without its data.
+fn set_up(instance: &Instance, facts: &Facts) -> Result<(), Fault> {
+    let name = &instance.name;
+    match facts.state.instances.get(name) {
+        Some(kept) if !kept.active => Err(Fault::refused(format!("{name} was taken away; its data stayed"))
+            .hint("set it up again:\nredis-tp up")),
+        _ => Ok(()),
+    }
 }
 
 fn start(instances: &[&Instance], facts: &Facts) -> Vec<Step> {

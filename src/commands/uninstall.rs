@@ -1,12 +1,16 @@
 //! `redis-tp uninstall`: everything of ours, gone.
 
+use std::path::{Path, PathBuf};
+
 use anyhow::Result;
 
 use super::converge::{Session, carry_out};
 use crate::apply::containers::sweep;
 use crate::apply::holdings;
+use crate::backup as backups;
 use crate::cli;
-use crate::exit::Code;
+use crate::engine::MASTER;
+use crate::exit::{Code, Fault};
 use crate::facts::{Facts, Holding, containers};
 use crate::host::Host;
 use crate::plan::{Consent, backup, containers as plan_containers, leave, refuse};
@@ -36,6 +40,9 @@ pub fn run(host: &Host, args: &cli::Uninstall) -> Result<Code> {
     if !args.purge && !args.overwrite {
         refuse::edited(&facts)?;
     }
+    if args.purge && !facts.state.packages.is_empty() {
+        refuse_mounted(host, &facts.state)?;
+    }
     let password = host.text(&secrets::password_file())?.and_then(|text| Secret::parse(&text).ok());
     if !args.no_backup {
         facts.holdings = holdings::of(host, &facts.state, password.as_ref())?;
@@ -48,22 +55,17 @@ pub fn run(host: &Host, args: &cli::Uninstall) -> Result<Code> {
     let consent = Consent { no_backup: args.no_backup, ..Consent::default() };
     backup::before(&mut plan, &facts, &names, password.as_ref(), consent)?;
     let known = facts.state != State::default() && (args.purge || !plan.is_empty());
+    if !args.dry_run && (known || (args.purge && topology.is_some())) {
+        carry_out(host, &plan, &facts.state, "uninstall", args.json)?;
+    }
     if args.json {
         console::json(&show::json("uninstall", &plan))?;
-    }
-    if args.dry_run {
-        if !args.json {
-            show::steps(&plan).into_iter().for_each(console::out);
-            show::notes(&plan.notes).into_iter().for_each(console::err);
-        }
-        return Ok(Code::Done);
-    }
-    if known || (args.purge && topology.is_some()) {
-        carry_out(host, &plan, &facts.state, "uninstall")?;
-    }
-    if !args.json {
+    } else if args.dry_run {
+        show::steps(&plan).into_iter().for_each(console::out);
+        show::notes(&plan.notes).into_iter().for_each(console::err);
+    } else {
         say(known, args.purge, &facts);
-        show::backups(&plan, |path| host.length(path)).into_iter().for_each(console::out);
+        show::backups(&plan.steps, |path| host.length(path)).into_iter().for_each(console::out);
         show::notes(&plan.notes).into_iter().for_each(console::err);
     }
     Ok(Code::Done)
@@ -71,7 +73,12 @@ pub fn run(host: &Host, args: &cli::Uninstall) -> Result<Code> {
 
 /// What our record names, and how its files are now.
 fn facts(host: &Host) -> Result<Facts> {
-    let mut facts = Facts { state: State::load(host)?, time: host.unix_time(), ..Facts::default() };
+    let mut facts = Facts {
+        state: State::load(host)?,
+        backups: backups::there(host)?,
+        time: host.unix_time(),
+        ..Facts::default()
+    };
     for path in facts.state.files.keys() {
         // What is not text any more is left to the eyes: it cannot be compared.
         if let (Ok(Some(there)), Some(written)) = (host.text(path), host.text(&State::written(path))?) {
@@ -80,6 +87,26 @@ fn facts(host: &Host) -> Result<Facts> {
         }
     }
     Ok(facts)
+}
+
+/// The package's own purge takes its directories away, and cannot take one that is a disk of its own: it would
+/// fail when the data have gone.
+fn refuse_mounted(host: &Host, state: &State) -> Result<()> {
+    let mounts = host.text(Path::new("/proc/self/mounts"))?.unwrap_or_default();
+    let mounted = |dir: &PathBuf| mounts.lines().any(|line| line.split(' ').nth(1) == dir.to_str());
+    let dirs = state.instances.values().flat_map(|kept| [kept.engine.data(MASTER), kept.engine.log()]);
+    match dirs.into_iter().find(mounted) {
+        None => Ok(()),
+        Some(dir) => Err(Fault::refused(format!(
+            "{} is a disk of its own, and the purge of the package would not get over it",
+            dir.display()
+        ))
+        .hint(format!(
+            "stop what writes to it, take it out, and take the rest away:\nredis-tp backup\nredis-tp uninstall\numount {}\nredis-tp uninstall --purge",
+            dir.display()
+        ))
+        .into()),
+    }
 }
 
 fn say(known: bool, purge: bool, facts: &Facts) {

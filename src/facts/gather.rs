@@ -12,6 +12,7 @@ use super::{
     Auth, Facts, Listener, Package, Process, Role, Running, Server, Upstream, containers, parse, web,
 };
 use crate::app::App;
+use crate::backup;
 use crate::conf::Conf;
 use crate::directives;
 use crate::engine::{Engine, Version};
@@ -56,6 +57,8 @@ pub fn gather(host: &Host, question: &Question<'_>) -> Result<Facts> {
         apt: host.which("apt-get").is_some(),
         state: question.state.clone(),
         time: host.unix_time(),
+        // What cannot be listed is not overwritten either.
+        backups: backup::there(host).unwrap_or_default(),
         user: layout::here().ids(host, question.engine.user())?,
         ..Facts::default()
     };

@@ -4,14 +4,16 @@
 #![allow(clippy::disallowed_methods)]
 
 use std::ffi::OsString;
+use std::fs::File;
 use std::io;
+use std::os::fd::OwnedFd;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 use nix::sys::signal::{Signal, kill};
-use nix::unistd::Pid;
+use nix::unistd::{Gid, Pid, Uid, fchown};
 
 use super::{Host, Ids, with_umask};
 use crate::layout;
@@ -31,6 +33,7 @@ pub struct Child {
     pub(super) args: Vec<OsString>,
     pub(super) env: Vec<(String, OsString)>,
     pub(super) stdin: Option<Vec<u8>>,
+    pub(super) input: Option<File>,
     pub(super) user: Option<Ids>,
     dir: PathBuf,
     umask: bool,
@@ -75,6 +78,7 @@ impl Child {
             args: Vec::new(),
             env: Vec::new(),
             stdin: None,
+            input: None,
             user: None,
             dir: "/".into(),
             umask: false,
@@ -103,6 +107,12 @@ impl Child {
     /// What it reads on standard input.
     pub fn stdin(mut self, bytes: impl Into<Vec<u8>>) -> Self {
         self.stdin = Some(bytes.into());
+        self
+    }
+
+    /// The file that is its standard input.
+    pub fn input(mut self, file: File) -> Self {
+        self.input = Some(file);
         self
     }
 
@@ -146,6 +156,21 @@ impl Host {
         let below = std::env::join_paths(std::env::split_paths(&all).map(|dir| self.path(&dir))).ok()?;
         let found = which::which_in(program, Some(below), "/").ok()?;
         found.strip_prefix(&self.root).map(|path| Path::new("/").join(path)).ok()
+    }
+
+    /// What a file holds, for a child of this user's to read from a pipe: so it need not enter the file's
+    /// directory, and can do nothing else with the file.
+    ///
+    /// # Errors
+    /// There is no pipe.
+    pub fn pour(&self, mut from: File, reader: Ids) -> Result<File> {
+        let (read, mut write) = io::pipe().context("cannot make a pipe")?;
+        // It opens its standard input anew, by a name.
+        fchown(&read, Some(Uid::from_raw(reader.uid)), Some(Gid::from_raw(reader.gid)))
+            .context("cannot hand a pipe over")?;
+        // A child that ends before the file does breaks the pipe, and that ends this.
+        std::thread::spawn(move || io::copy(&mut from, &mut write));
+        Ok(File::from(OwnedFd::from(read)))
     }
 
     /// Runs a child to its end. It gets a process group of its own, so that a Ctrl-C at the
@@ -261,7 +286,7 @@ fn start(child: Child) -> io::Result<duct::Handle> {
 
 /// A child as the library takes it; where its standard output goes is still to be said.
 fn expression(child: Child) -> duct::Expression {
-    let Child { program, args, env, stdin, user, dir, .. } = mortal(child);
+    let Child { program, args, env, stdin, input, user, dir, .. } = mortal(child);
     // As a string: duct takes a bare name in a PathBuf for a file of the working directory.
     let expression = duct::cmd(program.into_os_string(), args)
         .full_env(environment(env))
@@ -275,9 +300,10 @@ fn expression(child: Child) -> duct::Expression {
             }
             Ok(())
         });
-    match stdin {
-        Some(bytes) => expression.stdin_bytes(bytes),
-        None => expression.stdin_null(),
+    match (input, stdin) {
+        (Some(file), _) => expression.stdin_file(file),
+        (None, Some(bytes)) => expression.stdin_bytes(bytes),
+        (None, None) => expression.stdin_null(),
     }
 }
 

@@ -4,6 +4,7 @@
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
 use std::net::{TcpStream, ToSocketAddrs};
+use std::os::fd::AsRawFd;
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt, fchown};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -40,21 +41,33 @@ impl Host {
         begin().with_context(|| format!("cannot write {}", path.display()))
     }
 
+    /// Opens a regular file to read it, and follows no link.
+    ///
+    /// # Errors
+    /// It is none, or cannot be read.
+    pub fn open(&self, path: &Path) -> Result<File> {
+        let flags = nix::libc::O_NOFOLLOW | nix::libc::O_NONBLOCK;
+        let file = OpenOptions::new()
+            .read(true)
+            .custom_flags(flags)
+            .open(self.path(path))
+            .with_context(|| format!("cannot read {}", path.display()))?;
+        match file.metadata()?.is_file() {
+            true => Ok(file),
+            false => bail!("{} is no regular file", path.display()),
+        }
+    }
+
     /// Copies a regular file into one on its way. It must be this user's, if one is given: in a directory of
     /// another, anything may be put in its place.
     ///
     /// # Errors
     /// It is no such file, or cannot be read; the disk is full.
     pub fn copy_into(&self, from: &Path, owner: Option<u32>, into: &mut Staged) -> Result<u64> {
-        let flags = nix::libc::O_NOFOLLOW | nix::libc::O_NONBLOCK;
-        let mut file = OpenOptions::new()
-            .read(true)
-            .custom_flags(flags)
-            .open(self.path(from))
-            .with_context(|| format!("cannot read {}", from.display()))?;
-        let meta = file.metadata()?;
-        if !meta.is_file() || owner.is_some_and(|owner| owner != meta.uid()) {
-            bail!("{} is no regular file of the server's user", from.display());
+        let mut file = self.open(from)?;
+        let found = file.metadata()?.uid();
+        if let Some(owner) = owner.filter(|owner| *owner != found) {
+            bail!("{} is {}'s, not {}'s", from.display(), self.user_name(found), self.user_name(owner));
         }
         io::copy(&mut file, &mut into.file).with_context(|| format!("cannot copy {}", from.display()))
     }
@@ -85,6 +98,15 @@ impl Staged {
         &self.staged
     }
 
+    /// What it has so far, to read.
+    ///
+    /// # Errors
+    /// /proc is not there.
+    pub fn again(&self) -> Result<File> {
+        let same = format!("/proc/self/fd/{}", self.file.as_raw_fd());
+        File::open(same).with_context(|| format!("cannot read what {} is to be", self.path.display()))
+    }
+
     /// Leaves it where it is, on the disk, for a rename of its own.
     ///
     /// # Errors
@@ -95,18 +117,30 @@ impl Staged {
         Ok(())
     }
 
-    /// Puts it in its place, on the disk.
+    /// Puts it in its place, on the disk; never over another file.
     ///
     /// # Errors
-    /// The disk is full, or in trouble.
-    pub fn finish(mut self) -> Result<()> {
+    /// There is one; the disk is full, or in trouble.
+    pub fn finish_new(mut self) -> Result<()> {
         self.file
             .sync_all()
-            .and_then(|()| fs::rename(&self.staged, &self.path))
+            .and_then(|()| self.place())
             .and_then(|()| sync_parent(&self.path))
             .with_context(|| format!("cannot write {}", self.path.display()))?;
         self.done = true;
         Ok(())
+    }
+
+    fn place(&self) -> io::Result<()> {
+        match fs::hard_link(&self.staged, &self.path) {
+            Ok(()) => fs::remove_file(&self.staged),
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Err(error),
+            // A file system without such links.
+            Err(_) => match fs::symlink_metadata(&self.path) {
+                Ok(_) => Err(io::ErrorKind::AlreadyExists.into()),
+                Err(_) => fs::rename(&self.staged, &self.path),
+            },
+        }
     }
 }
 

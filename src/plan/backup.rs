@@ -45,8 +45,10 @@ pub fn of(facts: &Facts, target: Target) -> Result<Option<Step>, Fault> {
         Some(Holding::File(path)) => Source::File { path: path.clone() },
         Some(Holding::Closed(why)) => {
             let name = &target.name;
+            let active = facts.state.instances.get(name).is_some_and(|kept| kept.active);
+            let start = if active { format!("redis-tp service start {name}") } else { "redis-tp up".into() };
             return Err(Fault::refused(format!("no backup of {name} can be taken: {why}")).hint(format!(
-                "cure that, or start it; or let its data go without one:\nredis-tp service start {name}\nthe same command with --no-backup"
+                "cure that, or start it; or let its data go without one:\n{start}\nthe same command with --no-backup"
             )));
         }
     };
@@ -55,7 +57,7 @@ pub fn of(facts: &Facts, target: Target) -> Result<Option<Step>, Fault> {
 
 /// A backup in the usual place.
 pub fn step(facts: &Facts, target: Target, source: Source) -> Step {
-    let path = backup::path(&backup::dir(), &target.name, facts.time);
+    let path = backup::path(&backup::dir(), &target.name, facts.time, |path| facts.backups.contains(path));
     Step::Backup { target, source, path }
 }
 

@@ -163,13 +163,19 @@ pub fn move_data(
     let running = facts.running.get(&instance.name).filter(|running| can_be_told(running));
     let said = running.and_then(|running| running.config.get("appendonly").map(String::as_str));
     let on = wanted.is_on("appendonly");
-    let before = said.map_or_else(|| there.is_on("appendonly"), conf::is_yes);
+    // An uninstall puts another's file there, and whoever starts a server from that has not these data.
+    let kept = facts.state.instances.get(&instance.name).filter(|kept| !kept.active);
+    let left = kept.and_then(|kept| kept.effective.get("appendonly")).map(|value| conf::is_yes(value));
+    let before = left.unwrap_or_else(|| said.map_or_else(|| there.is_on("appendonly"), conf::is_yes));
     let told = live.settings.iter().any(|setting| setting.directive == "appendonly");
     let copy = wanted.get("replicaof").is_some() && there.get("replicaof").is_some();
+    if left == Some(true) && said.is_some_and(|said| !conf::is_yes(said)) {
+        return Err(runs_without(instance));
+    }
     if on == before || told || copy || !facts.occupied.contains(&instance.store) {
         return Ok(());
     }
-    if said.is_some() {
+    if said.is_some() && left.is_none() {
         let value = Value::Plain(if on { "yes" } else { "no" }.into());
         live.settings.push(Setting { directive: "appendonly".into(), value });
         return Ok(());
@@ -178,10 +184,24 @@ pub fn move_data(
     Err(Fault::refused(format!(
         "appendonly of {name} changes while we cannot speak to it: it would start without the data in {store}"
     ))
-    .hint(match facts.state.instances.contains_key(name) {
-        true => format!("start it as it is, and run this again:\nredis-tp service start {name}"),
-        false => "start the server as it is, and run this again".to_owned(),
+    .hint(match (left, facts.state.instances.contains_key(name)) {
+        (Some(left), _) => {
+            let word = if left { "yes" } else { "no" };
+            format!("let [{name}] have appendonly = {word} as before, and change it afterwards:\nredis-tp up")
+        }
+        (None, true) => format!("start it as it is, and run this again:\nredis-tp service start {name}"),
+        (None, false) => "start the server as it is, and run this again".to_owned(),
     }))
+}
+
+/// A server that another's file started over data that an uninstall left: it has not read them, and what it would
+/// write takes their place.
+fn runs_without(instance: &Instance) -> Fault {
+    let (name, store, unit) = (&instance.name, &instance.store, &instance.unit);
+    Fault::refused(format!("a server on the port of {name} runs without the append only file in {store}"))
+        .hint(format!(
+            "it was started after an uninstall; end it, and run this again:\nsystemctl stop {unit}"
+        ))
 }
 
 /// What servers are told before their files change: first every one takes both passwords, and then nobody

@@ -38,7 +38,7 @@ pub fn plan(wish: &Wish<'_>, facts: &Facts, consent: Consent) -> Result<Plan, Fa
     readable(wish, facts)?;
     let conf = Conf::parse(facts.text(&instance.conf).unwrap_or_default()).unwrap_or_default();
     master(wish, facts, &conf)?;
-    let Store::Path(dir) = &instance.store else { return Err(in_a_container(wish)) };
+    let Store::Path(dir) = &instance.store else { return Err(in_a_container(wish, facts)) };
     room(wish, facts, dir)?;
     let places = places(facts, instance, &conf, dir);
     let target = instance.target();
@@ -113,12 +113,14 @@ fn master(wish: &Wish<'_>, facts: &Facts, conf: &Conf) -> Result<(), Fault> {
         }))
 }
 
-fn in_a_container(wish: &Wish<'_>) -> Fault {
+fn in_a_container(wish: &Wish<'_>, facts: &Facts) -> Fault {
     let (name, file) = (wish.instance.container(), wish.file.display());
-    let program = wish.instance.runtime;
+    let (program, user) = (wish.instance.runtime, wish.instance.engine.user());
+    let image = facts.state.containers.get(&name).map_or("IMAGE", |container| container.image.as_str());
     Fault::refused(format!("{} runs in a container, where its data are not ours to replace", wish.instance.name))
         .hint(format!(
-            "without an append only file, by hand:\n{program} stop {name}\n{program} cp {file} {name}:/data/dump.rdb\n{program} start {name}"
+            "without an append only file, by hand:\nredis-tp backup {0}\n{program} stop {name}\n{program} run --rm -i --volumes-from {name} --user {user} --entrypoint sh {image} -c 'cat > /data/dump.rdb' < {file}\n{program} start {name}",
+            wish.instance.name
         ))
 }
 

@@ -35,6 +35,47 @@ struct StepJson<'a> {
     description: String,
 }
 
+/// A run that failed, as `--json` prints it.
+#[derive(Debug, Serialize)]
+pub struct Failed<'a> {
+    schema: u32,
+    command: &'a str,
+    /// `failed`
+    outcome: &'static str,
+    error: String,
+    /// The backups that were taken before, which stay.
+    backups: Vec<Taken<'a>>,
+}
+
+#[derive(Debug, Serialize)]
+struct Taken<'a> {
+    instance: &'a str,
+    path: &'a Path,
+    bytes: u64,
+}
+
+/// A run that failed, and the backups that it had taken by then, for `--json`.
+pub fn failed<'a>(
+    command: &'a str,
+    error: &anyhow::Error,
+    done: &[&'a Step],
+    length: impl Fn(&Path) -> u64,
+) -> Failed<'a> {
+    let taken = |step: &&'a Step| match step {
+        Step::Backup { target, path, .. } => {
+            Some(Taken { instance: target.name.as_str(), path, bytes: length(path) })
+        }
+        _ => None,
+    };
+    Failed {
+        schema: 1,
+        command,
+        outcome: "failed",
+        error: format!("{error:#}"),
+        backups: done.iter().filter_map(taken).collect(),
+    }
+}
+
 /// A plan for `--json`.
 pub fn json<'a>(command: &'a str, plan: &'a Plan) -> Json<'a> {
     let step = |step: &'a Step| StepJson { step, description: step.describe() };
@@ -63,15 +104,15 @@ pub fn notes(notes: &[Note]) -> Vec<String> {
     notes.iter().map(|note| format!("{} {note}", styled(NOTE, "note:"))).collect()
 }
 
-/// Where the backups of a plan are, one a line.
-pub fn backups(plan: &Plan, length: impl Fn(&Path) -> u64) -> Vec<String> {
+/// Where the backups of some steps are, one a line.
+pub fn backups<'a>(steps: impl IntoIterator<Item = &'a Step>, length: impl Fn(&Path) -> u64) -> Vec<String> {
     let line = |step: &Step| match step {
         Step::Backup { target, path, .. } => {
             Some(format!("backup of {}: {} ({})", target.name, path.display(), bytes(length(path))))
         }
         _ => None,
     };
-    plan.steps.iter().filter_map(line).collect()
+    steps.into_iter().filter_map(line).collect()
 }
 
 /// What a person would have typed.

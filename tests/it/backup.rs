@@ -9,11 +9,11 @@ use crate::faults::disturb;
 use crate::machine::{Init, Machine, Release};
 use crate::story::bare;
 
-const FILL: &str =
+pub const FILL: &str =
     "redis-tp cli -- EVAL \"for i = 1, 1000 do redis.call('SET', i, string.rep('x', 2000)) end\" 0";
 
 /// The one backup that there is in the usual place.
-fn only(machine: &Machine) -> String {
+pub fn only(machine: &Machine) -> String {
     let all = machine.run("ls /var/backups/redis-tp/*").ok().stdout;
     let mut lines = all.lines();
     let first = lines.next().expect("there is a backup").to_owned();
@@ -22,7 +22,7 @@ fn only(machine: &Machine) -> String {
 }
 
 /// How many keys are in a file, as the engine's own program counts them.
-fn keys(machine: &Machine, program: &str, file: &str) -> u64 {
+pub fn keys(machine: &Machine, program: &str, file: &str) -> u64 {
     let said = machine.run(&format!("{program} {file}")).ok().stdout;
     let line = said.lines().find_map(|line| line.strip_suffix(" keys read")).expect("keys are counted");
     line.split_whitespace().last().expect("a number").parse().expect("a number")
@@ -238,7 +238,7 @@ fn what_cannot_be_restored_is_refused_and_nothing_changes() {
         ("/root/empty.rdb", 5, "/root/empty.rdb is empty"),
         ("/root", 5, "/root is no regular file"),
         ("/root/newer.rdb", 5, "is an RDB of Redis 8.0.2 in format 12, and Redis 7.0.15 reads up to 10"),
-        ("/root/torn.rdb", 8, "/root/torn.rdb is not restored"),
+        ("/root/torn.rdb", 5, "/root/torn.rdb is not restored"),
         ("/root/b.rdb slave", 5, "slave follows 127.0.0.1:6379"),
         ("/root/b.rdb nobody", 2, "there is no nobody here"),
     ] {

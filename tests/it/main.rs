@@ -19,6 +19,7 @@ mod adopt;
 mod app;
 mod attacks;
 mod backup;
+mod backups;
 mod bad_input;
 mod bench;
 mod browser;
