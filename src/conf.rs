@@ -395,7 +395,10 @@ pub fn mask_line(line: &str) -> String {
         return line.to_owned();
     };
     match rest.split_whitespace().nth(1).is_some() || name.len() < spelt.len() {
-        true => format!("{indent}{name} {MASK}"),
+        true => {
+            let shown: String = name.chars().filter(char::is_ascii_graphic).collect();
+            format!("{indent}{shown} {MASK}")
+        }
         false => line.to_owned(),
     }
 }

@@ -199,6 +199,10 @@ mod tests {
             ("[master]\n", "t.ini:1: [master] has no port", "port"),
             ("[a]\nport = 1\n[b]\nport = 1\n", "t.ini:4: [b] and [a] both have port 1", "another port"),
             ("[a]\nport = 1\n[a]\nport = 2\n", "t.ini:3: [a] stands twice", ""),
+            ("[a] port = 1\n", "t.ini:1: the name of a section has no end", "[name]"),
+            ("[a]b]\nport = 1\n", "t.ini:1: something stands behind the name of a section", "[name]"),
+            ("[a]\nport: 1 = 2\n", "t.ini:2: 'port: 1' has a colon in it", "key = value"),
+            ("\u{feff}[a]\nport = 1\n", "t.ini:1: the file begins with a byte order mark", "sed -i"),
             ("[a]\nport = 1\nreplicaof = a\n", "t.ini:3: [a] cannot be a replica of itself", ""),
             (
                 "[slave]\nport = 1\nreplicaof = mastr\n[master]\nport = 2\n",

@@ -49,6 +49,9 @@ pub(super) fn uncomment(line: &str) -> &str {
     comment.and_then(|(at, _)| line.get(..at)).unwrap_or(line)
 }
 
+/// What some editors begin a file of UTF-8 with; nobody sees it.
+const BYTE_ORDER_MARK: char = '\u{feff}';
+
 pub(super) struct Reader<'a> {
     file: &'a Path,
     text: &'a str,
@@ -96,6 +99,10 @@ impl<'a> Reader<'a> {
     }
 
     fn check_lines(&self) -> Result<(), Fault> {
+        if self.text.starts_with(BYTE_ORDER_MARK) {
+            let cure = format!("take it away:\nsed -i '1s/^\\xef\\xbb\\xbf//' {}", self.file.display());
+            return Err(self.fault(1, "the file begins with a byte order mark", &cure));
+        }
         let mut seen = BTreeSet::new();
         let mut inside = false;
         for (index, (line, raw)) in self.lines.iter().zip(self.text.lines()).enumerate() {
@@ -108,7 +115,29 @@ impl<'a> Reader<'a> {
                         "give each instance a name of its own",
                     ));
                 }
+                Line::Section(name) if name.contains(']') => {
+                    return Err(self.fault(
+                        index + 1,
+                        "something stands behind the name of a section",
+                        "write sections as [name]",
+                    ));
+                }
                 Line::Section(_) => inside = true,
+                Line::Key(key) if key.starts_with('[') => {
+                    return Err(self.fault(
+                        index + 1,
+                        "the name of a section has no end",
+                        "write sections as [name]",
+                    ));
+                }
+                // Others read a colon as they read `=`.
+                Line::Key(key) if key.contains(':') => {
+                    return Err(self.fault(
+                        index + 1,
+                        &format!("'{}' has a colon in it", conf::mask_line(key)),
+                        "write: key = value",
+                    ));
+                }
                 Line::Key(key) if !inside => {
                     return Err(self.fault(
                         index + 1,
