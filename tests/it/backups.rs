@@ -228,3 +228,16 @@ fn a_master_that_does_not_run_is_backed_up_before_it_comes_up_as_a_replica() {
         .ok();
     assert_eq!(machine.run("ls -A /var/backups/redis-tp").ok().stdout, "");
 }
+
+#[test]
+fn a_master_that_saves_nothing_and_lets_nobody_ask_loses_nothing_in_silence() {
+    let Some(machine) = bare(Release::Bookworm, Init::None) else { return };
+    machine.run("redis-tp install --set save='\"\"' --set rename-command='CONFIG \"\"'").ok();
+    machine.run("redis-tp cli -- SET precious data").ok();
+    for command in ["service stop master", "service restart master", "install --set databases=20"] {
+        let out = machine.run(&format!("redis-tp {command}")).exits(5);
+        assert!(out.stderr.contains("1 changes that no file has"), "{out}");
+    }
+    machine.run("redis-tp uninstall").ok();
+    assert_eq!(keys(&machine, "redis-check-rdb", &only(&machine)), 1);
+}
