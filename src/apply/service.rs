@@ -427,8 +427,8 @@ pub fn is_copy(host: &Host, target: &Target) -> Result<bool> {
         if !runs(host, target)? {
             return Ok(Some(target.replica && conf_of(host, target).get("replicaof").is_some()));
         }
-        Ok(match holds(host, target) {
-            Ok(copy) => Some(copy),
+        Ok(match is_copy_now(host, target) {
+            Ok(copy) => copy,
             // One that a run started just before it was killed does not listen yet.
             Err(Trouble::Refused | Trouble::Loading) => None,
             Err(_) => Some(false),
@@ -437,12 +437,17 @@ pub fn is_copy(host: &Host, target: &Target) -> Result<bool> {
     Ok(answer.unwrap_or(false))
 }
 
-/// Whether a server says that what it holds is a copy, or nothing.
-fn holds(host: &Host, target: &Target) -> Result<bool, Trouble> {
+/// Whether a server says that what it holds is a copy, or nothing; none where a link that comes up now may
+/// make it one.
+fn is_copy_now(host: &Host, target: &Target) -> Result<Option<bool>, Trouble> {
     let mut wire = Wire::open(host, &target.address, target.password.as_ref())?;
     let (role, keys) = (wire.info("replication")?, wire.info("keyspace")?);
     let empty = !keys.keys().any(|name| name.starts_with("db"));
-    Ok(empty || matches!(parse::role(&role), Role::Replica { up: true, .. }))
+    Ok(match parse::role(&role) {
+        _ if empty => Some(true),
+        Role::Replica { up, .. } => up.then_some(true),
+        Role::Master | Role::Unknown => Some(false),
+    })
 }
 
 /// The configuration of an instance with the role that it has now, where that is another than its file
