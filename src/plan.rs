@@ -151,7 +151,7 @@ pub fn plan(wanted: &Wanted<'_>, facts: &Facts) -> Result<Plan> {
     services(facts, &changes, app.as_ref(), &mut plan);
     app.iter().for_each(|app| app.service(&mut plan));
     live::at_the_end(&changes, &mut plan);
-    backup::before_demotion(wanted, facts, &mut plan);
+    backup::before_demotion(wanted, facts, &mut plan)?;
     if let Some(name) = wanted.purge {
         backup::before(&mut plan, facts, &[name], wanted.secrets.password.as_ref(), wanted.consent)?;
     }

@@ -8,6 +8,7 @@ use crate::conf::Conf;
 use crate::facts::{Holding, Role, parse};
 use crate::host::{Host, Kind};
 use crate::instance::Target;
+use crate::plan::live::saving;
 use crate::secret::Secret;
 use crate::state::{Kept, State};
 use crate::store::Store;
@@ -108,7 +109,11 @@ fn asked(host: &Host, target: &Target) -> Result<Holding, Trouble> {
     let (role, keys) = (parse::role(&wire.info("replication")?), parse::keys(&wire.info("keyspace")?));
     // Functions are data, too, since 7.0.
     let libraries = wire.info("memory")?.get("number_of_libraries").is_some_and(|number| number != "0");
-    let config = wire.config().unwrap_or_default();
+    let of_file = || {
+        let text = host.text(&target.conf()).ok().flatten()?;
+        Conf::parse(&text).ok().map(|conf| saving(&conf))
+    };
+    let config = wire.config().or_else(of_file).unwrap_or_default();
     let is = |name: &str, off: &str| config.get(name).is_some_and(|value| value == off);
     Ok(match (role, keys) {
         (Role::Replica { up: true, .. }, _) => Holding::Nothing,

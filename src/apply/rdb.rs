@@ -33,7 +33,8 @@ impl Run<'_> {
     pub(super) fn backup(&mut self, target: &Target, source: &Source, path: &Path) -> Result<()> {
         let taken = self.take_backup(target, source, path);
         match taken {
-            Err(error) if !self.host.interrupted() => Err(self.no_backup(target, &error).into()),
+            Err(_) if self.host.interrupted() => bail!("interrupted"),
+            Err(error) => Err(self.no_backup(target, &error).into()),
             taken => taken,
         }
     }

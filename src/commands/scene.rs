@@ -6,12 +6,13 @@ use anyhow::Result;
 
 use crate::adopt::Drift;
 use crate::app::App;
+use crate::apply::holdings;
 use crate::exit::Fault;
 use crate::facts::{self, Facts, Question};
 use crate::host::Host;
 use crate::instance::Instance;
 use crate::layout;
-use crate::plan::{ASSUMED, Consent, Wanted, refuse};
+use crate::plan::{self, ASSUMED, Consent, Wanted, refuse};
 use crate::runtime::{Runtime, container, systemd};
 use crate::secret::Secret;
 use crate::secrets::Secrets;
@@ -196,7 +197,10 @@ impl Scene {
             state: &state,
             files,
         };
-        let facts = facts::gather(host, &question)?;
+        let mut facts = facts::gather(host, &question)?;
+        if instances.iter().any(|instance| plan::backup::is_demoted_at_rest(&facts, instance)) {
+            facts.holdings = holdings::of(host, &facts.state, secrets.password.as_ref())?;
+        }
         let text = (wish.standing.as_ref() != Some(&text)).then_some(text);
         Ok(Self { topology, text, secrets, instances, app, image, facts })
     }

@@ -10,6 +10,9 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
+use nix::errno::Errno;
+use nix::fcntl::{AT_FDCWD, AtFlags};
+use nix::unistd::linkat;
 
 use super::files::sync_parent;
 use super::{Host, Ids};
@@ -132,14 +135,16 @@ impl Staged {
     }
 
     fn place(&self) -> io::Result<()> {
-        match fs::hard_link(&self.staged, &self.path) {
+        // The file that was checked, whatever stands by its name now.
+        let checked = format!("/proc/self/fd/{}", self.file.as_raw_fd());
+        match linkat(AT_FDCWD, checked.as_str(), AT_FDCWD, &self.path, AtFlags::AT_SYMLINK_FOLLOW) {
             Ok(()) => fs::remove_file(&self.staged),
-            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Err(error),
             // A file system without such links.
-            Err(_) => match fs::symlink_metadata(&self.path) {
+            Err(Errno::EPERM | Errno::EOPNOTSUPP | Errno::ENOSYS) => match fs::symlink_metadata(&self.path) {
                 Ok(_) => Err(io::ErrorKind::AlreadyExists.into()),
                 Err(_) => fs::rename(&self.staged, &self.path),
             },
+            Err(error) => Err(error.into()),
         }
     }
 }
@@ -160,5 +165,41 @@ impl Drop for Staged {
             // What failed is the error to report; what stays here goes by the journal.
             let _ = fs::remove_file(&self.staged);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_file_that_was_written_takes_the_place_and_no_other_ones() {
+        let root = tempfile::tempdir().unwrap();
+        let (host, path) = (Host::at(root.path()), Path::new("/b.rdb"));
+        let there = || fs::read_to_string(root.path().join("b.rdb")).unwrap();
+        let staged = || {
+            let mut staged = host.stage(path, own(), 0o600).unwrap();
+            staged.write_all(b"ours").unwrap();
+            staged
+        };
+        let first = staged();
+        // Whoever may write to the directory swaps it.
+        fs::remove_file(first.at()).unwrap();
+        fs::write(first.at(), "theirs").unwrap();
+        assert!(first.finish_new().is_err(), "what was checked is gone");
+        assert!(!root.path().join("b.rdb").exists());
+        let second = staged();
+        fs::rename(second.at(), root.path().join("aside")).unwrap();
+        fs::write(second.at(), "theirs").unwrap();
+        second.finish_new().unwrap();
+        assert_eq!(there(), "ours");
+        fs::write(root.path().join("b.rdb"), "another's").unwrap();
+        assert!(staged().finish_new().is_err());
+        assert_eq!(there(), "another's");
+        assert!(!Host::staging(&root.path().join("b.rdb")).exists());
+    }
+
+    fn own() -> Ids {
+        Ids { uid: nix::unistd::geteuid().as_raw(), gid: nix::unistd::getegid().as_raw() }
     }
 }

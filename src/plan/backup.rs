@@ -2,9 +2,10 @@
 
 use super::{Consent, Plan, Wanted};
 use crate::backup;
+use crate::conf::Conf;
 use crate::exit::Fault;
 use crate::facts::{Facts, Holding, Role};
-use crate::instance::Target;
+use crate::instance::{Instance, Target};
 use crate::live::Setting;
 use crate::secret::Secret;
 use crate::step::{Source, Step};
@@ -87,10 +88,23 @@ pub fn before_loss(plan: &mut Plan, facts: &Facts, consent: Consent) {
     plan.steps.splice(at..at, backups);
 }
 
+/// Whether a master that does not run is to come up as a replica: what is in its directory goes.
+pub fn is_demoted_at_rest(facts: &Facts, instance: &Instance) -> bool {
+    let Some(kept) = facts.state.instances.get(&instance.name) else { return false };
+    // Its file tells of a promotion, too; after an uninstall another's may stand there.
+    let conf = facts.text(&instance.conf).filter(|_| kept.active).and_then(|text| Conf::parse(text).ok());
+    let was_master = conf.map_or(!kept.replica, |conf| conf.get("replicaof").is_none());
+    let rests = !facts.running.contains_key(&instance.name) && facts.occupied.contains(&kept.dir);
+    instance.upstream.is_some() && was_master && rests && instance.store == kept.dir
+}
+
 /// A master that is to follow another loses what it holds.
-pub fn before_demotion(wanted: &Wanted<'_>, facts: &Facts, plan: &mut Plan) {
+///
+/// # Errors
+/// One does not run, and holds something that cannot be read.
+pub fn before_demotion(wanted: &Wanted<'_>, facts: &Facts, plan: &mut Plan) -> Result<(), Fault> {
     if wanted.consent.no_backup {
-        return;
+        return Ok(());
     }
     let follows = |step: &Step, name: &Name| match step {
         Step::Set { target, settings } => target.name == *name && settings.iter().any(Setting::follows),
@@ -107,8 +121,15 @@ pub fn before_demotion(wanted: &Wanted<'_>, facts: &Facts, plan: &mut Plan) {
         );
         holds && !stays && plan.steps.iter().any(|step| follows(step, &instance.name))
     });
-    let backups: Vec<Step> =
+    let mut backups: Vec<Step> =
         demoted.map(|instance| step(facts, super::as_it_runs(facts, instance), Source::Server)).collect();
+    let starts = |name: &Name| plan.steps.iter().any(|step| follows(step, name));
+    for instance in wanted.instances.iter().filter(|instance| is_demoted_at_rest(facts, instance)) {
+        if starts(&instance.name) {
+            backups.extend(of(facts, super::as_it_runs(facts, instance))?);
+        }
+    }
     let at = plan.steps.iter().position(|step| !matches!(step, Step::Prove { .. })).unwrap_or(0);
     plan.steps.splice(at..at, backups);
+    Ok(())
 }

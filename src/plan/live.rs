@@ -1,6 +1,8 @@
 //! The smallest action: of what changes for a server that runs, what it can be told, and what needs a
 //! restart; what that restart costs; and that nothing is lost by it unasked.
 
+use std::collections::BTreeMap;
+
 use super::change::Change;
 use super::{Consent, Note, Plan, as_it_runs};
 use crate::conf::{self, Conf, LIMITS};
@@ -8,7 +10,7 @@ use crate::directives;
 use crate::engine::Version;
 use crate::exit::Fault;
 use crate::facts::{Auth, Facts, Role, Running};
-use crate::instance::Instance;
+use crate::instance::{Instance, Target};
 use crate::live::{Cost, NO_ONE, Setting, Value};
 use crate::secret::Secret;
 use crate::step::Step;
@@ -250,17 +252,33 @@ pub fn cost(facts: &Facts, name: &Name, settings: &[Setting]) -> Cost {
         clients: running.clients,
         replicas: running.replicas,
         unsaved: running.unsaved,
-        saves: saves(running, settings),
+        saves: saves(facts, name, running, settings),
     }
 }
 
-/// Whether a server writes its data before it ends; also where nobody may ask it.
-fn saves(running: &Running, settings: &[Setting]) -> bool {
+/// Whether a server writes its data before it ends; where nobody may ask it, its file tells.
+fn saves(facts: &Facts, name: &Name, running: &Running, settings: &[Setting]) -> bool {
+    let conf = || {
+        let kept = facts.state.instances.get(name)?;
+        Conf::parse(facts.text(&Target::of_record(name, kept, None).conf())?).ok()
+    };
+    let file = if running.config.is_empty() { conf().map(|conf| saving(&conf)) } else { None };
+    let now = file.as_ref().unwrap_or(&running.config);
     let is = |name: &str, off: &str| match settings.iter().find(|setting| setting.directive == name) {
         Some(setting) => setting.value != Value::Plain(off.into()),
-        None => running.config.get(name).is_none_or(|now| now != off),
+        None => now.get(name).is_none_or(|now| now != off),
     };
     is("save", "") || is("appendonly", "no")
+}
+
+/// What a configuration says of how data are saved, as the server would tell it; nothing of a default that saves.
+pub fn saving(conf: &Conf) -> BTreeMap<String, String> {
+    let appendonly = if conf.is_on("appendonly") { "yes" } else { "no" };
+    let mut all = BTreeMap::from([("appendonly".to_owned(), appendonly.to_owned())]);
+    if let Value::Plain(save) = value(conf, "save") {
+        all.insert("save".into(), save);
+    }
+    all
 }
 
 /// A master that holds what no file has, and that saves nothing, is neither restarted nor stopped unasked.
@@ -288,7 +306,7 @@ pub fn refuse_loss(plan: &Plan, facts: &Facts, consent: Consent) -> Result<(), F
         let Some(running) = facts.running.get(name).filter(|running| running.role == Role::Master) else {
             continue;
         };
-        if running.unsaved > 0 && !saves(running, told(name)) {
+        if running.unsaved > 0 && !saves(facts, name, running, told(name)) {
             return Err(Fault::refused(format!(
                 "{name} holds {} changes that no file has, and it saves nothing: its end would lose them",
                 running.unsaved

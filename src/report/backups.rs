@@ -35,7 +35,8 @@ pub fn lines(entries: &[Entry]) -> Vec<String> {
         let what = match &entry.trouble {
             None => {
                 let writer = entry.writer.as_deref().unwrap_or_default();
-                format!("{:>count$} keys  {:>8}  {writer}", keys(entry), bytes(entry.bytes))
+                let unit = if entry.keys == Some(1) { "key " } else { "keys" };
+                format!("{:>count$} {unit}  {:>8}  {writer}", keys(entry), bytes(entry.bytes))
             }
             Some(why) => styled(BAD, why),
         };

@@ -212,3 +212,32 @@ fn functions_are_data_too() {
     machine.run(&format!("redis-tp restore {file}")).ok();
     assert_eq!(machine.run("redis-tp cli -- FCALL f 0").ok().stdout, "1\n");
 }
+
+#[test]
+fn a_master_that_does_not_run_is_backed_up_before_it_comes_up_as_a_replica() {
+    let Some(machine) = bare(Release::Bookworm, Init::Systemd) else { return };
+    machine.run("redis-tp up --no-app && redis-tp cli slave -- REPLICAOF NO ONE").ok();
+    machine.run("redis-tp cli slave -- SET only here && redis-tp service stop slave").ok();
+    let out = machine.run("redis-tp apply --overwrite").ok();
+    let file = only(&machine);
+    assert!(out.stderr.contains(&format!("backup of slave: {file}")), "{out}");
+    assert_eq!(keys(&machine, "redis-check-rdb", &file), 1);
+    // One that was a replica all the time has nothing of its own.
+    machine
+        .run(&format!("rm {file} && redis-tp service stop && redis-tp service start && redis-tp apply"))
+        .ok();
+    assert_eq!(machine.run("ls -A /var/backups/redis-tp").ok().stdout, "");
+}
+
+#[test]
+fn a_master_that_saves_nothing_and_lets_nobody_ask_loses_nothing_in_silence() {
+    let Some(machine) = bare(Release::Bookworm, Init::None) else { return };
+    machine.run("redis-tp install --set save='\"\"' --set rename-command='CONFIG \"\"'").ok();
+    machine.run("redis-tp cli -- SET precious data").ok();
+    for command in ["service stop master", "service restart master", "install --set databases=20"] {
+        let out = machine.run(&format!("redis-tp {command}")).exits(5);
+        assert!(out.stderr.contains("1 changes that no file has"), "{out}");
+    }
+    machine.run("redis-tp uninstall").ok();
+    assert_eq!(keys(&machine, "redis-check-rdb", &only(&machine)), 1);
+}

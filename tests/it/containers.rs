@@ -366,3 +366,25 @@ fn a_rendered_compose_file_is_the_same_topology() {
     machine.run("cd /root/lab && docker compose down --volumes").ok();
     assert_eq!(docker.objects(&machine), "", "compose left something");
 }
+
+#[test]
+fn a_backup_comes_out_of_a_container_and_back_into_it_as_the_refusal_says() {
+    with_each_engine(|machine, engine| {
+        machine.run(&format!("redis-tp up --no-app --runtime {engine}")).ok();
+        machine.run("redis-tp cli -- SET only here && redis-tp backup --to /root/b.rdb").ok();
+        machine.run("redis-tp cli -- FLUSHALL && redis-tp cli -- SET another key").ok();
+        let out = machine.run("redis-tp restore /root/b.rdb").exits(5);
+        let commands = out.stderr.lines().skip_while(|line| !line.starts_with("hint:")).skip(1);
+        for command in commands {
+            machine.run(command.trim()).ok();
+        }
+        until(machine, "redis-tp cli -- GET only | grep -qx here");
+        let said = machine.run("redis-tp backup --list --json").ok().stdout;
+        assert_eq!(
+            said.matches("\"instance\": \"master\"").count(),
+            1,
+            "what was there is backed up: {said}"
+        );
+        machine.run("redis-tp uninstall --purge --no-backup").ok();
+    });
+}
