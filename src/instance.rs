@@ -348,7 +348,7 @@ impl Instance {
         for Hand { directive, lines } in kept {
             let at = parts.iter().position(|(name, _)| name == directive).unwrap_or(parts.len());
             parts.retain(|(name, _)| name != directive);
-            let lines = lines.iter().map(|line| format!("{directive} {line}")).collect();
+            let lines = lines.iter().map(|line| format!("{} {line}", conf::quote(directive))).collect();
             parts.insert(at.min(parts.len()), (directive.clone(), lines));
         }
         let all = parts.into_iter().flat_map(|(_, lines)| lines).collect();

@@ -478,7 +478,10 @@ pub fn last_done(host: &Host) -> Result<Option<Record>> {
 
 fn read(host: &Host, run: u32) -> Result<Option<Record>> {
     let path = run_dir(run).join("journal");
-    let Some(text) = host.text(&path)?.filter(|text| text.contains('\n')) else { return Ok(None) };
+    let Some(text) = host.text(&path)? else { return Ok(None) };
+    if !text.contains('\n') && host.list(&run_dir(run))?.len() == 1 {
+        return Ok(None);
+    }
     let cure = || {
         Fault::refused(format!("{} cannot be read", path.display())).hint(format!(
             "look at it, and if nothing in it matters to you, move it away:\nmv {} {}/",

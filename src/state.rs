@@ -4,17 +4,18 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result, bail};
+use anyhow::Result;
 use serde::{Deserialize, Serialize};
 
 use crate::app::AppTarget;
 use crate::engine::{Engine, Version};
+use crate::exit::Fault;
 use crate::host::{Host, Ids};
 use crate::layout;
 use crate::runtime::Runtime;
 use crate::runtime::container::Container;
 use crate::store::Store;
-use crate::topology::Name;
+use crate::topology::{self, Name};
 
 /// The directory of our own state, mode 0700.
 pub fn dir() -> &'static Path {
@@ -131,6 +132,12 @@ pub struct UnitBefore {
     pub active: bool,
 }
 
+/// The one word that every format has.
+#[derive(Deserialize)]
+struct Format {
+    schema: u32,
+}
+
 impl State {
     /// Reads the record; an empty one where we never were.
     ///
@@ -139,18 +146,39 @@ impl State {
     pub fn load(host: &Host) -> Result<Self> {
         let path = Self::path();
         let Some(text) = host.text(&path)? else { return Ok(Self::default()) };
-        let mut state: Self = serde_json::from_str(&text)
-            .with_context(|| format!("{} is not what redis-tp wrote", path.display()))?;
-        if state.schema > SCHEMA {
-            bail!(
-                "{} was written by a later redis-tp (format {}, this one knows {SCHEMA}): use that one",
-                path.display(),
-                state.schema
-            );
+        let refused = |what: &str, cure: &str| {
+            Fault::refused(format!("{} {what}", path.display())).hint(format!("{cure}{}", begin_anew()))
+        };
+        let foreign = |error: serde_json::Error| {
+            let what = format!("is not what redis-tp wrote ({error})");
+            refused(&what, "look at it, and put the right one back; or ")
+        };
+        // One of a later redis-tp may have words that this one does not know.
+        let Format { schema } = serde_json::from_str(&text).map_err(foreign)?;
+        if schema > SCHEMA {
+            let what = format!("is of a later redis-tp (format {schema}, this one knows {SCHEMA})");
+            return Err(refused(&what, "use that one; or ").into());
         }
+        let mut state: Self = serde_json::from_str(&text).map_err(foreign)?;
         // What is written from now on has the words of this format.
         state.schema = SCHEMA;
         Ok(state)
+    }
+
+    /// Refuses to go on where there was a record, and it is gone.
+    ///
+    /// # Errors
+    /// There is none, but what we wrote is there.
+    pub fn refuse_lost(&self, host: &Host) -> Result<()> {
+        let path = Self::path();
+        if *self != Self::default()
+            || host.stat(&path)?.is_some()
+            || host.list(&dir().join("written"))?.is_empty()
+        {
+            return Ok(());
+        }
+        let what = format!("there is no {}: what is redis-tp's cannot be told any more", path.display());
+        Err(Fault::refused(what).hint(format!("put it back; or {}", begin_anew())).into())
     }
 
     /// Writes the record.
@@ -174,6 +202,16 @@ impl State {
     pub fn original(path: &Path) -> PathBuf {
         dir().join("original").join(flat(path))
     }
+}
+
+/// The way back to a record, as a hint goes on.
+fn begin_anew() -> String {
+    let aside = |path: &Path| format!("mv {0} {0}.aside", path.display());
+    format!(
+        "begin anew, and take over what runs:\n{}\n{}\nredis-tp adopt",
+        aside(dir()),
+        aside(topology::file())
+    )
 }
 
 /// One file name for a whole path: `/etc/redis/redis.conf` is `etc%redis%redis.conf`.

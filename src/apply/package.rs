@@ -120,7 +120,7 @@ pub fn install(host: &Host, engine: Engine, repair: bool, mark: &str, tell: List
 
 /// Whether dpkg has nothing left to do for the engine's package.
 fn is_whole(host: &Host, engine: Engine) -> Result<bool> {
-    let status = host.text(Path::new("/var/lib/dpkg/status"))?.unwrap_or_default();
+    let status = host.lossy(Path::new("/var/lib/dpkg/status"))?.unwrap_or_default();
     Ok(parse::package(&status, engine.package()).is_some_and(|package| package.installed()))
 }
 
@@ -159,7 +159,7 @@ pub enum Removal {
 /// from under another; apt would take the other along.
 pub fn remove(host: &Host, removal: Removal, packages: &[String], tell: Listener<'_>) -> Result<()> {
     await_lock(host, tell)?;
-    let status = || host.text(Path::new("/var/lib/dpkg/status")).map(Option::unwrap_or_default);
+    let status = || host.lossy(Path::new("/var/lib/dpkg/status")).map(Option::unwrap_or_default);
     let before = status()?;
     let there: Vec<&String> = packages.iter().filter(|name| is_there(&before, name, removal)).collect();
     if there.is_empty() {

@@ -151,7 +151,7 @@ pub(super) fn apt(host: &Host, subject: &Subject<'_>) -> Result<Finding> {
     if let Some(who) = package::lock_holder(host) {
         return Ok(Finding::unknown(format!("{who} is at work"), "redis-tp check    # when it has ended"));
     }
-    let text = host.text(Path::new(STATUS))?.unwrap_or_default();
+    let text = host.lossy(Path::new(STATUS))?.unwrap_or_default();
     let torn = half_way(&text);
     if let Some((name, state)) = torn.first() {
         let more = if torn.len() > 1 { format!(" and {} more", torn.len() - 1) } else { String::new() };

@@ -30,6 +30,7 @@ pub fn run(host: &Host, args: &cli::Uninstall) -> Result<Code> {
     let text = host.text(topology::file())?;
     let topology = text.as_deref().and_then(|text| Topology::parse(text, topology::file()).ok());
     let mut facts = facts(host)?;
+    facts.state.refuse_lost(host)?;
     if let Some(program) = containers::recorded(host, &mut facts) {
         plan_containers::answers(program, &facts)?;
         if !args.dry_run {

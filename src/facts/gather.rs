@@ -114,7 +114,7 @@ fn has_units(question: &Question<'_>, facts: &Facts) -> bool {
 }
 
 pub(super) fn software(host: &Host, engine: Engine, facts: &mut Facts) -> Result<()> {
-    if let Some(status) = host.text(Path::new("/var/lib/dpkg/status"))? {
+    if let Some(status) = host.lossy(Path::new("/var/lib/dpkg/status"))? {
         facts.package = parse::package(&status, engine.package());
     }
     let tool = software::find(host, engine, engine.server());

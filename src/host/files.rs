@@ -16,7 +16,12 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::unistd::{Gid, Uid, fchown};
 
 use super::{Host, Ids, Kind, Stat, Taken, with_umask};
+use crate::exit::Fault;
 use crate::layout;
+
+/// The longest file that is read into memory, in bytes: dpkg's status has some MiB, all others are far
+/// shorter.
+const LARGEST: u64 = 64 << 20;
 
 /// Where a scratch directory is where there is no better place.
 const TMP: &str = "/tmp";
@@ -59,12 +64,28 @@ impl Host {
     }
 
     /// The bytes of a file; none when it is not there.
+    ///
+    /// # Errors
+    /// Unreadable, no file, or longer than [`LARGEST`]; interrupted, where it is a pipe.
     pub fn read(&self, path: &Path) -> Result<Option<Vec<u8>>> {
-        match fs::read(self.path(path)) {
-            Ok(bytes) => Ok(Some(bytes)),
-            Err(error) if absent(&error) => Ok(None),
-            Err(error) => Err(error).with_context(|| format!("cannot read {}", path.display())),
+        // A fifo that nobody writes to would hold up the open.
+        let open = OpenOptions::new().read(true).custom_flags(nix::libc::O_NONBLOCK).open(self.path(path));
+        let file = match open {
+            Ok(file) => file,
+            Err(error) if absent(&error) => return Ok(None),
+            Err(error) => return Err(unreadable(path, error)),
+        };
+        let mut bytes = Vec::new();
+        let plain = file.metadata().map_err(|error| unreadable(path, error))?.is_file();
+        let read = match plain {
+            true => file.take(LARGEST + 1).read_to_end(&mut bytes).map(drop),
+            false => self.drain(file, &mut bytes)?,
+        };
+        read.map_err(|error| unreadable(path, error))?;
+        if bytes.len() as u64 > LARGEST {
+            return Err(misplaced(path, &format!("{} is longer than {} MiB", path.display(), LARGEST >> 20)));
         }
+        Ok(Some(bytes))
     }
 
     /// The text of a file; none when it is not there.
@@ -75,7 +96,15 @@ impl Host {
         self.read(path)?
             .map(String::from_utf8)
             .transpose()
-            .map_err(|_| anyhow::anyhow!("{} is not UTF-8 text", path.display()))
+            .map_err(|_| misplaced(path, &format!("{} is not UTF-8 text", path.display())))
+    }
+
+    /// The text of a file that others write and that may have any bytes in it; none when it is not there.
+    ///
+    /// # Errors
+    /// Unreadable.
+    pub fn lossy(&self, path: &Path) -> Result<Option<String>> {
+        Ok(self.read(path)?.map(|bytes| String::from_utf8_lossy(&bytes).into_owned()))
     }
 
     /// How long a file is; 0 when it is not there.
@@ -489,26 +518,55 @@ impl Host {
 
     /// Standard input to its end, for a password or a topology given by `-`.
     pub fn stdin(&self) -> Result<String> {
-        self.await_stdin().context("cannot read standard input")?;
-        let mut text = String::new();
-        io::stdin().take(1 << 20).read_to_string(&mut text).context("cannot read standard input")?;
-        Ok(text)
+        let mut bytes = Vec::new();
+        self.drain(io::stdin(), &mut bytes)?.context("cannot read standard input")?;
+        match String::from_utf8(bytes) {
+            Ok(text) if text.len() as u64 <= LARGEST => Ok(text),
+            Ok(_) => bail!("standard input is longer than {} MiB", LARGEST >> 20),
+            Err(_) => bail!("standard input is not UTF-8 text"),
+        }
     }
 
-    /// Waits for something to read, but not through an interruption: a signal that is caught does not end a
-    /// read.
-    fn await_stdin(&self) -> Result<()> {
-        let stdin = io::stdin();
-        while !self.interrupted() {
-            let mut fds = [PollFd::new(stdin.as_fd(), PollFlags::POLLIN)];
+    /// Reads to the end, or a byte more than [`LARGEST`], but not through an interruption: a signal that is
+    /// caught does not end a read.
+    fn drain(&self, mut from: impl Read + AsFd, bytes: &mut Vec<u8>) -> Result<io::Result<()>> {
+        let mut buffer = vec![0; 1 << 16];
+        while bytes.len() as u64 <= LARGEST {
+            if self.interrupted() {
+                bail!("interrupted");
+            }
+            let mut fds = [PollFd::new(from.as_fd(), PollFlags::POLLIN)];
             match poll(&mut fds, PollTimeout::from(50_u8)) {
-                Ok(0) | Err(Errno::EINTR) => {}
-                Ok(_) => return Ok(()),
-                Err(error) => return Err(error.into()),
+                Ok(0) | Err(Errno::EINTR) => continue,
+                Ok(_) => {}
+                Err(error) => return Ok(Err(error.into())),
+            }
+            match from.read(&mut buffer) {
+                Ok(0) => break,
+                Ok(count) => bytes.extend_from_slice(buffer.get(..count).unwrap_or_default()),
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                Err(error) => return Ok(Err(error)),
             }
         }
-        bail!("interrupted")
+        Ok(Ok(()))
     }
+}
+
+/// Why a file cannot be read; with a cure where something else stands in its place.
+fn unreadable(path: &Path, error: io::Error) -> anyhow::Error {
+    let what = format!("cannot read {}", path.display());
+    match error.raw_os_error().map(Errno::from_raw) {
+        Some(Errno::EISDIR | Errno::ELOOP) => misplaced(path, &format!("{what}: {error}")),
+        _ => anyhow::Error::new(error).context(what),
+    }
+}
+
+fn misplaced(path: &Path, what: &str) -> anyhow::Error {
+    let cure = format!(
+        "look at it, and move it away if you do not need it there:\nmv {0} {0}.aside",
+        path.display()
+    );
+    Fault::refused(what).hint(cure).into()
 }
 
 pub(super) fn absent(error: &io::Error) -> bool {

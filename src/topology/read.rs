@@ -108,6 +108,9 @@ impl<'a> Reader<'a> {
         for (index, (line, raw)) in self.lines.iter().zip(self.text.lines()).enumerate() {
             let text = uncomment(raw).trim();
             match line {
+                _ if raw.chars().any(|c| c.is_control() && c != '\t') => {
+                    return Err(self.fault(index + 1, "the line has a control character in it", "remove it"));
+                }
                 Line::Section(name) if !seen.insert(name.clone()) => {
                     return Err(self.fault(
                         index + 1,
@@ -160,9 +163,6 @@ impl<'a> Reader<'a> {
                         "a value cannot end in a backslash",
                         "quote it: \"…\\\\\"",
                     ));
-                }
-                _ if raw.chars().any(|c| c.is_control() && c != '\t') => {
-                    return Err(self.fault(index + 1, "the line has a control character in it", "remove it"));
                 }
                 _ => {}
             }

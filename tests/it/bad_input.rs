@@ -8,6 +8,7 @@ use crate::machine::{Alike, FileState, Init, Machine, Out, Release, Snapshot, di
 use crate::story::{PROGRAM, bare};
 
 mod cases;
+mod states;
 
 /// One way to go wrong.
 #[derive(Clone, Copy)]
@@ -23,6 +24,8 @@ pub struct Case {
     says: &'static [&'static str],
     /// Servers may have been started anew on the way back.
     restarts: bool,
+    /// A copy was looked at beside the place that it was for.
+    stages: bool,
 }
 
 impl Case {
@@ -33,7 +36,7 @@ impl Case {
         exit: i32,
         says: &'static [&'static str],
     ) -> Self {
-        Self { what, given: ("", ""), run, input: "", exit, says, restarts: false }
+        Self { what, given: ("", ""), run, input: "", exit, says, restarts: false, stages: false }
     }
 
     /// A topology that has to be refused like this.
@@ -54,6 +57,11 @@ impl Case {
     /// That takes servers down and has to bring them back.
     pub const fn restarts(self) -> Self {
         Self { restarts: true, ..self }
+    }
+
+    /// That has to be looked at where it was to be.
+    pub const fn stages(self) -> Self {
+        Self { stages: true, ..self }
     }
 
     /// What is wrong with how the machine takes it; nothing, if all is well.
@@ -137,7 +145,7 @@ impl State {
 
     fn compare(&self, after: &Self, case: &Case) -> Vec<String> {
         // What was begun and undone may be a new file with the old content.
-        let alike = if case.exit == 8 { Alike::Equivalent } else { Alike::Untouched };
+        let alike = if case.exit == 8 || case.stages { Alike::Equivalent } else { Alike::Untouched };
         let mut changed = differences(&self.files, &after.files, alike);
         for (what, before, after) in [
             ("packages or users", &self.engine, &after.engine),
@@ -190,6 +198,30 @@ fn bad_input_changes_nothing_where_systemd_runs_redis_7() {
     let Some(machine) = standing(Release::Bookworm, Init::Systemd) else { return };
     try_all(&machine, &[cases::STANDING, cases::UNITS, cases::FULL_DISK]);
     machine.run("redis-tp up").ok();
+}
+
+#[test]
+fn damaged_state_and_backups_are_named_with_their_cure() {
+    let Some(machine) = standing(Release::Bookworm, Init::Systemd) else { return };
+    try_all(&machine, &[states::STATES]);
+    machine.run("redis-tp up").ok();
+}
+
+/// The README tells how many there are.
+#[test]
+fn the_readme_counts_the_bad_input() {
+    let tables = [
+        cases::STANDING,
+        cases::UNITS,
+        cases::FULL_DISK,
+        cases::BARE,
+        cases::NO_ENGINE,
+        cases::NO_IPV6,
+        states::STATES,
+    ];
+    let count = cases::USAGE.len() + tables.iter().map(|table| table.len()).sum::<usize>();
+    let readme = include_str!("../../README.md").split_whitespace().collect::<Vec<_>>().join(" ");
+    assert!(readme.contains(&format!("{count} bad inputs")), "there are {count} bad inputs");
 }
 
 #[test]
