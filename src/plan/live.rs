@@ -303,10 +303,17 @@ pub fn refuse_loss(plan: &Plan, facts: &Facts, consent: Consent) -> Result<(), F
         _ => None,
     });
     for name in ends {
-        let Some(running) = facts.running.get(name).filter(|running| running.role == Role::Master) else {
+        let Some(running) = facts.running.get(name) else { continue };
+        if saves(facts, name, running, told(name)) {
             continue;
-        };
-        if running.unsaved > 0 && !saves(facts, name, running, told(name)) {
+        }
+        if is_locked_master(facts, name, running) {
+            return Err(Fault::refused(format!(
+                "{name} takes no password that redis-tp knows, and by its file it saves nothing: its end would lose what it holds"
+            ))
+            .hint("have it save with the password that it takes (`redis-cli --askpass SAVE`), then, or to lose it:\nthe same command with --force"));
+        }
+        if running.role == Role::Master && running.unsaved > 0 {
             return Err(Fault::refused(format!(
                 "{name} holds {} changes that no file has, and it saves nothing: its end would lose them",
                 running.unsaved
@@ -315,4 +322,14 @@ pub fn refuse_loss(plan: &Plan, facts: &Facts, consent: Consent) -> Result<(), F
         }
     }
     Ok(())
+}
+
+/// Whether a server lets nobody look, and is no replica by its file: it may hold the only copy.
+fn is_locked_master(facts: &Facts, name: &Name, running: &Running) -> bool {
+    let follows = || {
+        let kept = facts.state.instances.get(name)?;
+        let conf = Conf::parse(facts.text(&Target::of_record(name, kept, None).conf())?).ok()?;
+        conf.get("replicaof").map(drop)
+    };
+    running.auth == Auth::Unknown && follows().is_none()
 }

@@ -191,3 +191,17 @@ fn a_master_that_saves_nothing_is_not_restarted_unasked() {
     machine.run("redis-tp install --set save='\"\"' && redis-tp cli -- SET only lost").ok();
     machine.run("redis-tp install --set databases=24 --force").ok();
 }
+
+#[test]
+fn a_master_that_saves_nothing_and_locked_us_out_is_not_restarted_unasked() {
+    let Some(machine) = pair(Release::Bookworm, Init::Systemd) else { return };
+    machine.run("redis-tp install --set save='\"\"' && redis-tp cli -- SET only copy").ok();
+    machine.run("redis-tp cli -- CONFIG SET requirepass by-hand").ok();
+    for command in ["install --set databases=20", "service restart master", "service stop master"] {
+        let refused = machine.run(&format!("redis-tp {command}")).exits(5);
+        assert!(refused.stderr.contains("takes no password that redis-tp knows"), "{refused}");
+    }
+    let got = machine.run("REDISCLI_AUTH=by-hand redis-cli GET only").ok().stdout;
+    assert_eq!(got.trim(), "copy");
+    machine.run("redis-tp service restart master --force && redis-tp verify").ok();
+}
