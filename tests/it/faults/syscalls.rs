@@ -155,7 +155,7 @@ fn at_every_call(name: &'static str, init: Init) {
     let Some(bench) = Bench::prepare(case, init) else { return };
     let points = points(&bench);
     // With systemd the former state takes seconds to come back.
-    let each = if init == Init::Systemd { 2 } else { 6 };
+    let each = if init == Init::Systemd { 2 } else { 4 };
     let mut tally = Tally::default();
     for (index, fault) in FAULTS.iter().enumerate() {
         if all() {
