@@ -5,6 +5,7 @@ mod drift;
 
 pub use drift::Drift;
 
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 use serde::Serialize;
@@ -64,11 +65,12 @@ pub fn topology(
         return Err(Fault::refused(format!("there is no {} to take {missing} over from", file.display()))
             .hint("see what there is:\nredis-tp adopt --dry-run"));
     }
-    if only.is_empty() {
-        found.strays.iter().try_for_each(|stray| refuse_stray(found, stray))?;
-    }
+    // First the files: one without a TCP port has a server that would pass for a stray.
     for site in &sites {
         adoptable(found, site)?;
+    }
+    if only.is_empty() {
+        found.strays.iter().try_for_each(|stray| refuse_stray(found, stray))?;
     }
     one_port_each(&sites)?;
     let mut taken = Taken {
@@ -116,6 +118,14 @@ fn adoptable(found: &Found, site: &Site) -> Result<(), Fault> {
     let Some(server) = &site.server else { return Ok(()) };
     let pid = server.process.pid;
     let Some(started) = &server.file else {
+        let users = conf.get("aclfile").is_some() || conf.get("user").is_some();
+        if users {
+            return Err(Fault::refused(format!(
+                "the server on port {} (pid {pid}) does not let the user default in, as which redis-tp speaks to it",
+                site.port()
+            ))
+            .hint("let it in with a password, then take it over with that:\nredis-tp adopt --password-file FILE"));
+        }
         return Err(Fault::refused(format!(
             "the server on port {} (pid {pid}) does not take the password of {file}",
             site.port()
@@ -153,7 +163,8 @@ fn refuse_stray(found: &Found, stray: &Stray) -> Result<(), Fault> {
             false => Ok(()),
         };
     }
-    let at = ports.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
+    let at: BTreeSet<String> = ports.iter().map(ToString::to_string).collect();
+    let at = at.into_iter().collect::<Vec<_>>().join(", ");
     let where_it_is = if at.is_empty() { "no TCP port".to_owned() } else { format!("port {at}") };
     let by =
         file.as_ref().map_or_else(|| "no configuration file".to_owned(), |file| file.display().to_string());

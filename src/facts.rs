@@ -235,6 +235,9 @@ pub struct Running {
     /// CONFIG GET *, without its secrets; empty where the command is forbidden.
     #[serde(default)]
     pub config: BTreeMap<String, String>,
+    /// Secrets, requirepass apart, that it has and its file has not.
+    #[serde(default)]
+    pub exchanged: Vec<String>,
 }
 
 /// Which password a server took.

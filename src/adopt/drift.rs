@@ -53,6 +53,10 @@ impl Drift<'_> {
                     name => self.directive(document, instance, there, name),
                 }
             }
+            // What the file says was taken by the first look, and is no difference any more.
+            if second {
+                continue;
+            }
             let changes: Vec<String> = differences.iter().map(|it| it.directive.clone()).collect();
             for SetLive { directive, now, .. } in set_live(self.facts, instance, &changes) {
                 let args = conf::split(&now).filter(|args| !args.is_empty()).unwrap_or_else(|| vec![now]);

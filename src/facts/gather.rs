@@ -297,6 +297,7 @@ fn ask(host: &Host, instance: &Instance, facts: &Facts) -> Option<Running> {
     // The server counts us, and a replica its master.
     let known = 1 + u64::from(matches!(role, Role::Replica { up: true, .. }));
     let mut config = wire.config().unwrap_or_default();
+    let exchanged = exchanged(&config, [&conf, &written]);
     config.retain(|name, _| !directives::secret(name));
     Some(Running {
         pid: get("process_id").parse().unwrap_or(0),
@@ -309,7 +310,21 @@ fn ask(host: &Host, instance: &Instance, facts: &Facts) -> Option<Running> {
         unsaved: number("rdb_changes_since_last_save"),
         keys: parse::keys(&info),
         config,
+        exchanged,
     })
+}
+
+/// The secrets that a server has from elsewhere than from its file as it is, or as we wrote it.
+fn exchanged(config: &BTreeMap<String, String>, files: [&Conf; 2]) -> Vec<String> {
+    if files.iter().any(|conf| conf.get("include").is_some()) {
+        return Vec::new();
+    }
+    let from_a_file =
+        |name: &str, now: &String| files.iter().any(|conf| conf.word(name).unwrap_or_default() == now);
+    let secrets = config.iter().filter(|(name, _)| {
+        directives::secret(name) && directives::canonical(name) == name.as_str() && *name != "requirepass"
+    });
+    secrets.filter(|(name, now)| !from_a_file(name, now)).map(|(name, _)| name.clone()).collect()
 }
 
 /// Where an instance is to be asked for: on the port that its file names, which a hand may have changed.

@@ -66,7 +66,7 @@ impl Host {
     /// The bytes of a file; none when it is not there.
     ///
     /// # Errors
-    /// Unreadable, no file, or longer than [`LARGEST`]; interrupted, where it is a pipe.
+    /// Unreadable, no file, or longer than 64 MiB; interrupted, where it is a pipe.
     pub fn read(&self, path: &Path) -> Result<Option<Vec<u8>>> {
         // A fifo that nobody writes to would hold up the open.
         let open = OpenOptions::new().read(true).custom_flags(nix::libc::O_NONBLOCK).open(self.path(path));

@@ -92,8 +92,11 @@ pub fn of<'a>(
         }
         false => Live::default(),
     };
+    let exchanged = drift::password_set(facts, instance, &file.directives).filter(|_| alive && !made);
+    let again = exchanged.is_some() && wanted.consent.overwrite;
     let restart = (alive && !made)
         .then(|| match (&live.rest[..], &unit_file) {
+            ([], None) if again => Some("its password was changed by hand".to_owned()),
             ([], None) => None,
             ([], Some(_)) => Some("its unit changes".to_owned()),
             (names, _) => Some(format!("{} changes", short_list(names))),
@@ -107,12 +110,23 @@ pub fn of<'a>(
     }
     if alive && !made {
         let set = drift::set_live(facts, instance, &file.directives);
+        let secrets = drift::secrets_set(facts, instance, &file.directives);
         match wanted.consent.overwrite {
-            true if restart.is_none() => live.settings.extend(drift::back(instance, version, set)),
+            true if restart.is_none() => {
+                live.settings.extend(drift::back(instance, version, set));
+                let text = file.text.as_ref().or_else(|| facts.texts.get(&instance.conf));
+                live.settings.extend(live::divide(facts, instance, version, &secrets, text).settings);
+            }
             true => {}
             false => {
                 let told = drift::notes(instance, &set, &notes);
                 notes.extend(told);
+                notes.extend(
+                    secrets
+                        .into_iter()
+                        .map(|directive| Note::SecretSet { instance: instance.name.clone(), directive }),
+                );
+                notes.extend(exchanged);
             }
         }
     }

@@ -45,9 +45,11 @@ fn moves_by_itself(name: &str) -> bool {
 
 /// The notes about what was set live, but for what a file has, too.
 pub fn notes(instance: &Instance, set: &[SetLive], notes: &[Note]) -> Vec<Note> {
-    let edited = |name: &str| {
+    let edited = |set: &&SetLive| {
         notes.iter().any(|note| match note {
-            Note::Edited { difference, .. } => difference.directive == name,
+            Note::Edited { difference, .. } => {
+                difference.directive == set.directive && alike(&set.directive, &difference.there, &set.now)
+            }
             _ => false,
         })
     };
@@ -57,7 +59,41 @@ pub fn notes(instance: &Instance, set: &[SetLive], notes: &[Note]) -> Vec<Note> 
         was: set.was.clone(),
         now: set.now.clone(),
     };
-    set.iter().filter(|set| !edited(&set.directive)).map(note).collect()
+    set.iter().filter(|set| !edited(set)).map(note).collect()
+}
+
+/// Whether two values of a directive are one for the server, as `32mb` and `33554432` are.
+fn alike(name: &str, one: &str, other: &str) -> bool {
+    let settings =
+        |value: &str| Conf { directives: vec![directive(name, value)], ..Conf::default() }.settings();
+    settings(one) == settings(other)
+}
+
+/// The secrets that were set on the server of an instance. `changes` are directives that this run changes in
+/// any case.
+pub fn secrets_set(facts: &Facts, instance: &Instance, changes: &[String]) -> Vec<String> {
+    let set =
+        facts.running.get(&instance.name).map(|running| running.exchanged.as_slice()).unwrap_or_default();
+    set.iter().filter(|name| !changes.contains(name)).cloned().collect()
+}
+
+/// Whether the password of a server is another than its file's, though nobody changes that. Where `user` lines or
+/// a file of them say who may enter, it need not be anybody's doing.
+pub fn password_set(facts: &Facts, instance: &Instance, changes: &[String]) -> Option<Note> {
+    let (running, there) =
+        (facts.running.get(&instance.name)?, Conf::parse(facts.text(&instance.conf)?).ok()?);
+    let own = facts.state.instances.get(&instance.name).is_some_and(|kept| kept.active);
+    let users = |conf: &Conf| conf.get("aclfile").is_some() || conf.get("user").is_some();
+    let wanted = there.word("requirepass").is_some_and(|password| !password.is_empty());
+    if !own || !wanted || users(&there) || changes.iter().any(|name| name == "requirepass") {
+        return None;
+    }
+    let note = |open| Note::PasswordSet { instance: instance.name.clone(), open };
+    match running.auth {
+        Auth::Open => Some(note(true)),
+        Auth::Unknown => Some(note(false)),
+        Auth::Wanted | Auth::Former => None,
+    }
 }
 
 /// What somebody wrote into a file that is taken over, and its server has not read: `last` is what we wrote

@@ -33,6 +33,20 @@ pub enum Note {
         /// What it is.
         now: String,
     },
+    /// A secret that somebody set on the running server, and in no file.
+    SecretSet {
+        /// The instance.
+        instance: Name,
+        /// The directive.
+        directive: String,
+    },
+    /// The password that somebody set on the running server or took away, and in no file.
+    PasswordSet {
+        /// The instance.
+        instance: Name,
+        /// It asks for none.
+        open: bool,
+    },
     /// A file of ours that somebody changed by hand.
     FileEdited {
         /// The file.
@@ -124,6 +138,8 @@ impl Note {
             self,
             Self::Edited { .. }
                 | Self::SetLive { .. }
+                | Self::SecretSet { .. }
+                | Self::PasswordSet { .. }
                 | Self::FileEdited { .. }
                 | Self::Promoted { .. }
                 | Self::Follows { .. }
@@ -147,6 +163,18 @@ impl std::fmt::Display for Note {
                 "{instance}: {directive} was set from {} to {} by CONFIG SET, and not in its file; kept, but a restart would lose it",
                 shown(was),
                 shown(now)
+            ),
+            Self::SecretSet { instance, directive } => write!(
+                f,
+                "{instance}: {directive} was set by CONFIG SET, and not in its file; kept, but a restart would lose it"
+            ),
+            Self::PasswordSet { instance, open: true } => write!(
+                f,
+                "{instance}: asks for no password, though its file has one: it was taken away by CONFIG SET; kept, but a restart brings it back"
+            ),
+            Self::PasswordSet { instance, open: false } => write!(
+                f,
+                "{instance}: takes no password that redis-tp knows: another was set by CONFIG SET, and not in its file; kept, but a restart would lose it"
             ),
             Self::FileEdited { file } => write!(f, "{} was changed by hand; kept", file.display()),
             Self::Promoted { instance, wanted } => {

@@ -37,6 +37,48 @@ fn what_was_set_on_a_running_server_is_told_and_kept_until_somebody_says_otherwi
 }
 
 #[test]
+fn secrets_that_were_set_on_a_running_server_are_told_and_put_back_by_name() {
+    let Some(machine) = pair() else { return };
+    let pid = "systemctl show -P MainPID redis-server redis-server@slave";
+    machine.run("redis-tp cli slave -- CONFIG SET masterauth s3cret").ok();
+    let plan = machine.run("redis-tp plan --detailed-exitcode").exits(3);
+    assert!(plan.stderr.contains("slave: masterauth was set by CONFIG SET"), "{plan}");
+    assert!(!plan.stderr.contains("s3cret") && !plan.stdout.contains("s3cret"), "{plan}");
+    let before = machine.run(pid).ok().stdout;
+    machine.run("redis-tp apply --overwrite").ok();
+    says_no_changes(&machine);
+    assert_eq!(machine.run(pid).ok().stdout, before, "it was restarted");
+
+    for (set, told) in [("''", "master: asks for no password"), ("s3cret", "master: takes no password")] {
+        machine.run("redis-tp cli -- SET precious data && redis-tp cli -- SAVE").ok();
+        machine.run(&format!("redis-tp cli -- CONFIG SET requirepass {set}")).ok();
+        let plan = machine.run("redis-tp plan --detailed-exitcode").exits(3);
+        assert!(plan.stderr.contains(told), "{plan}");
+        machine.run("redis-tp apply").exits(3);
+        machine.run("redis-tp apply --overwrite").ok();
+        says_no_changes(&machine);
+        assert_eq!(machine.run("redis-tp cli -- GET precious").ok().stdout, "data\n");
+        machine.run("redis-tp verify").ok();
+    }
+}
+
+#[test]
+fn a_file_and_a_server_that_say_different_things_are_both_told() {
+    let Some(machine) = pair() else { return };
+    machine
+        .run("redis-tp cli -- CONFIG SET maxmemory 64mb && echo maxmemory 32mb >> /etc/redis/redis.conf")
+        .ok();
+    let plan = machine.run("redis-tp plan --detailed-exitcode").exits(3);
+    assert!(plan.stderr.contains("was changed by hand: 33554432 there"), "{plan}");
+    assert!(plan.stderr.contains("set from 0 to 67108864 by CONFIG SET"), "{plan}");
+    // The file is what the server would have after a restart.
+    machine.run("redis-tp apply --adopt").ok();
+    assert!(machine.run("cat /etc/redis-tp/topology.ini").ok().stdout.contains("maxmemory = 32mb"));
+    assert_eq!(machine.run("redis-tp cli -- CONFIG GET maxmemory").ok().stdout, "maxmemory\n33554432\n");
+    says_no_changes(&machine);
+}
+
+#[test]
 fn a_file_edited_by_hand_is_taken_into_the_topology_and_its_server_told() {
     let Some(machine) = pair() else { return };
     machine
