@@ -82,8 +82,9 @@ const STATE: &str = r#"
 const SERVERS: &str = r#"
     for port in 6379 6380; do
         [ -n "$(ss -Hltn sport = :$port)" ] || continue
-        echo $port $(redis-cli --no-auth-warning -a SECRET -p $port INFO keyspace |
-            awk -F'[=,]' '/keys=/ { n += $2 } END { print n + 0 }')
+        # One that is about to end listens, and does not answer any more.
+        redis-cli --no-auth-warning -a SECRET -p $port INFO keyspace 2>/dev/null |
+            awk -F'[=,]' -v port=$port '/^# Keyspace/ { told = 1 } /keys=/ { n += $2 } END { if (told) print port, n + 0 }'
     done
     # One that saves or sends its data has a child for a moment.
     echo processes $(ps -C redis-server -o pid=,ppid= |
