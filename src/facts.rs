@@ -232,6 +232,9 @@ pub struct Running {
     /// Changes since it last wrote its data to a file.
     #[serde(default)]
     pub unsaved: u64,
+    /// What its data and buffers take, in bytes.
+    #[serde(default)]
+    pub memory: u64,
     /// CONFIG GET *, without its secrets; empty where the command is forbidden.
     #[serde(default)]
     pub config: BTreeMap<String, String>,

@@ -31,6 +31,7 @@ pub mod containers;
 pub mod drift;
 mod leave;
 pub mod live;
+mod memory;
 mod note;
 mod record;
 pub mod refuse;

@@ -19,7 +19,7 @@ use crate::report::console::{self, GOOD, styled};
 use crate::report::plan as show;
 use crate::runtime::Runtime;
 use crate::step::Step;
-use crate::topology::APP;
+use crate::topology::{APP, Name};
 
 #[derive(Debug, Serialize)]
 struct Log {
@@ -38,7 +38,11 @@ pub fn run(host: &Host, args: &cli::Service) -> Result<Code> {
     }
     let _session = Session::open(host, args.dry_run)?;
     let scene = Scene::standing(host)?;
-    let mut steps = steps(host, args, &chosen(&scene, args)?, &scene.facts)?;
+    let chosen = chosen(&scene, args)?;
+    let mut steps = steps(host, args, &chosen, &scene.facts)?;
+    if matches!(args.action, Action::Start | Action::Restart) && !steps.is_empty() {
+        steps.extend(links(&followers(&scene, &chosen), &scene.facts));
+    }
     with_app(host, args, &scene, &mut steps)?;
     let state = &scene.facts.state;
     let mut plan = Plan { steps, record: state.instances.clone(), app: state.app.clone(), ..Plan::default() };
@@ -202,6 +206,17 @@ fn links(instances: &[&Instance], facts: &Facts) -> Vec<Step> {
         Some(Step::AwaitLink { target: instance.target(), master: of.address.clone() })
     };
     instances.iter().filter_map(link).collect()
+}
+
+/// The instances that follow one of these and run: they find it again.
+fn followers<'a>(scene: &'a Scene, of: &[&Instance]) -> Vec<&'a Instance> {
+    let is_of = |instance: &&Instance| {
+        let master = instance.upstream.as_ref().and_then(|upstream| upstream.instance.as_ref());
+        let runs = scene.facts.running.contains_key(&instance.name);
+        let chosen = |name: &Name| of.iter().any(|other| other.name == *name);
+        runs && !chosen(&instance.name) && master.is_some_and(chosen)
+    };
+    scene.instances.iter().filter(is_of).collect()
 }
 
 fn logs(host: &Host, args: &cli::Service) -> Result<Code> {

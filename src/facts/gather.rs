@@ -309,6 +309,7 @@ fn ask(host: &Host, instance: &Instance, facts: &Facts) -> Option<Running> {
         replicas: number("connected_slaves"),
         unsaved: number("rdb_changes_since_last_save"),
         keys: parse::keys(&info),
+        memory: number("used_memory"),
         config,
         exchanged,
     })

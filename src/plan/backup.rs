@@ -1,5 +1,6 @@
 //! Backups that a plan takes before data go: of what instances hold that is nowhere else.
 
+use super::memory::{self, Shortage};
 use super::{Consent, Plan, Wanted};
 use crate::backup;
 use crate::conf::Conf;
@@ -67,13 +68,17 @@ pub fn before_loss(plan: &mut Plan, facts: &Facts, consent: Consent) {
     if !consent.force || consent.no_backup {
         return;
     }
+    let mut short = memory::shortages(plan, facts);
+    short.retain(Shortage::evicts);
+    let evicts = |target: &Target| short.iter().any(|shortage| shortage.instance == target.name);
     let ends = |step: &Step| match step {
         Step::Restart { target, .. } | Step::Stop { target, .. } => Some(target.clone()),
+        Step::Set { target, .. } if evicts(target) => Some(target.clone()),
         _ => None,
     };
     let holds = |target: &Target| {
-        let running = facts.running.get(&target.name);
-        running.is_some_and(|running| running.role == Role::Master && running.keys > 0 && running.unsaved > 0)
+        let running = facts.running.get(&target.name).filter(|running| running.role == Role::Master);
+        running.is_some_and(|running| running.keys > 0 && (running.unsaved > 0 || evicts(target)))
     };
     let taken = |target: &Target| {
         plan.steps

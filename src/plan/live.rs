@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 
 use super::change::Change;
-use super::{Consent, Note, Plan, as_it_runs};
+use super::{Consent, Note, Plan, as_it_runs, memory};
 use crate::conf::{self, Conf, LIMITS};
 use crate::directives;
 use crate::engine::Version;
@@ -281,13 +281,17 @@ pub fn saving(conf: &Conf) -> BTreeMap<String, String> {
     all
 }
 
-/// A master that holds what no file has, and that saves nothing, is neither restarted nor stopped unasked.
+/// A master that holds what no file has, and that saves nothing, is neither restarted nor stopped unasked; nor is
+/// one given less memory than it uses.
 ///
 /// # Errors
 /// There is one.
 pub fn refuse_loss(plan: &Plan, facts: &Facts, consent: Consent) -> Result<(), Fault> {
     if consent.force {
         return Ok(());
+    }
+    if let Some(shortage) = memory::shortages(plan, facts).first() {
+        return Err(shortage.refusal());
     }
     let told = |name: &Name| {
         plan.steps

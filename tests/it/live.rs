@@ -205,3 +205,43 @@ fn a_master_that_saves_nothing_and_locked_us_out_is_not_restarted_unasked() {
     assert_eq!(got.trim(), "copy");
     machine.run("redis-tp service restart master --force && redis-tp verify").ok();
 }
+
+#[test]
+fn a_limit_below_what_is_held_throws_nothing_away_unasked() {
+    let Some(machine) = bare(Release::Bookworm, Init::None) else { return };
+    machine.run("redis-tp up --no-app").ok();
+    let fill = "for i = 1, 2000 do redis.call('SET', i, string.rep('x', 1000)) end";
+    machine.run(&format!("redis-tp cli -- EVAL \"{fill}\" 0 && redis-tp cli -- SAVE")).ok();
+    for (set, then) in [
+        ("--set maxmemory=1mb", "it would refuse every write (maxmemory-policy noeviction)"),
+        ("--set maxmemory=1mb --set maxmemory-policy=allkeys-lru", "keys would be thrown away at once"),
+        ("--set maxmemory=1mb --set maxmemory-policy=allkeys-lru --set databases=20", "thrown away at once"),
+    ] {
+        let refused = machine.run(&format!("redis-tp install {set}")).exits(5);
+        assert!(refused.stderr.contains("more than 'maxmemory 1mb' allows"), "{refused}");
+        assert!(refused.stderr.contains(then) && refused.stderr.contains("--force"), "{refused}");
+        assert_eq!(machine.run("redis-tp cli -- DBSIZE").ok().stdout, "2000\n");
+    }
+    machine.run("redis-tp install --set maxmemory=64mb --set maxmemory-policy=allkeys-lru").ok();
+    let forced = machine.run("redis-tp install --set maxmemory=1mb --force").ok();
+    let backup =
+        forced.stderr.lines().find_map(|line| line.split_whitespace().find(|word| word.ends_with(".rdb")));
+    let backup = backup.unwrap_or_else(|| panic!("it names no backup: {forced}"));
+    assert!(machine.run(&format!("redis-check-rdb {backup}")).ok().stdout.contains("2000 keys read"));
+}
+
+#[test]
+fn a_master_that_is_restarted_by_name_has_its_replicas_again_when_that_ends() {
+    let Some(machine) = bare(Release::Bookworm, Init::Systemd) else { return };
+    machine.run("redis-tp up --no-app").ok();
+    for (before, command) in [
+        ("true", "redis-tp service restart master"),
+        ("redis-tp service stop master", "redis-tp service start master"),
+    ] {
+        machine.run(before).ok();
+        let out = machine.run(command).ok();
+        assert!(!out.stdout.contains("no link") && !out.stderr.contains("no link"), "{out}");
+        let info = machine.run("redis-tp cli slave -- INFO replication").ok().stdout;
+        assert!(info.contains("master_link_status:up"), "{out}{info}");
+    }
+}
