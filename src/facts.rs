@@ -241,6 +241,9 @@ pub struct Running {
     /// Secrets, requirepass apart, that it has and its file has not.
     #[serde(default)]
     pub exchanged: Vec<String>,
+    /// It says that it takes none of the passwords that we know.
+    #[serde(default)]
+    pub locked: bool,
 }
 
 /// Which password a server took.

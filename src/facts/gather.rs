@@ -287,9 +287,9 @@ fn ask(host: &Host, instance: &Instance, facts: &Facts) -> Option<Running> {
     let mut former: Vec<Secret> =
         [&conf, &written].iter().filter_map(|conf| conf.word("requirepass").map(Secret::new)).collect();
     former.dedup();
-    let (mut wire, auth) = authenticate(host, &address, instance.requirepass.as_ref(), &former)?;
+    let (mut wire, auth, locked) = authenticate(host, &address, instance.requirepass.as_ref(), &former)?;
     let Ok(info) = wire.info("all") else {
-        return Some(Running { ..Running::default() });
+        return Some(Running { locked, ..Running::default() });
     };
     let get = |name: &str| info.get(name).cloned().unwrap_or_default();
     let number = |name: &str| get(name).parse::<u64>().unwrap_or(0);
@@ -312,6 +312,7 @@ fn ask(host: &Host, instance: &Instance, facts: &Facts) -> Option<Running> {
         memory: number("used_memory"),
         config,
         exchanged,
+        locked,
     })
 }
 
@@ -337,32 +338,35 @@ pub fn address_on_disk(instance: &Instance, conf: &Conf) -> Address {
     address
 }
 
-/// Opens a connection with the first password that is taken; none when nobody listens.
+/// Opens a connection with the first password that is taken, and tells whether one asks for another; none when
+/// nobody listens.
 fn authenticate(
     host: &Host,
     at: &Address,
     wanted: Option<&Secret>,
     former: &[Secret],
-) -> Option<(Wire, Auth)> {
+) -> Option<(Wire, Auth, bool)> {
     let mut tries: Vec<(Option<&Secret>, Auth)> = vec![(wanted, Auth::Wanted)];
     for former in former.iter().filter(|former| Some(*former) != wanted) {
         tries.push((Some(former), Auth::Former));
     }
     tries.push((None, if wanted.is_none() { Auth::Wanted } else { Auth::Open }));
+    let mut locked = false;
     for (password, auth) in tries {
-        match Wire::open(host, at, password) {
+        let trouble = match Wire::open(host, at, password) {
             Ok(mut wire) => match wire.ping() {
-                Ok(()) | Err(Trouble::Loading) => return Some((wire, auth)),
-                Err(_) => {}
+                Ok(()) | Err(Trouble::Loading) => return Some((wire, auth, false)),
+                Err(trouble) => trouble,
             },
             Err(Trouble::Refused) => return None,
             // It hangs, or speaks another language: another password will not help.
             Err(Trouble::Other(_)) => break,
-            Err(_) => {}
-        }
+            Err(trouble) => trouble,
+        };
+        locked |= matches!(trouble, Trouble::NoAuth | Trouble::WrongPassword);
     }
     // Something listens, but lets us in with no password that we know.
-    Wire::open(host, at, None).ok().map(|wire| (wire, Auth::Unknown))
+    Wire::open(host, at, None).ok().map(|wire| (wire, Auth::Unknown, locked))
 }
 
 /// Whether a master elsewhere is there and takes the password, asked before a replica of it is made.

@@ -91,8 +91,8 @@ pub fn password_set(facts: &Facts, instance: &Instance, changes: &[String]) -> O
     let note = |open| Note::PasswordSet { instance: instance.name.clone(), open };
     match running.auth {
         Auth::Open => Some(note(true)),
-        Auth::Unknown => Some(note(false)),
-        Auth::Wanted | Auth::Former => None,
+        Auth::Unknown if running.locked => Some(note(false)),
+        Auth::Wanted | Auth::Former | Auth::Unknown => None,
     }
 }
 
