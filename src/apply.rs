@@ -212,7 +212,7 @@ impl Run<'_> {
             Step::Start { targets } => {
                 for target in targets {
                     self.announce_log(target)?;
-                    self.announce(Undo::Stop { target: undo::without_password(target) })?;
+                    self.announce(Undo::Stop { target: target.without_password() })?;
                 }
                 service::start(self.host, targets)
             }
@@ -291,7 +291,7 @@ impl Run<'_> {
             self.host.write(&path, text.as_bytes(), Ids { uid: stat.uid, gid: stat.gid }, stat.mode)?;
         }
         let pid = service::pid(self.host, target)?;
-        self.announce(Undo::Start { target: undo::without_password(target), pid })
+        self.announce(Undo::Start { target: target.without_password(), pid })
     }
 
     fn stop_app(&mut self, app: &AppTarget) -> Result<()> {

@@ -121,3 +121,8 @@ pub fn shell_word(word: &str) -> String {
         false => format!("'{}'", word.replace('\'', "'\\''")),
     }
 }
+
+/// A value as the topology writes it.
+pub fn word<T: clap::ValueEnum>(value: T) -> String {
+    value.to_possible_value().map_or_else(String::new, |value| value.get_name().to_owned())
+}

@@ -86,6 +86,11 @@ pub struct Target {
 }
 
 impl Target {
+    /// The same for the journal, which holds no secret.
+    pub fn without_password(&self) -> Self {
+        Self { password: None, ..self.clone() }
+    }
+
     /// Its unit.
     pub fn unit(&self) -> String {
         self.engine.unit(self.name.as_str())

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 
-use super::{Run, ids, live, undo};
+use super::{Run, ids, live};
 use crate::conf::Conf;
 use crate::facts;
 use crate::host::{Host, Ids};
@@ -42,7 +42,7 @@ impl Run<'_> {
         }
         let gid = self.host.stat(Path::new(&format!("/proc/{pid}")))?.map_or(uid, |stat| stat.gid);
         let ids = Ids { uid, gid };
-        self.announce(Undo::Revive { target: undo::without_password(target), ids })?;
+        self.announce(Undo::Revive { target: target.without_password(), ids })?;
         let mut wire = live::reach(self.host, target, &live::passwords(self.host, target))?;
         match wire.ask::<()>(&["SHUTDOWN", "SAVE"]) {
             Err(Trouble::Other(said)) if said.starts_with("ERR") => {

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 
-use super::{Run, service, undo};
+use super::{Run, service};
 use crate::conf::{self, Conf};
 use crate::directives;
 use crate::engine::Version;
@@ -35,7 +35,7 @@ impl Run<'_> {
                 false => drop(before.insert(name.clone(), present(&mut wire, target, name)?)),
             }
         }
-        self.announce(Undo::Set { target: undo::without_password(target), before, secret })?;
+        self.announce(Undo::Set { target: target.without_password(), before, secret })?;
         tell(self.host, target, &mut wire, &wanted)
     }
 
@@ -58,14 +58,14 @@ impl Run<'_> {
     pub(super) fn admit(&mut self, target: &Target) -> Result<()> {
         let mut wire = reach(self.host, target, &passwords(self.host, target))?;
         let password = target.password.as_ref().context("there is no new password")?;
-        self.announce(Undo::Password { target: undo::without_password(target) })?;
+        self.announce(Undo::Password { target: target.without_password() })?;
         add_password(&mut wire, target, password)
     }
 
     /// Lets a server take its new password only, or none.
     pub(super) fn password(&mut self, target: &Target) -> Result<()> {
         let mut wire = reach(self.host, target, &passwords(self.host, target))?;
-        self.announce(Undo::Password { target: undo::without_password(target) })?;
+        self.announce(Undo::Password { target: target.without_password() })?;
         only_password(&mut wire, target, target.password.as_ref())
     }
 }

@@ -7,7 +7,6 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 
-use super::undo::without_password;
 use super::{Run, ids, live, sync};
 use crate::engine::Engine;
 use crate::exit::{Code, Fault};
@@ -75,7 +74,7 @@ impl Run<'_> {
         let mut told = sync::makes_a_file(self.host, &target);
         if told {
             let before = BTreeMap::from([(sync::DISKLESS.to_owned(), "no".to_owned())]);
-            self.announce(Undo::Set { target: without_password(&target), before, secret: Vec::new() })?;
+            self.announce(Undo::Set { target: target.without_password(), before, secret: Vec::new() })?;
             // One that does not take it does as it does for replicas.
             told = sync::set_diskless(self.host, &target, true).is_ok();
         }
@@ -124,7 +123,7 @@ impl Run<'_> {
             let there = self.host.stat(&place.path)?.is_some();
             let aside = there.then(|| place.aside());
             self.announce(Undo::Replaced {
-                target: without_password(target),
+                target: target.without_password(),
                 path: place.path.clone(),
                 aside: aside.clone(),
             })?;

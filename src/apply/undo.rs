@@ -344,8 +344,3 @@ fn current(host: &Host, target: &Target) -> Target {
     }
     current
 }
-
-/// A target for the journal, which holds no secret.
-pub fn without_password(target: &Target) -> Target {
-    Target { password: None, ..target.clone() }
-}

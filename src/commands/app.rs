@@ -6,8 +6,7 @@ use anyhow::Result;
 
 use super::converge::{converge, whole};
 use super::scene::{Scene, Wish};
-use super::up::word;
-use super::{shell_word, status};
+use super::{shell_word, status, word};
 use crate::app::supervise::supervise;
 use crate::app::{self, Node, Settings};
 use crate::apply;

@@ -6,8 +6,8 @@ use anyhow::Result;
 
 use super::converge::{converge, whole};
 use super::scene::Wish;
-use super::status;
-use super::up::{set_image, word};
+use super::up::set_image;
+use super::{status, word};
 use crate::cli;
 use crate::engine::MASTER;
 use crate::exit::Code;

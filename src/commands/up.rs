@@ -5,7 +5,7 @@ use anyhow::Result;
 use super::app::tries;
 use super::converge::{converge, whole};
 use super::scene::{Scene, Wish};
-use super::{prove, status};
+use super::{prove, status, word};
 use crate::cli;
 use crate::exit::{Code, Fault};
 use crate::host::Host;
@@ -75,9 +75,4 @@ pub fn set_image(wish: &mut Wish, image: Option<&Image>) -> Result<()> {
     }
     wish.document.set("redis-tp", "image", image.as_str());
     Ok(())
-}
-
-/// A value as the topology writes it.
-pub fn word<T: clap::ValueEnum>(value: T) -> String {
-    value.to_possible_value().map_or_else(String::new, |value| value.get_name().to_owned())
 }

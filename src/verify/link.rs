@@ -32,13 +32,15 @@ enum Cure {
     Version,
 }
 
+const NOBODY: &str = "nobody listens at the master's address";
+
 /// What a replica's log says when there is no link, what that means, and what cures it.
 const CAUSES: &[(&str, &str, Cure)] = &[
     ("WRONGPASS", "the master does not take the password that it is given (masterauth)", Cure::Password),
     ("NOAUTH", "the master wants a password and is given none (masterauth)", Cure::Password),
     ("without any password configured", "the master wants no password and is given one", Cure::Password),
     ("NOPERM", "the user that it logs in as may not replicate", Cure::Password),
-    ("Connection refused", "nobody listens at the master's address", Cure::Master),
+    ("Connection refused", NOBODY, Cure::Master),
     ("No route to host", "there is no way to the master's address", Cure::Master),
     ("Network is unreachable", "there is no way to the master's address", Cure::Master),
     ("Name or service not known", "the master's name leads to no address", Cure::Master),
@@ -133,6 +135,12 @@ fn down(proof: &mut Proof<'_>, instance: &Instance, master: &Place, since: Optio
             let strange = if locked { master.to_string() } else { instance.name.to_string() };
             Finding::fail(found, format!("{cause}{log}"), command(*cure, instance, master, &strange))
         }
+        // A link that has just broken off has not said why yet.
+        None if matches!(proof.servers.wire(master).map(drop), Err(Trouble::Refused)) => Finding::fail(
+            found,
+            format!("{NOBODY}{log}"),
+            command(Cure::Master, instance, master, &instance.name.to_string()),
+        ),
         None => Finding::fail(
             found,
             format!("its log tells more{log}"),
