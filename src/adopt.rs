@@ -106,6 +106,12 @@ fn adoptable(found: &Found, site: &Site) -> Result<(), Fault> {
     let conf = Conf::parse(site.text.expose()).map_err(|bad| {
         Fault::refused(format!("{file}:{}: the quotes do not pair", bad.line)).hint("correct the line")
     })?;
+    if let Some(more) = conf.word("include") {
+        // What stands there would count as missing here.
+        return Err(Fault::refused(format!("{file} includes {more}, which redis-tp does not read")).hint(format!(
+            "move its lines into the file:\nsed -i '/^include/d' {file} && cat {more} >> {file}\nredis-tp adopt"
+        )));
+    }
     if conf.is_on("cluster-enabled") {
         return Err(Fault::refused(format!("{file} has cluster-enabled yes: a cluster is not redis-tp's"))
             .hint("leave it as it is, and name those that are to be taken over:\nredis-tp adopt NAME"));

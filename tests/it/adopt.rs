@@ -204,6 +204,7 @@ fn what_cannot_be_taken_over_is_refused_with_its_cure_and_nothing_changes() {
         (format!("printf 'port 0\\nunixsocket /run/x\\n' > {own}"), "port 0"),
         (format!("printf 'port 7000\\nrequirepass \"s3cret\\n' > {own}"), "the quotes do not pair"),
         (format!("printf 'port 7000\\nbind localhost\\n' > {own}"), "is no IP address"),
+        (format!("printf 'port 7000\\ninclude /etc/redis/more\\n' > {own}"), "includes /etc/redis/more,"),
         (
             format!(
                 "rm -f {own}; printf 'port 7000\\ndaemonize yes\\n' > /root/7000.conf; redis-server /root/7000.conf; sleep 0.3"
