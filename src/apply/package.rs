@@ -185,7 +185,7 @@ fn is_there(status: &str, name: &str, removal: Removal) -> bool {
 
 /// The packages that the apt run with this mark on its command line installed, by apt's own record.
 pub fn installed_by(host: &Host, mark: &str) -> Result<Vec<String>> {
-    let history = host.text(Path::new("/var/log/apt/history.log"))?.unwrap_or_default();
+    let history = host.lossy(Path::new("/var/log/apt/history.log"))?.unwrap_or_default();
     Ok(installed_in(&history, mark))
 }
 

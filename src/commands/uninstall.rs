@@ -93,7 +93,7 @@ fn facts(host: &Host) -> Result<Facts> {
 /// The package's own purge takes its directories away, and cannot take one that is a disk of its own: it would
 /// fail when the data have gone.
 fn refuse_mounted(host: &Host, state: &State) -> Result<()> {
-    let mounts = host.text(Path::new("/proc/self/mounts"))?.unwrap_or_default();
+    let mounts = host.lossy(Path::new("/proc/self/mounts"))?.unwrap_or_default();
     let mounted = |dir: &PathBuf| mounts.lines().any(|line| line.split(' ').nth(1) == dir.to_str());
     let dirs = state.instances.values().flat_map(|kept| [kept.engine.data(MASTER), kept.engine.log()]);
     match dirs.into_iter().find(mounted) {
