@@ -10,6 +10,7 @@ use crate::app::AppTarget;
 use crate::backup;
 use crate::exit::{self, Code, Fault};
 use crate::facts;
+use crate::facts::Role;
 use crate::facts::parse::Tally;
 use crate::host::{Host, Ids, Kind};
 use crate::instance::Target;
@@ -21,6 +22,7 @@ use crate::runtime::{Runtime, systemd};
 use crate::secrets;
 use crate::state::{self, State};
 use crate::step::{Body, Inside, Owner, Step};
+use crate::topology::Name;
 
 mod adopt;
 pub mod app;
@@ -30,6 +32,7 @@ pub mod holdings;
 mod live;
 pub mod package;
 pub mod rdb;
+pub mod role;
 pub mod service;
 mod software;
 mod sync;
@@ -60,6 +63,8 @@ struct Run<'a> {
     state: State,
     /// The files that this run wrote.
     wrote: Vec<PathBuf>,
+    /// The instances that it told whom to follow.
+    told: Vec<Name>,
     /// What the proof of an instance's configuration told, for directives that somebody asks for.
     proved: Proved,
     /// What is in the backup that was brought.
@@ -82,6 +87,7 @@ pub fn apply(host: &Host, plan: &Plan, state: &State, command: &str, tell: Liste
         journal: Journal::new(host, command)?,
         state: state.clone(),
         wrote: Vec::new(),
+        told: Vec::new(),
         proved: Proved::new(),
         brought: Tally::default(),
         inside: plan.inside.clone(),
@@ -283,15 +289,28 @@ impl Run<'_> {
     /// very run wrote another one there.
     fn announce_stop(&mut self, target: &Target) -> Result<()> {
         let path = target.conf();
-        if !self.wrote.contains(&path)
-            && let (Some(text), Some(stat)) =
-                (service::conf_with_role(self.host, target), self.host.stat(&path)?)
-        {
-            self.journal.announce_file(self.host, &path)?;
-            self.host.write(&path, text.as_bytes(), Ids { uid: stat.uid, gid: stat.gid }, stat.mode)?;
+        let wrote = self.wrote.contains(&path);
+        if wrote || role::differs(self.host, target) {
+            self.announce_role(target)?;
+        }
+        if !wrote && let Some(role) = role::now(self.host, target) {
+            if role::conf_with(self.host, target, &role).is_some() {
+                self.journal.announce_file(self.host, &path)?;
+            }
+            role::write(self.host, target, &role)?;
         }
         let pid = service::pid(self.host, target)?;
         self.announce(Undo::Start { target: target.without_password(), pid })
+    }
+
+    /// What a server is before it ends: on the way back, its former file may say otherwise.
+    fn announce_role(&mut self, target: &Target) -> Result<()> {
+        match role::now(self.host, target) {
+            // What this run made of it is not what it was.
+            Some(Role::Replica { .. }) if self.told.contains(&target.name) => Ok(()),
+            Some(role) => self.announce(Undo::Role { target: target.without_password(), role }),
+            None => Ok(()),
+        }
     }
 
     fn stop_app(&mut self, app: &AppTarget) -> Result<()> {

@@ -15,6 +15,7 @@ use serde::{Deserialize, Serialize};
 use crate::app::AppTarget;
 use crate::engine::Engine;
 use crate::exit::{self, Code, Fault};
+use crate::facts::Role;
 use crate::host::{Host, Ids, Stat, Taken};
 use crate::instance::Target;
 use crate::layout;
@@ -63,6 +64,9 @@ pub enum Undo {
         target: Target,
         /// Whose it was.
         ids: Ids,
+        /// Its process; while that lives, it was never ended.
+        #[serde(default)]
+        pid: Option<u32>,
     },
     /// Stop an instance that did not run.
     Stop {
@@ -76,6 +80,13 @@ pub enum Undo {
         /// Its process; while that lives, it was never stopped.
         #[serde(default)]
         pid: Option<u32>,
+    },
+    /// Let an instance be what it was, whatever its former file says, when it starts again.
+    Role {
+        /// The instance.
+        target: Target,
+        /// A master, or whose replica.
+        role: Role,
     },
     /// Start a unit again that ran.
     StartUnit {
@@ -404,6 +415,11 @@ impl Journal {
 /// Opens the journal of a run that was done again: whoever finds it open walks the way back to its end.
 pub fn reopen(host: &Host, run: u32) -> Result<()> {
     add(host, run, &Line::Undoing { undoing: true })
+}
+
+/// Adds to what is to be known on the way back of a run.
+pub fn add_undo(host: &Host, run: u32, undo: &Undo) -> Result<()> {
+    add(host, run, &Line::Undo(undo.clone()))
 }
 
 /// Closes the journal of an earlier run.

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 
-use super::{Run, ids, live};
+use super::{Run, ids, live, service};
 use crate::conf::Conf;
 use crate::facts;
 use crate::host::{Host, Ids};
@@ -42,7 +42,8 @@ impl Run<'_> {
         }
         let gid = self.host.stat(Path::new(&format!("/proc/{pid}")))?.map_or(uid, |stat| stat.gid);
         let ids = Ids { uid, gid };
-        self.announce(Undo::Revive { target: target.without_password(), ids })?;
+        self.announce_role(target)?;
+        self.announce(Undo::Revive { target: target.without_password(), ids, pid: Some(pid) })?;
         let mut wire = live::reach(self.host, target, &live::passwords(self.host, target))?;
         match wire.ask::<()>(&["SHUTDOWN", "SAVE"]) {
             Err(Trouble::Other(said)) if said.starts_with("ERR") => {
@@ -73,11 +74,23 @@ impl Run<'_> {
     }
 }
 
-/// Starts a server again as somebody had started it, unless it never ended.
+/// Whether a server that somebody had started never ended; one that was asked to may do so only now, for it
+/// saves before.
+pub(super) fn lives(host: &Host, target: &Target, pid: u32) -> Result<bool> {
+    let program = target.engine.server();
+    service::will_stay(host, target, || {
+        Ok(facts::about(host, pid).is_some_and(|process| process.program == program))
+    })
+}
+
+/// Starts a server again as somebody had started it.
 pub(super) fn revive(host: &Host, target: &Target, ids: Ids) -> Result<()> {
     let listens = || -> Result<bool> {
         Ok(!facts::listening(host, &[], |port| port == target.address.port)?.is_empty())
     };
+    // A way back that was cut off may have started it a moment ago.
+    let settled = || Ok((listens()? || !facts::is_starting(host, target, ids.uid)?).then_some(()));
+    host.poll(BORN, settled)?;
     if listens()? {
         return Ok(());
     }

@@ -35,6 +35,9 @@ impl Run<'_> {
                 false => drop(before.insert(name.clone(), present(&mut wire, target, name)?)),
             }
         }
+        if wanted.iter().any(|(name, _)| name == "replicaof") {
+            self.told.push(target.name.clone());
+        }
         self.announce(Undo::Set { target: target.without_password(), before, secret })?;
         tell(self.host, target, &mut wire, &wanted)
     }
@@ -127,7 +130,7 @@ fn was_to_end(record: &Record, target: &Target) -> bool {
 }
 
 /// Whether a server is a master that was written to since it became one: to follow another would lose that.
-fn holds_more(wire: &mut Wire) -> bool {
+pub(super) fn holds_more(wire: &mut Wire) -> bool {
     let Ok(info) = wire.info("replication") else { return false };
     let number = |name: &str| info.get(name).and_then(|value| value.parse::<i64>().ok());
     let written = match (number("master_repl_offset"), number("second_repl_offset")) {

@@ -9,7 +9,6 @@ use nix::sys::signal::Signal;
 
 use super::{Event, Listener, containers, ids, systemctl};
 use crate::conf;
-use crate::directives;
 use crate::engine::Engine;
 use crate::exit::Fault;
 use crate::facts::containers::look;
@@ -246,7 +245,8 @@ pub fn await_born(host: &Host, target: &Target) -> Result<()> {
     if target.runtime != Runtime::Process {
         return Ok(());
     }
-    let settled = || Ok((runs(host, target)? || !facts::is_starting(host, target)?).then_some(()));
+    let Some(user) = layout::here().ids(host, target.engine.user())? else { return Ok(()) };
+    let settled = || Ok((runs(host, target)? || !facts::is_starting(host, target, user.uid)?).then_some(()));
     match host.poll(READY, settled)? {
         Some(()) => Ok(()),
         None => bail!("{} is still starting, and has left no pid file", target.name),
@@ -354,10 +354,10 @@ fn ask_to_end(host: &Host, target: &Target) -> Result<()> {
 ///
 /// # Errors
 /// Its runtime does not answer.
-pub fn will_stay(host: &Host, target: &Target, pid: u32) -> Result<bool> {
+pub fn will_stay(host: &Host, target: &Target, lives: impl Fn() -> Result<bool>) -> Result<bool> {
     let asked = host.now();
     let settled = host.poll(SAVE, || {
-        if self::pid(host, target)? != Some(pid) {
+        if !lives()? {
             return Ok(Some(false));
         }
         let since = asked.elapsed();
@@ -419,60 +419,6 @@ pub fn forget_data(host: &Host, target: &Target) {
     }
 }
 
-/// Whether all that an instance holds is held elsewhere, or is nothing: it follows a master by a link that
-/// is up, or it has no key in any database. What cannot be asked may hold anything; one that does not run
-/// is a copy if its file says replica, for a promotion that mattered was written there.
-pub fn is_copy(host: &Host, target: &Target) -> Result<bool> {
-    let answer = host.poll(BORN, || {
-        if !runs(host, target)? {
-            return Ok(Some(target.replica && conf_of(host, target).get("replicaof").is_some()));
-        }
-        Ok(match is_copy_now(host, target) {
-            Ok(copy) => copy,
-            // One that a run started just before it was killed does not listen yet.
-            Err(Trouble::Refused | Trouble::Loading) => None,
-            Err(_) => Some(false),
-        })
-    })?;
-    Ok(answer.unwrap_or(false))
-}
-
-/// Whether a server says that what it holds is a copy, or nothing; none where a link that comes up now may
-/// make it one.
-fn is_copy_now(host: &Host, target: &Target) -> Result<Option<bool>, Trouble> {
-    let mut wire = Wire::open(host, &target.address, target.password.as_ref())?;
-    let (role, keys) = (wire.info("replication")?, wire.info("keyspace")?);
-    let empty = !keys.keys().any(|name| name.starts_with("db"));
-    Ok(match parse::role(&role) {
-        _ if empty => Some(true),
-        Role::Replica { up, .. } => up.then_some(true),
-        Role::Master | Role::Unknown => Some(false),
-    })
-}
-
-/// The configuration of an instance with the role that it has now, where that is another than its file
-/// says: a promotion need not have reached the file, and would be forgotten by a restart.
-pub fn conf_with_role(host: &Host, target: &Target) -> Option<String> {
-    let text = host.text(&target.conf()).ok()??;
-    let conf = conf::Conf::parse(&text).ok()?;
-    let mut wire = Wire::open(host, &target.address, target.password.as_ref()).ok()?;
-    let now = match parse::role(&wire.info("replication").ok()?) {
-        Role::Master => None,
-        Role::Replica { host, port, .. } => Some([host, port.to_string()]),
-        Role::Unknown => return None,
-    };
-    if conf.get("replicaof") == now.as_ref().map(<[String; 2]>::as_slice) {
-        return None;
-    }
-    let follows = |line: &&str| {
-        let word = line.split_whitespace().next().unwrap_or_default().to_ascii_lowercase();
-        directives::canonical(&word) != "replicaof"
-    };
-    let mut lines: Vec<String> = text.lines().filter(follows).map(str::to_owned).collect();
-    lines.extend(now.map(|[host, port]| format!("replicaof {} {port}", conf::quote(&host))));
-    Some(lines.join("\n") + "\n")
-}
-
 /// Where an instance keeps its data, by its file.
 pub fn store(host: &Host, target: &Target) -> Option<Store> {
     if let Runtime::Container(program) = target.runtime {
@@ -482,7 +428,7 @@ pub fn store(host: &Host, target: &Target) -> Option<Store> {
     conf_of(host, target).word("dir").map(|dir| Store::Path(dir.into()))
 }
 
-fn conf_of(host: &Host, target: &Target) -> conf::Conf {
+pub(super) fn conf_of(host: &Host, target: &Target) -> conf::Conf {
     let text = host.text(&target.conf()).ok().flatten().unwrap_or_default();
     conf::Conf::parse(&text).unwrap_or_default()
 }

@@ -3,7 +3,9 @@
 
 use anyhow::{Context, Result, bail};
 
-use super::{Event, Listener, adopt, app, containers, live, package, rdb, service, set_enabled, systemctl};
+use super::{
+    Event, Listener, adopt, app, containers, live, package, rdb, role, service, set_enabled, systemctl,
+};
 use crate::conf::{self, By, Conf};
 use crate::exit::{Code, Fault};
 use crate::host::{Host, Ids, Kind, Stat, Taken};
@@ -166,12 +168,17 @@ fn back(host: &Host, record: &Record, packages: Packages) -> Result<()> {
         }
     }
     live::take_back(host, record)?;
+    let record = &role::kept(host, record)?;
     let mut reload = false;
     let mut kept = Vec::new();
     for undo in record.undo.iter().rev() {
         match undo {
             Undo::Reload => reload = true,
-            Undo::Start { .. } | Undo::StartUnit { .. } | Undo::StartApp { .. } | Undo::Revive { .. } => {}
+            Undo::Start { .. }
+            | Undo::Role { .. }
+            | Undo::StartUnit { .. }
+            | Undo::StartApp { .. }
+            | Undo::Revive { .. } => {}
             Undo::Packages { engine, mark } if packages == Packages::Go => {
                 remove_packages(host, *engine, mark)?
             }
@@ -192,19 +199,28 @@ fn back(host: &Host, record: &Record, packages: Packages) -> Result<()> {
             Undo::Start { target, pid } => {
                 // Each once, however often the run restarted it; and not the one that never stopped.
                 let listed = again.iter().any(|other| other.name == target.name);
-                let stays = |pid| service::will_stay(host, &current(host, target), pid);
+                let now = current(host, target);
+                let lives = |pid| Ok(service::pid(host, &now)? == Some(pid));
+                let stays = |pid| service::will_stay(host, &now, || lives(pid));
                 if !listed && !pid.map(stays).transpose()?.unwrap_or(false) {
                     again.push(target.clone());
                 }
             }
             Undo::StartUnit { unit } => systemctl(host, &["start", unit])?,
-            Undo::Revive { target, ids } => adopt::revive(host, target, *ids)?,
+            Undo::Revive { target, ids, pid } => {
+                let lives = |pid| adopt::lives(host, &current(host, target), pid);
+                if !pid.map(lives).transpose()?.unwrap_or(false) {
+                    role::write_kept(host, record, target)?;
+                    adopt::revive(host, target, *ids)?;
+                }
+            }
             _ => {}
         }
     }
     for target in &again {
         let target = current(host, target);
         service::stop(host, &target, false)?;
+        role::write_kept(host, record, &target)?;
         service::start(host, std::slice::from_ref(&target))?;
     }
     live::save_as_before(host, record)?;
@@ -253,7 +269,7 @@ fn one(host: &Host, undo: &Undo, kept: &mut Vec<Store>) -> Result<()> {
         },
         Undo::Stop { target } => {
             let target = current(host, target);
-            let copy = service::is_copy(host, &target)?;
+            let copy = role::is_copy(host, &target)?;
             if copy {
                 service::forget_data(host, &target);
             } else {
@@ -292,6 +308,7 @@ fn one(host: &Host, undo: &Undo, kept: &mut Vec<Store>) -> Result<()> {
         | Undo::Set { .. }
         | Undo::Password { .. }
         | Undo::Start { .. }
+        | Undo::Role { .. }
         | Undo::Revive { .. }
         | Undo::StartApp { .. }
         | Undo::StartUnit { .. }

@@ -2,7 +2,7 @@
 
 use anyhow::Result;
 
-use super::converge::converge;
+use super::converge::{Session, converge_in};
 use super::needs_root;
 use super::scene::{Scene, Wish};
 use super::status;
@@ -24,12 +24,14 @@ use crate::topology::{self, EMPTY, Topology};
 /// Finds what is there, writes the topology that says so, and repairs what is not sound.
 ///
 /// # Errors
-/// What cannot be taken over (5), and see [`converge`].
+/// What cannot be taken over (5), and see [`converge_in`].
 pub fn run(host: &Host, args: &cli::Adopt) -> Result<Code> {
     if layout::here().login.is_some() {
         return Err(needs_root("what runs by a file in /etc/redis is root's to hand over").into());
     }
     let given = args.password_file.as_deref().map(|source| secrets::given(host, source)).transpose()?;
+    // What a run that was killed left behind is not what somebody set up.
+    let session = Session::open(host, args.dry_run)?;
     let found = find(host, args.engine, given.as_ref())?;
     let taken = take(host, &found, args, given.as_ref())?;
     if taken.names.is_empty() {
@@ -65,7 +67,7 @@ pub fn run(host: &Host, args: &cli::Adopt) -> Result<Code> {
         }
         Ok(plan)
     };
-    let outcome = converge(host, "adopt", &change, wish, plan)?;
+    let outcome = converge_in(&session, "adopt", &change, wish, plan)?;
     let code = outcome.finish("adopt", &change, None)?;
     if outcome.changed && !args.json {
         console::out("");

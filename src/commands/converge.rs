@@ -56,8 +56,23 @@ pub fn converge(
     wish: impl FnOnce(&Host) -> Result<Wish>,
     plan: impl FnOnce(&Scene) -> Result<Plan>,
 ) -> Result<Outcome> {
+    let session = Session::open(host, change.dry_run)?;
+    converge_in(&session, command, change, wish, plan)
+}
+
+/// [`converge`] by those who had to look at the machine before, under the same lock.
+///
+/// # Errors
+/// As there.
+pub fn converge_in(
+    session: &Session<'_>,
+    command: &str,
+    change: &cli::Change,
+    wish: impl FnOnce(&Host) -> Result<Wish>,
+    plan: impl FnOnce(&Scene) -> Result<Plan>,
+) -> Result<Outcome> {
+    let host = session.host;
     let started = host.now();
-    let _lock = Session::open(host, change.dry_run)?;
     let mut wish = wish(host)?;
     let scene = Scene::load(host, &wish)?;
     let scene = if change.adopt { scene.adopting(host, &mut wish)? } else { scene };

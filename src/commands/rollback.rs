@@ -105,7 +105,7 @@ fn describe(undo: &Undo) -> Option<String> {
         Undo::Password { target } => format!("let {} take the former password only", target.name),
         Undo::Replaced { path, aside: Some(_), .. } => format!("put the former {} back", path.display()),
         Undo::Replaced { path, aside: None, .. } => format!("remove {}", path.display()),
-        Undo::Staged { .. } => return None,
+        Undo::Role { .. } | Undo::Staged { .. } => return None,
         Undo::Reload => "let systemd read its units again".into(),
         Undo::StopApp { .. } => "stop the web app".into(),
         Undo::StartApp { .. } => "start the web app again".into(),

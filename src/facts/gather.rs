@@ -533,13 +533,12 @@ pub fn is_server(host: &Host, pid: u32, engine: Engine, uid: u32) -> bool {
     about(host, pid).is_some_and(|process| process.program == engine.server() && process.uid == uid)
 }
 
-/// Whether a server was started for an instance and cannot be found by [`pid_of`] yet. Until its pid file is
+/// Whether a server of a user was started for an instance and cannot be found by [`pid_of`] yet. Until its pid file is
 /// there, its command line names its configuration; then it gives itself another.
 ///
 /// # Errors
 /// /proc cannot be read.
-pub fn is_starting(host: &Host, target: &Target) -> Result<bool> {
-    let Some(user) = layout::here().ids(host, target.engine.user())? else { return Ok(false) };
+pub fn is_starting(host: &Host, target: &Target, uid: u32) -> Result<bool> {
     let conf = target.conf();
     let names_it = |pid: u32| {
         let words = host.text(Path::new(&format!("/proc/{pid}/cmdline"))).ok().flatten().unwrap_or_default();
@@ -548,7 +547,7 @@ pub fn is_starting(host: &Host, target: &Target) -> Result<bool> {
     let seen = || -> Result<bool> {
         let processes = host.list(Path::new("/proc"))?;
         let mut pids = processes.iter().filter_map(|name| name.parse().ok());
-        Ok(pids.any(|pid| is_server(host, pid, target.engine, user.uid) && names_it(pid)))
+        Ok(pids.any(|pid| is_server(host, pid, target.engine, uid) && names_it(pid)))
     };
     // It forks to leave its parent: the one may be too young for a list, and the other gone when its turn
     // comes. A second look sees the young one.

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use super::servers::Servers;
 use super::{Look, Place, Proof};
-use crate::apply::service;
+use crate::apply::{role, service};
 use crate::finding::Finding;
 use crate::host::Host;
 use crate::instance::{Instance, Target};
@@ -62,7 +62,7 @@ pub fn cycle<T>(
     interrupted: &mut bool,
     meanwhile: impl FnOnce() -> T,
 ) -> Result<T, Finding> {
-    if service::conf_with_role(host, target).is_some() {
+    if role::differs(host, target) {
         let why = "it has another role than its file says, and a restart would forget it";
         return Err(Finding::unknown(why, format!("redis-tp cli {} -- CONFIG REWRITE", target.name)));
     }

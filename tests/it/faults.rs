@@ -4,6 +4,7 @@ mod bench;
 mod crowd;
 mod disks;
 mod dpkg;
+mod promoted;
 mod syscalls;
 
 use std::thread;
@@ -87,13 +88,24 @@ fn announced(machine: &Machine) -> usize {
     if text.contains("{\"end\"") { 0 } else { text.lines().count() }
 }
 
-/// Runs a command, and sends it a signal when it has announced `lines` effects. None if it had ended
-/// before.
+/// Runs a command, and sends it a signal when it has announced `lines` effects. False if it had ended before.
 pub fn disturb(machine: &Machine, command: &str, lines: usize, signal: Signal) -> (bool, Out) {
+    disturb_later(machine, command, lines, signal, Duration::ZERO)
+}
+
+/// [`disturb`], a moment later than that.
+pub fn disturb_later(
+    machine: &Machine,
+    command: &str,
+    lines: usize,
+    signal: Signal,
+    pause: Duration,
+) -> (bool, Out) {
     let mut running = machine.spawn(command);
     let end = Instant::now() + Duration::from_secs(60);
     while running.is_running() && Instant::now() < end {
         if announced(machine) >= lines {
+            thread::sleep(pause);
             let hit = running.signal(signal);
             return (hit, running.wait());
         }

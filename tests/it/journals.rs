@@ -38,7 +38,7 @@ fn a_journal_of_every_format_reads_whole() {
 }
 
 /// How many kinds of effect there are, as [`kind`] knows them.
-const KINDS: usize = 22;
+const KINDS: usize = 23;
 
 /// The compiler asks for a line here, and the test above for one in the case, for every new kind.
 fn kind(undo: &Undo) -> &'static str {
@@ -48,6 +48,7 @@ fn kind(undo: &Undo) -> &'static str {
         Undo::Owner { .. } => "owner",
         Undo::Revive { .. } => "revive",
         Undo::Stop { .. } => "stop",
+        Undo::Role { .. } => "role",
         Undo::Start { .. } => "start",
         Undo::StartUnit { .. } => "start-unit",
         Undo::StopUnit { .. } => "stop-unit",

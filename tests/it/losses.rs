@@ -35,6 +35,23 @@ fn a_rollback_keeps_what_a_promoted_replica_holds() {
 }
 
 #[test]
+fn a_rollback_of_a_run_before_the_promotion_does_not_demote() {
+    for init in [Init::None, Init::Systemd] {
+        let Some(machine) = bare(Release::Bookworm, init) else { return };
+        machine.run("redis-tp install && redis-tp replica add --port 6380").ok();
+        machine.run("sed -i '/^port/adatabases = 20' /etc/redis-tp/topology.ini && redis-tp apply").ok();
+        machine.run(PROMOTE).ok();
+        machine.run("redis-tp cli master -- REPLICAOF 127.0.0.1 6380").ok();
+        machine.run("redis-tp rollback").ok();
+        assert_eq!(machine.run("redis-tp cli slave -- CONFIG GET databases").ok().stdout, "databases\n16\n");
+        assert_eq!(machine.run("redis-tp cli slave -- GET precious").ok().stdout, "data\n");
+        let role = |name: &str| machine.run(&format!("redis-tp cli {name} -- ROLE")).ok().stdout;
+        assert!(role("slave").starts_with("master"), "{}", role("slave"));
+        assert!(role("master").starts_with("slave"), "{}", role("master"));
+    }
+}
+
+#[test]
 fn a_rollback_of_the_first_run_keeps_keys_of_every_database() {
     let Some(machine) = bare(Release::Bookworm, Init::Systemd) else { return };
     machine.run("redis-tp up").ok();
