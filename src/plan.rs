@@ -29,6 +29,7 @@ pub mod backup;
 mod change;
 pub mod containers;
 pub mod drift;
+pub mod fix;
 mod leave;
 pub mod live;
 mod memory;
@@ -407,6 +408,7 @@ fn owns(facts: &Facts, owner: Owner, uid: u32) -> bool {
     match owner {
         Owner::Root => uid == layout::here().own().uid,
         Owner::App => facts.app.user.is_some_and(|user| user.uid == uid),
+        Owner::As(ids) => ids.uid == uid,
         Owner::Image => facts.user.is_some_and(|user| user.uid == uid),
         Owner::Server(_) | Owner::ServerAdm(_) => facts.user.is_some_and(|user| user.uid == uid),
     }

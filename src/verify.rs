@@ -212,6 +212,7 @@ impl<'a> Proof<'a> {
                     bail!("interrupted");
                 }
                 note(Check {
+                    severity: None,
                     id: row.id,
                     subject: instance.name.to_string(),
                     did: (row.did)(self, instance),

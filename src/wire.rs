@@ -115,8 +115,21 @@ impl Wire {
     /// See [`Trouble`]. A server without a password answers WRONGPASS or ERR to AUTH; both come
     /// back as [`Trouble::WrongPassword`].
     pub fn open(host: &Host, at: &Address, password: Option<&Secret>) -> Result<Self, Trouble> {
+        Self::open_within(host, at, password, Self::TIMEOUT)
+    }
+
+    /// The same with another limit in time.
+    ///
+    /// # Errors
+    /// See [`Wire::open`].
+    pub fn open_within(
+        host: &Host,
+        at: &Address,
+        password: Option<&Secret>,
+        limit: Duration,
+    ) -> Result<Self, Trouble> {
         let at = ConnectionAddr::Tcp(at.host.clone(), at.port);
-        Self::begin(host.connect(at, Self::TIMEOUT)?, password)
+        Self::begin(host.connect(at, limit)?, password)
     }
 
     /// The same over a Unix socket.
