@@ -46,7 +46,8 @@ pub(super) fn places(_: &Seen, server: &Server) -> Verdict {
         .any(|place| dir == *place || dir.starts_with(&format!("{place}/")));
     let foreign_file = ["authorized_keys", "root", "crontab", "redis.so"].contains(&file.as_str())
         || [".so", ".php", ".jsp", ".sh"].iter().any(|end| file.ends_with(end));
-    if !(foreign_dir && !server.contained) && !foreign_file {
+    let foreign_dir = foreign_dir && !server.contained;
+    if !foreign_dir && !foreign_file {
         return Finding::pass(format!("{dir}/{file}")).into();
     }
     Verdict::from(Finding::fail(
@@ -72,7 +73,10 @@ pub(super) fn keys(_: &Seen, server: &Server) -> Verdict {
         keys => Finding::fail(
             format!("it has {}", keys.join(", ")),
             "worms that look for open servers write keys of these names",
-            format!("redis-cli --scan    # look what is in {}; if it is not yours: {ISOLATE}", keys.join(", ")),
+            format!(
+                "redis-cli --scan    # look what is in {}; if it is not yours: {ISOLATE}",
+                keys.join(", ")
+            ),
         )
         .into(),
     }

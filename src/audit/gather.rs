@@ -47,7 +47,7 @@ pub fn look(host: &Host, subject: &Subject<'_>, password: Option<&Secret>) -> Re
         }
     }
     others(host, engine, password, &here, &mut seen)?;
-    seen.shell = around::shell(host, layout::here().account(engine.user()).as_ref())?;
+    seen.shell = around::shell(host, layout::here().account(engine.user()))?;
     around::package(host, engine, subject, &mut seen)?;
     seen.sources = around::sources(host)?;
     around::firewall(host, &mut seen);
@@ -68,7 +68,10 @@ fn instance_as_seen(
     here: &[IpAddr],
 ) -> Result<Server> {
     let target = instance.target();
-    let pid = subject.facts.running.get(&instance.name).map(|running| running.pid);
+    let listener = subject.facts.listeners.iter().find(|listener| listener.port == instance.port);
+    let owner = listener.and_then(|listener| listener.owner.as_ref()).map(|owner| owner.pid);
+    let pid = subject.facts.running.get(&instance.name).map(|running| running.pid).filter(|pid| *pid > 0);
+    let pid = pid.or(owner);
     let contained = instance.runtime.is_container();
     let mut server = Server {
         name: instance.name.to_string(),
@@ -81,9 +84,8 @@ fn instance_as_seen(
         ..Server::default()
     };
     if pid.is_some() {
-        server.told = Wire::open(host, &target.address, target.password.as_ref())
-            .ok()
-            .map(|wire| told(wire, here));
+        server.told =
+            Wire::open(host, &target.address, target.password.as_ref()).ok().map(|wire| told(wire, here));
     }
     surroundings(host, &mut server, pid.filter(|_| !contained), here)?;
     Ok(server)
@@ -122,7 +124,9 @@ fn others(
             seen.servers.push(server);
         }
         let strays = found.strays.iter().filter(|stray| !known.contains(&stray.process.pid));
-        for stray in strays.filter(|stray| !stray.contained || !stray.ports.iter().any(|port| ports.contains(port))) {
+        for stray in
+            strays.filter(|stray| !stray.contained || !stray.ports.iter().any(|port| ports.contains(port)))
+        {
             let mut server = Server {
                 name: format!("pid {}", stray.process.pid),
                 contained: stray.contained,
@@ -146,7 +150,8 @@ fn others(
 /// What a server tells to those whom it lets in.
 fn told(mut wire: Wire, here: &[IpAddr]) -> Told {
     let info = wire.info("all").unwrap_or_default();
-    let exist = FOREIGN_KEYS.iter().filter(|key| wire.ask::<u64>(&["EXISTS", key]).is_ok_and(|count| count > 0));
+    let exist =
+        FOREIGN_KEYS.iter().filter(|key| wire.ask::<u64>(&["EXISTS", key]).is_ok_and(|count| count > 0));
     let foreign_keys = exist.map(|key| (*key).to_owned()).collect();
     let commands = wire.ask::<Vec<Option<Vec<redis::Value>>>>(&["COMMAND", "INFO", FOREIGN_COMMAND]);
     let foreign = commands.is_ok_and(|known| known.iter().flatten().next().is_some());
@@ -159,9 +164,7 @@ fn told(mut wire: Wire, here: &[IpAddr]) -> Told {
         foreign_command: foreign.then(|| FOREIGN_COMMAND.to_owned()),
         elsewhere: elsewhere(&clients, here),
         role: parse::role(&info),
-        version: ["valkey_version", "redis_version"]
-            .iter()
-            .find_map(|name| Version::parse(info.get(*name)?)),
+        version: ["valkey_version", "redis_version"].iter().find_map(|name| Version::parse(info.get(*name)?)),
         info,
     }
 }
@@ -216,6 +219,8 @@ fn surroundings(host: &Host, server: &mut Server, pid: Option<u32>, here: &[IpAd
         server.listens =
             server.address.iter().filter_map(|at| Some((at.host.parse().ok()?, at.port))).collect();
     }
+    let modules = server.told.as_ref().and_then(|told| told.modules.clone()).unwrap_or_default();
+    server.planted = modules.into_iter().filter(|(_, file)| !is_roots(host, pid, file)).collect();
     server.open_at = open_at(host, &server.listens, here);
     if server.contained {
         return Ok(());
@@ -235,6 +240,20 @@ fn surroundings(host: &Host, server: &mut Server, pid: Option<u32>, here: &[IpAd
     server.acl_file = acl.and_then(at);
     server.socket = socket.and_then(at);
     Ok(())
+}
+
+/// Whether root alone decides what is in a file; what a server does not tell (before 7.0), and its own modules
+/// have none.
+fn is_roots(host: &Host, pid: Option<u32>, file: &str) -> bool {
+    if !file.starts_with('/') {
+        return true;
+    }
+    // As the server sees it: it may have a /tmp of its own.
+    let root = pid.map_or_else(|| PathBuf::from("/"), |pid| PathBuf::from(format!("/proc/{pid}/root")));
+    let path = root.join(file.trim_start_matches('/'));
+    path.ancestors().take_while(|above| *above != root).all(|above| {
+        host.stat(above).ok().flatten().is_some_and(|stat| stat.uid == 0 && stat.mode & 0o022 == 0)
+    })
 }
 
 /// The own addresses under which a server answers somebody who says no password.
@@ -271,10 +290,12 @@ fn guarded(host: &Host, pid: u32) -> Result<Option<Guarded>> {
         replaced: exe.is_some_and(|exe| exe.to_string_lossy().ends_with(" (deleted)")),
         no_new_privileges: field("NoNewPrivs:") == Some("1"),
         filtered: field("Seccomp:") == Some("2"),
-        capabilities: field("CapBnd:").and_then(|bits| u64::from_str_radix(bits, 16).ok()).unwrap_or(u64::MAX),
-        files: limits.lines().find_map(|line| {
-            line.strip_prefix("Max open files")?.split_whitespace().next()?.parse().ok()
-        }),
+        capabilities: field("CapBnd:")
+            .and_then(|bits| u64::from_str_radix(bits, 16).ok())
+            .unwrap_or(u64::MAX),
+        files: limits
+            .lines()
+            .find_map(|line| line.strip_prefix("Max open files")?.split_whitespace().next()?.parse().ok()),
     }))
 }
 

@@ -90,6 +90,8 @@ pub struct Server {
     pub acl_file: Option<(PathBuf, Stat)>,
     /// Its Unix socket.
     pub socket: Option<(PathBuf, Stat)>,
+    /// Those of its modules, each with its file, that somebody else than root could have put there.
+    pub planted: Vec<(String, String)>,
     /// The password that it takes.
     pub password: Option<Secret>,
     /// The master that it is to follow, as an address.
