@@ -161,7 +161,8 @@ const fn server(
 use Severity::{Critical, High, Low, Medium};
 
 /// The checks: who gets in, as whom, what he finds lying about, with which program, and whether somebody did.
-const ROWS: [Row; 39] = [
+const ROWS: [Row; 40] = [
+    server("let-in", High, "logged in, and asked for CONFIG GET", reach::let_in),
     server("open-door", Critical, "asked it without a password from every own address", reach::open_door),
     server("protected-mode", Critical, "asked it for protected-mode", reach::protected_mode),
     server("wide-bind", Medium, "asked the kernel where it listens", reach::wide_bind),

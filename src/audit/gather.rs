@@ -46,8 +46,10 @@ pub fn look(host: &Host, subject: &Subject<'_>, password: Option<&Secret>) -> Re
             seen.servers.push(instance_as_seen(host, subject, instance, &here)?);
         }
     }
-    others(host, engine, password, &here, &mut seen)?;
-    seen.shell = around::shell(host, layout::here().account(engine.user()))?;
+    others(host, subject, password, &here, &mut seen)?;
+    // A user of the machine has a shell of his own.
+    let account = layout::here().login.is_none().then(|| engine.user());
+    seen.shell = account.map(|account| around::shell(host, account)).transpose()?.flatten();
     around::package(host, engine, subject, &mut seen)?;
     seen.sources = around::sources(host)?;
     around::firewall(host, &mut seen);
@@ -77,6 +79,8 @@ fn instance_as_seen(
         name: instance.name.to_string(),
         instance: Some(instance.name.clone()),
         contained,
+        runs: pid.is_some(),
+        wanted_dir: Some(instance.dir.clone()),
         file: Some(instance.conf.clone()),
         address: Some(target.address.clone()),
         password: target.password.clone(),
@@ -94,7 +98,7 @@ fn instance_as_seen(
 /// The servers that the topology does not know.
 fn others(
     host: &Host,
-    engine: Engine,
+    subject: &Subject<'_>,
     password: Option<&Secret>,
     here: &[IpAddr],
     seen: &mut Seen,
@@ -104,6 +108,7 @@ fn others(
     let files: BTreeSet<PathBuf> = seen.servers.iter().filter_map(|server| server.file.clone()).collect();
     let ports: BTreeSet<u16> =
         seen.servers.iter().filter_map(|server| Some(server.address.as_ref()?.port)).collect();
+    let engine = subject.topology.engine;
     let engines = if seen.managed { vec![engine] } else { vec![Engine::Redis, Engine::Valkey] };
     for engine in engines {
         let found = found::look(host, engine, password)?;
@@ -111,6 +116,7 @@ fn others(
             let taken = site.server.as_ref();
             let mut server = Server {
                 name: site.name.to_string(),
+                runs: taken.is_some(),
                 file: Some(site.file.clone()),
                 address: taken.map(|_| site.address()),
                 password: taken.and_then(|server| server.password.clone()),
@@ -123,12 +129,17 @@ fn others(
             surroundings(host, &mut server, taken.map(|taken| taken.process.pid), here)?;
             seen.servers.push(server);
         }
-        let strays = found.strays.iter().filter(|stray| !known.contains(&stray.process.pid));
+        let ours = |pid: u32| subject.facts.containers.containers.values().any(|seen| seen.pid == pid);
+        let strays = found
+            .strays
+            .iter()
+            .filter(|stray| !known.contains(&stray.process.pid) && !ours(stray.process.pid));
         for stray in
             strays.filter(|stray| !stray.contained || !stray.ports.iter().any(|port| ports.contains(port)))
         {
             let mut server = Server {
                 name: format!("pid {}", stray.process.pid),
+                runs: true,
                 contained: stray.contained,
                 file: stray.file.clone(),
                 address: stray.ports.first().map(|port| Address { host: "127.0.0.1".into(), port: *port }),

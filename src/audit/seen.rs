@@ -64,8 +64,12 @@ pub struct Server {
     pub name: String,
     /// The instance of the topology; none if nobody manages it.
     pub instance: Option<Name>,
+    /// It runs.
+    pub runs: bool,
     /// It runs in a container.
     pub contained: bool,
+    /// Where its data are to be.
+    pub wanted_dir: Option<PathBuf>,
     /// Its configuration.
     pub file: Option<PathBuf>,
     /// What is in that.

@@ -32,6 +32,12 @@ const fn case(id: &'static str, severity: &'static str, bad: &'static str, right
 /// In an order in which one leaves nothing that the next stumbles over.
 pub const CASES: &[Case] = &[
     case(
+        "let-in",
+        "high",
+        "redis-tp cli -- CONFIG SET requirepass somebodys-own",
+        Typed("echo \"CONFIG SET requirepass $(cat /etc/redis-tp/password)\" | redis-cli --no-auth-warning -a somebodys-own"),
+    ),
+    case(
         "open-door",
         "critical",
         "for set in 'bind 0.0.0.0' 'protected-mode no' 'requirepass \"\"'; do eval redis-tp cli -- CONFIG SET $set; done",
@@ -167,9 +173,10 @@ pub const CASES: &[Case] = &[
     ),
     case(
         "confinement",
-        "low",
-        "mkdir -p /etc/systemd/system/redis-server.service.d && printf '[Service]\nCapabilityBoundingSet=CAP_CHOWN\n' > /etc/systemd/system/redis-server.service.d/zz.conf && systemctl daemon-reload && redis-tp service restart master",
-        Typed("rm /etc/systemd/system/redis-server.service.d/zz.conf && systemctl daemon-reload && redis-tp service restart master"),
+        "medium",
+        "printf 'port 7000\nbind 127.0.0.1\nrequirepass some-thing-very-long-indeed-x\ndir /var/lib/redis\n' > /etc/redis/redis-x.conf
+        systemd-run --unit=plain --uid=redis redis-server /etc/redis/redis-x.conf; sleep 0.5",
+        Typed("systemctl stop plain; rm /etc/redis/redis-x.conf"),
     ),
     case("login", "low", "usermod --shell /bin/sh redis", Typed("usermod --shell /usr/sbin/nologin redis")),
     case("maxmemory", "low", "redis-tp install --set maxmemory=0", Fix),
