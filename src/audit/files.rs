@@ -54,8 +54,13 @@ pub(super) fn configuration(seen: &Seen, server: &Server) -> Verdict {
         )
         .into();
     }
+    if server.contained && !server.file_reachable {
+        return Finding::pass(format!("{} is behind a closed directory", file.display())).into();
+    }
     let wrong = if secret { 0o007 } else { 0o002 };
-    closed(file, stat, wrong, "others can read the password in it, or change it")
+    let verdict = closed(file, stat, wrong, "others can read the password in it, or change it");
+    // A closed directory is one wall; a mode is the other.
+    if server.file_reachable { verdict } else { verdict.rated(Severity::Medium) }
 }
 
 /// Nobody else reads the data.

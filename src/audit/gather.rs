@@ -219,6 +219,7 @@ fn modules(answer: &redis::Value) -> Vec<(String, String)> {
 fn surroundings(host: &Host, server: &mut Server, pid: Option<u32>, here: &[IpAddr]) -> Result<()> {
     if let Some(file) = &server.file {
         server.file_stat = host.stat(file).unwrap_or_default();
+        server.file_reachable = around::reachable(host, file);
         let text = host.text(file).unwrap_or_default().unwrap_or_default();
         server.conf = Conf::parse(&text).unwrap_or_default();
     }

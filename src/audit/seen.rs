@@ -76,6 +76,8 @@ pub struct Server {
     pub conf: Conf,
     /// Whose that is.
     pub file_stat: Option<Stat>,
+    /// Everybody may enter the directories above that.
+    pub file_reachable: bool,
     /// Its process.
     pub process: Option<Guarded>,
     /// Where we reach it.

@@ -86,7 +86,13 @@ pub const CASES: &[Case] = &[
         "redis-tp cli -- ACL SETUSER bob on '>something-long' '~*' +@all",
         Typed("redis-tp cli master -- ACL SETUSER bob -@dangerous"),
     ),
-    case("config-mode", "high", "chmod 644 /etc/redis/redis.conf", Fix),
+    case("config-mode", "medium", "chmod 644 /etc/redis/redis.conf", Fix),
+    case(
+        "config-mode",
+        "high",
+        "chmod 755 /etc/redis && chmod 644 /etc/redis/redis.conf",
+        TypedThen("redis-tp check --fix", "chmod 2770 /etc/redis"),
+    ),
     case("data-mode", "medium", "chmod 755 /var/lib/redis-slave", Fix),
     case(
         "data-mode",
