@@ -140,7 +140,9 @@ pub fn audit(host: &Host, seen: &Seen, except: &[&str]) -> Vec<Audited> {
         };
         match row.look {
             Look::Machine(look) => add("machine", &|| look(seen)),
-            Look::Server(look) => seen.servers.iter().for_each(|server| add(&server.name, &|| look(seen, server))),
+            Look::Server(look) => {
+                seen.servers.iter().for_each(|server| add(&server.name, &|| look(seen, server)))
+            }
         }
     }
     audited
@@ -195,7 +197,12 @@ const ROWS: [Row; 40] = [
     server("master-host", Critical, "asked it whom it follows", compromise::master_host),
     server("foreign-places", Critical, "asked it for dir and dbfilename", compromise::places),
     server("foreign-keys", Critical, "asked it for keys that known attacks leave", compromise::keys),
-    machine("foreign-files", Critical, "looked for RDB headers among cron's and ssh's files", compromise::files),
+    machine(
+        "foreign-files",
+        Critical,
+        "looked for RDB headers among cron's and ssh's files",
+        compromise::files,
+    ),
     machine("foreign-programs", Critical, "looked for names of known miners", compromise::programs),
     server("root", High, "looked at its user", system::root),
     server("confinement", Medium, "read /proc/PID/status", system::confinement),

@@ -200,9 +200,8 @@ fn readable(host: &Host, secrets: &[Secret]) -> Result<Vec<(PathBuf, Stat)>> {
         }
         let text = host.lossy(&path).ok().flatten().unwrap_or_default();
         let words = |line: &str| {
-            line.split(|c: char| c.is_whitespace() || "\"'=".contains(c)).any(|word| {
-                secrets.iter().any(|secret| gives_away(word, secret))
-            })
+            line.split(|c: char| c.is_whitespace() || "\"'=".contains(c))
+                .any(|word| secrets.iter().any(|secret| gives_away(word, secret)))
         };
         if text.lines().any(words) {
             found.push((path, stat));

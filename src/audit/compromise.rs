@@ -72,7 +72,10 @@ pub(super) fn keys(_: &Seen, server: &Server) -> Verdict {
         keys => Finding::fail(
             format!("it has {}", keys.join(", ")),
             "worms that look for open servers write keys of these names",
-            format!("redis-cli --scan    # look what is in {}; if it is not yours: {ISOLATE}", keys.join(", ")),
+            format!(
+                "redis-cli --scan    # look what is in {}; if it is not yours: {ISOLATE}",
+                keys.join(", ")
+            ),
         )
         .into(),
     }

@@ -28,15 +28,8 @@ pub(super) const PUBLIC_DIRECTORIES: [&str; 12] = [
     "/srv",
 ];
 /// Files of a home that have what was typed.
-pub(super) const OF_HOME: [&str; 7] = [
-    ".bash_history",
-    ".zsh_history",
-    ".rediscli_history",
-    ".redisclirc",
-    ".bashrc",
-    ".profile",
-    ".env",
-];
+pub(super) const OF_HOME: [&str; 7] =
+    [".bash_history", ".zsh_history", ".rediscli_history", ".redisclirc", ".bashrc", ".profile", ".env"];
 
 /// Nobody else reads or changes a configuration.
 pub(super) fn configuration(seen: &Seen, server: &Server) -> Verdict {
@@ -101,7 +94,9 @@ pub(super) fn log(_: &Seen, server: &Server) -> Verdict {
 pub(super) fn acl(_: &Seen, server: &Server) -> Verdict {
     match &server.acl_file {
         None => Finding::skip("it has no ACL file").into(),
-        Some((path, stat)) => closed(path, *stat, 0o007, "others can read the hashes in it, or change its rules"),
+        Some((path, stat)) => {
+            closed(path, *stat, 0o007, "others can read the hashes in it, or change its rules")
+        }
     }
 }
 
@@ -148,7 +143,8 @@ pub(super) fn argv(seen: &Seen) -> Verdict {
 pub(super) fn environment(seen: &Seen) -> Verdict {
     let pid = seen.environ.first().map_or(0, |(pid, _)| *pid);
     if seen.blind {
-        return Finding::unknown("the environments of others are root's to read", "sudo redis-tp check").into();
+        return Finding::unknown("the environments of others are root's to read", "sudo redis-tp check")
+            .into();
     }
     found(
         seen,
@@ -185,14 +181,12 @@ pub(super) fn readable(seen: &Seen) -> Verdict {
         "every user of this machine knows it",
         format!("chmod o-rwx {}    # and give the servers another password", first.display()),
     ));
-    seen.readable.iter().fold(verdict, |verdict, path: &PathBuf| {
-        match seen.stats.get(path) {
-            Some(stat) => verdict.with(Fix::Close {
-                path: path.clone(),
-                ids: Ids { uid: stat.uid, gid: stat.gid },
-                mode: stat.mode & 0o7770,
-            }),
-            None => verdict,
-        }
+    seen.readable.iter().fold(verdict, |verdict, path: &PathBuf| match seen.stats.get(path) {
+        Some(stat) => verdict.with(Fix::Close {
+            path: path.clone(),
+            ids: Ids { uid: stat.uid, gid: stat.gid },
+            mode: stat.mode & 0o7770,
+        }),
+        None => verdict,
     })
 }

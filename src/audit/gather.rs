@@ -81,9 +81,8 @@ fn instance_as_seen(
         ..Server::default()
     };
     if pid.is_some() {
-        server.told = Wire::open(host, &target.address, target.password.as_ref())
-            .ok()
-            .map(|wire| told(wire, here));
+        server.told =
+            Wire::open(host, &target.address, target.password.as_ref()).ok().map(|wire| told(wire, here));
     }
     surroundings(host, &mut server, pid.filter(|_| !contained), here)?;
     Ok(server)
@@ -122,7 +121,9 @@ fn others(
             seen.servers.push(server);
         }
         let strays = found.strays.iter().filter(|stray| !known.contains(&stray.process.pid));
-        for stray in strays.filter(|stray| !stray.contained || !stray.ports.iter().any(|port| ports.contains(port))) {
+        for stray in
+            strays.filter(|stray| !stray.contained || !stray.ports.iter().any(|port| ports.contains(port)))
+        {
             let mut server = Server {
                 name: format!("pid {}", stray.process.pid),
                 contained: stray.contained,
@@ -146,7 +147,8 @@ fn others(
 /// What a server tells to those whom it lets in.
 fn told(mut wire: Wire, here: &[IpAddr]) -> Told {
     let info = wire.info("all").unwrap_or_default();
-    let exist = FOREIGN_KEYS.iter().filter(|key| wire.ask::<u64>(&["EXISTS", key]).is_ok_and(|count| count > 0));
+    let exist =
+        FOREIGN_KEYS.iter().filter(|key| wire.ask::<u64>(&["EXISTS", key]).is_ok_and(|count| count > 0));
     let foreign_keys = exist.map(|key| (*key).to_owned()).collect();
     let commands = wire.ask::<Vec<Option<Vec<redis::Value>>>>(&["COMMAND", "INFO", FOREIGN_COMMAND]);
     let foreign = commands.is_ok_and(|known| known.iter().flatten().next().is_some());
@@ -159,9 +161,7 @@ fn told(mut wire: Wire, here: &[IpAddr]) -> Told {
         foreign_command: foreign.then(|| FOREIGN_COMMAND.to_owned()),
         elsewhere: elsewhere(&clients, here),
         role: parse::role(&info),
-        version: ["valkey_version", "redis_version"]
-            .iter()
-            .find_map(|name| Version::parse(info.get(*name)?)),
+        version: ["valkey_version", "redis_version"].iter().find_map(|name| Version::parse(info.get(*name)?)),
         info,
     }
 }
@@ -271,10 +271,12 @@ fn guarded(host: &Host, pid: u32) -> Result<Option<Guarded>> {
         replaced: exe.is_some_and(|exe| exe.to_string_lossy().ends_with(" (deleted)")),
         no_new_privileges: field("NoNewPrivs:") == Some("1"),
         filtered: field("Seccomp:") == Some("2"),
-        capabilities: field("CapBnd:").and_then(|bits| u64::from_str_radix(bits, 16).ok()).unwrap_or(u64::MAX),
-        files: limits.lines().find_map(|line| {
-            line.strip_prefix("Max open files")?.split_whitespace().next()?.parse().ok()
-        }),
+        capabilities: field("CapBnd:")
+            .and_then(|bits| u64::from_str_radix(bits, 16).ok())
+            .unwrap_or(u64::MAX),
+        files: limits
+            .lines()
+            .find_map(|line| line.strip_prefix("Max open files")?.split_whitespace().next()?.parse().ok()),
     }))
 }
 

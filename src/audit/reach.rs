@@ -27,7 +27,10 @@ pub(super) fn open_door(_: &Seen, server: &Server) -> Verdict {
         }
     };
     match (beyond.first(), server.open_at.first()) {
-        (Some(at), _) => verdict(at, "there is no password, and the network reaches it: such a server is taken over within hours"),
+        (Some(at), _) => verdict(
+            at,
+            "there is no password, and the network reaches it: such a server is taken over within hours",
+        ),
         (None, Some(at)) => verdict(
             &at.to_string(),
             "there is no password: every program and every user of this machine gets in",
@@ -79,8 +82,11 @@ pub(super) fn wide_bind(_: &Seen, server: &Server) -> Verdict {
     };
     let others = server.told.as_ref().map(|told| told.elsewhere.join(", ")).unwrap_or_default();
     let cause = match others.is_empty() {
-        true => "every network of this machine reaches it, and nobody from another machine is connected".to_owned(),
-        false => format!("every network of this machine reaches it; {others} need it: name the address that they use"),
+        true => "every network of this machine reaches it, and nobody from another machine is connected"
+            .to_owned(),
+        false => format!(
+            "every network of this machine reaches it; {others} need it: name the address that they use"
+        ),
     };
     let cure = put_right(server);
     let verdict = Verdict::from(Finding::fail(format!("it listens on {first}"), cause, cure));
@@ -157,7 +163,9 @@ pub(super) fn unasked(server: &Server, what: &str) -> Verdict {
             "redis-tp adopt --password-file FILE",
         )
         .into(),
-        (Some(_), Some(_)) => Finding::skip(format!("this version has no {what}, or does not tell it")).into(),
+        (Some(_), Some(_)) => {
+            Finding::skip(format!("this version has no {what}, or does not tell it")).into()
+        }
     }
 }
 

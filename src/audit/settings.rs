@@ -22,7 +22,11 @@ pub(super) fn module(_: &Seen, server: &Server) -> Verdict {
 
 /// CONFIG SET dir is for nobody.
 pub(super) fn protected_configs(_: &Seen, server: &Server) -> Verdict {
-    allowed(server, "enable-protected-configs", "with CONFIG SET dir a client writes files wherever the server may")
+    allowed(
+        server,
+        "enable-protected-configs",
+        "with CONFIG SET dir a client writes files wherever the server may",
+    )
 }
 
 /// A directive of 7.0 that is `no`, `local` or `yes`.
@@ -59,11 +63,13 @@ pub(super) fn modules(_: &Seen, server: &Server) -> Verdict {
                 None => format!("redis-cli MODULE UNLOAD {name}"),
             },
         ))
-        .as_bad_as(if ["/tmp/", "/var/tmp/", "/dev/shm/"].iter().any(|place| file.starts_with(place)) {
-            Severity::Critical
-        } else {
-            Severity::High
-        }),
+        .as_bad_as(
+            if ["/tmp/", "/var/tmp/", "/dev/shm/"].iter().any(|place| file.starts_with(place)) {
+                Severity::Critical
+            } else {
+                Severity::High
+            },
+        ),
         None => Finding::pass(match modules.len() {
             0 => "no module is loaded".to_owned(),
             count => format!("{count} of the system's"),
@@ -98,7 +104,8 @@ pub(super) fn maxmemory(seen: &Seen, server: &Server) -> Verdict {
     match server.value("maxmemory").as_deref() {
         None => unasked(server, "maxmemory"),
         Some("0") => {
-            let total = server.told.as_ref().and_then(|told| told.info.get("total_system_memory")?.parse().ok());
+            let total =
+                server.told.as_ref().and_then(|told| told.info.get("total_system_memory")?.parse().ok());
             let quarter: u64 = total.unwrap_or(1_u64 << 30) / 4 / (1 << 20);
             let value = format!("{quarter}mb");
             let cure = put_right(server);
@@ -149,7 +156,9 @@ pub(super) fn file_limit(_: &Seen, server: &Server) -> Verdict {
             format!("it may open {files} files, and maxclients is {clients}"),
             "a few idle connections keep everybody else out",
             match &server.instance {
-                Some(name) => format!("redis-tp service restart {name}    # where its unit has LimitNOFILE=65535"),
+                Some(name) => {
+                    format!("redis-tp service restart {name}    # where its unit has LimitNOFILE=65535")
+                }
                 None => format!("prlimit --pid {} --nofile=65535", process.pid),
             },
         )

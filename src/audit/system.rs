@@ -123,7 +123,8 @@ pub(super) fn somaxconn(seen: &Seen, server: &Server) -> Verdict {
 
 fn kernel<'a>(seen: &'a Seen, name: &str) -> Result<&'a str, Verdict> {
     let path = KERNEL.iter().find(|(known, _)| *known == name).map_or("", |(_, path)| path);
-    seen.kernel.get(name).map(String::as_str).ok_or_else(|| {
-        Finding::unknown(format!("{path} cannot be read"), format!("cat {path}")).into()
-    })
+    seen.kernel
+        .get(name)
+        .map(String::as_str)
+        .ok_or_else(|| Finding::unknown(format!("{path} cannot be read"), format!("cat {path}")).into())
 }

@@ -16,8 +16,22 @@ const ENOUGH: f64 = 64.0;
 
 /// Passwords that are tried first.
 const COMMON: [&str; 16] = [
-    "foobared", "redis", "password", "motdepasse", "admin", "root", "123456", "12345678", "changeme", "secret",
-    "test", "azerty", "qwerty", "letmein", "default", "passw0rd",
+    "foobared",
+    "redis",
+    "password",
+    "motdepasse",
+    "admin",
+    "root",
+    "123456",
+    "12345678",
+    "changeme",
+    "secret",
+    "test",
+    "azerty",
+    "qwerty",
+    "letmein",
+    "default",
+    "passw0rd",
 ];
 
 /// The password is one that nobody guesses.
@@ -89,7 +103,8 @@ impl<'a> User<'a> {
     /// Whether he administers: a later rule takes back what an earlier one gave.
     fn may_all(&self) -> bool {
         self.rules.iter().fold(false, |may, rule| match *rule {
-            "+@all" | "allcommands" | "+@admin" | "+@dangerous" | "+config" | "+acl" | "+module" | "+debug" => true,
+            "+@all" | "allcommands" | "+@admin" | "+@dangerous" | "+config" | "+acl" | "+module"
+            | "+debug" => true,
             "-@all" | "nocommands" | "-@dangerous" => false,
             _ => may,
         })

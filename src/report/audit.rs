@@ -5,8 +5,8 @@ use std::fmt::Write as _;
 use super::console::{BAD, FAINT, GOOD, NOTE, TYPE, styled};
 use super::table;
 use super::text::took;
-use crate::audit::{Audited, Severity};
 use crate::audit::fix::Fix;
+use crate::audit::{Audited, Severity};
 use crate::finding::{Check, Finding, Findings};
 
 /// The checks of the audit among others.
@@ -50,7 +50,8 @@ pub fn count(findings: &Findings) -> String {
 /// The lines below all of it, with what to type next.
 pub fn closing(fit: &Findings, all: &Findings, next: &[&str]) -> String {
     let mut text = count(all);
-    let _ = write!(text, " {}", styled(FAINT, format_args!("in {}", took(all.time.saturating_sub(fit.time)))));
+    let _ =
+        write!(text, " {}", styled(FAINT, format_args!("in {}", took(all.time.saturating_sub(fit.time)))));
     let fitness = table::closing(fit);
     let (count, typed) = fitness.split_once("\n\n").unwrap_or((&fitness, ""));
     let _ = write!(text, "\n{count}");
