@@ -305,7 +305,13 @@ fn software(wanted: &Wanted<'_>, facts: &Facts, changes: &[Change<'_>], plan: &m
 }
 
 fn unit_files(changes: &[Change<'_>], plan: &mut Plan) {
-    for (path, text) in changes.iter().filter_map(|change| change.unit_file.clone()) {
+    for change in changes {
+        plan.steps.extend(change.stale.iter().map(|path| Step::Remove { path: path.clone() }));
+        let Some((path, text)) = change.unit_file.clone() else {
+            let emptied = change.stale.first().and_then(|path| path.parent());
+            plan.steps.extend(emptied.map(|path| Step::RemoveEmpty { path: path.to_path_buf() }));
+            continue;
+        };
         let body = Body::Plain(text);
         plan.steps.push(Step::Write { path, body, ours: None, owner: Owner::Root, mode: 0o644 });
     }
@@ -496,7 +502,8 @@ fn services(facts: &Facts, changes: &[Change<'_>], app: Option<&app::AppChange<'
     }
     plan.steps.extend(app.and_then(app::AppChange::boot));
     let own = layout::here().login.is_some();
-    let written = (facts.installed() || own) && changes.iter().any(|change| change.unit_file.is_some());
+    let changed = |change: &Change<'_>| change.unit_file.is_some() || !change.stale.is_empty();
+    let written = (facts.installed() || own) && changes.iter().any(changed);
     let units = |change: &&Change<'_>| change.instance.runtime == Runtime::Systemd;
     let enabled = changes.iter().filter(units).any(|change| change.enable);
     let stale =

@@ -32,6 +32,7 @@ mod engines;
 mod faults;
 mod flask;
 mod generated;
+mod hardening;
 mod journals;
 mod live;
 mod losses;
