@@ -536,6 +536,7 @@ pub fn ids(host: &Host, owner: Owner) -> Result<Ids> {
         }
         Owner::Server(engine) => server(engine)?,
         Owner::Image => bail!("only an image tells who its user is"),
+        Owner::As(ids) => ids,
         Owner::ServerAdm(engine) => {
             let ids = server(engine)?;
             Ids { gid: host.group("adm")?.unwrap_or(ids.gid), ..ids }

@@ -18,7 +18,7 @@ mod machine;
 mod web;
 
 /// The format of [`Findings`] as JSON.
-const SCHEMA: u32 = 1;
+pub const SCHEMA: u32 = 1;
 
 /// What is checked: the machine, in the light of what is wanted of it.
 #[derive(Clone, Copy, Debug)]
@@ -135,7 +135,7 @@ impl Row {
     fn timed(&self, host: &Host, subject: String, look: impl FnOnce() -> Result<Finding>) -> Check {
         let start = host.now();
         let finding = look().unwrap_or_else(|error| could_not_look(&error));
-        Check { id: self.id, subject, did: self.did.into(), finding, time: start.elapsed() }
+        Check { id: self.id, severity: None, subject, did: self.did.into(), finding, time: start.elapsed() }
     }
 }
 

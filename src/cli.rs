@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
+use crate::audit::{self, Severity};
 use crate::directives;
 use crate::engine::Engine;
 use crate::exit::Fault;
@@ -45,7 +46,7 @@ pub enum Command {
     /// Show the steps that apply would take, and do nothing
     Plan(Plan),
     /// Is the machine fit, and is all in place?
-    Check(Report),
+    Check(Check),
     /// Prove over the wire that it works
     Verify(Verify),
     /// The instances as a tree: role, link, lag, memory
@@ -282,7 +283,30 @@ pub struct Plan {
     pub force: bool,
 }
 
-/// `check`, `replica list`
+/// `check`
+#[derive(Debug, Args)]
+pub struct Check {
+    /// Put right what can be: shows the plan, and carries it out
+    #[arg(long)]
+    pub fix: bool,
+    /// With --fix: show the steps and do nothing
+    #[arg(long, requires = "fix")]
+    pub dry_run: bool,
+    /// The least severity of a finding that ends in exit code 4
+    #[arg(long, value_name = "SEVERITY", default_value = "high")]
+    pub fail_on: Severity,
+    /// A check of the audit to leave out; may be given several times
+    #[arg(long, value_name = "ID", value_parser = audit::id)]
+    pub except: Vec<&'static str>,
+    /// Show also what of the audit passed
+    #[arg(long)]
+    pub all: bool,
+    /// Print the result as JSON
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// `replica list`
 #[derive(Debug, Args)]
 pub struct Report {
     /// Print the result as JSON

@@ -17,6 +17,7 @@ mod app;
 mod backup;
 mod backups;
 mod bench;
+mod check;
 mod cli;
 mod converge;
 mod env;
@@ -64,7 +65,7 @@ fn run(host: &Host, command: Command) -> Result<Code> {
         Command::Adopt(args) => adopt::run(host, &args),
         Command::Apply(args) => converge::apply(host, args),
         Command::Plan(args) => converge::plan(host, args),
-        Command::Check(args) => prove::check(host, &args),
+        Command::Check(args) => check::run(host, &args),
         Command::Verify(args) => prove::verify(host, &args),
         Command::Status(args) => status::run(host, &args),
         Command::Render(args) => render::run(host, &args),

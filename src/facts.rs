@@ -241,7 +241,7 @@ pub struct Running {
     /// Secrets that it has and its file has not; `user` where users may do something else than by it.
     #[serde(default)]
     pub exchanged: Vec<String>,
-    /// Those users.
+    /// The users that may do something else than by its file.
     #[serde(default)]
     pub users: Vec<String>,
     /// It says that it takes none of the passwords that we know.

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use serde::{Serialize, Serializer};
 
+use crate::audit::Severity;
 use crate::exit::Code;
 
 /// One check, done.
@@ -11,6 +12,9 @@ use crate::exit::Code;
 pub struct Check {
     /// A stable name, such as `replica-readonly`.
     pub id: &'static str,
+    /// How bad a failure is; the audit's checks have one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub severity: Option<Severity>,
     /// What was looked at: an instance, a file, the machine.
     pub subject: String,
     /// What was done to find out.
@@ -124,6 +128,7 @@ pub(crate) fn milliseconds<S: Serializer>(time: &Duration, serializer: S) -> Res
 pub(crate) fn samples() -> Findings {
     let check = |id, subject: &str, did: &str, micros, finding| Check {
         id,
+        severity: None,
         subject: subject.into(),
         did: did.into(),
         finding,

@@ -325,6 +325,18 @@ impl Host {
         rustbus::RpcConn::connect_to_path(path, timeout).ok()
     }
 
+    /// The addresses of this machine.
+    pub fn addresses(&self) -> Vec<std::net::IpAddr> {
+        let all = nix::ifaddrs::getifaddrs().into_iter().flatten();
+        let ip = |address: nix::sys::socket::SockaddrStorage| match address.as_sockaddr_in() {
+            Some(v4) => Some(std::net::IpAddr::V4(v4.ip())),
+            None => address.as_sockaddr_in6().map(|v6| std::net::IpAddr::V6(v6.ip())),
+        };
+        let found: std::collections::BTreeSet<std::net::IpAddr> =
+            all.filter_map(|interface| ip(interface.address?)).collect();
+        found.into_iter().collect()
+    }
+
     /// Whether an address can be bound on this machine: an absent address, or IPv6 switched off,
     /// is not. Nothing listens on it afterwards.
     pub fn can_bind(&self, address: std::net::IpAddr) -> bool {

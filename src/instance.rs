@@ -2,6 +2,7 @@
 //! checks work on.
 
 use std::collections::BTreeMap;
+use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 
 use anyhow::Result;
@@ -63,6 +64,8 @@ pub struct Instance {
     pub directives: Vec<Named>,
     /// Every directive of its section, if it has those and no defaults of ours.
     pub plain: Option<Vec<Named>>,
+    /// Whether its unit is closed to all that a server does not need.
+    pub harden: bool,
 }
 
 /// The master of a replica.
@@ -211,6 +214,8 @@ impl Instance {
                     .cloned()
                     .collect(),
                 plain: plain.then(|| section.lines.clone()),
+                // The unit of what was taken over is sound as it is.
+                harden: section.harden.unwrap_or(!plain),
             }
         };
         topology.instances.iter().map(one).collect()
@@ -296,6 +301,15 @@ impl Instance {
     /// Whether other machines can reach it.
     pub fn is_exposed(&self) -> bool {
         self.bind.as_ref().is_some_and(|binds| !binds.iter().all(Bind::is_loopback))
+    }
+
+    /// Whether it speaks with this machine alone: nobody else reaches it, and it follows nobody else.
+    pub fn is_local(&self) -> bool {
+        let loopback = |host: &str| host.parse().map_or(host == "localhost", |ip: IpAddr| ip.is_loopback());
+        let everywhere = self.plain.is_some() && self.bind.is_none();
+        !everywhere
+            && !self.is_exposed()
+            && self.upstream.as_ref().is_none_or(|of| loopback(&of.address.host))
     }
 
     /// Whether it asks for no password, or for an empty one, which Redis takes for none; `user default`

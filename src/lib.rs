@@ -27,6 +27,7 @@
 pub mod adopt;
 pub mod app;
 pub mod apply;
+pub mod audit;
 pub mod backup;
 pub mod bench;
 pub mod bus;

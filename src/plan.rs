@@ -29,6 +29,7 @@ pub mod backup;
 mod change;
 pub mod containers;
 pub mod drift;
+pub mod fix;
 mod leave;
 pub mod live;
 mod memory;
@@ -304,7 +305,13 @@ fn software(wanted: &Wanted<'_>, facts: &Facts, changes: &[Change<'_>], plan: &m
 }
 
 fn unit_files(changes: &[Change<'_>], plan: &mut Plan) {
-    for (path, text) in changes.iter().filter_map(|change| change.unit_file.clone()) {
+    for change in changes {
+        plan.steps.extend(change.stale.iter().map(|path| Step::Remove { path: path.clone() }));
+        let Some((path, text)) = change.unit_file.clone() else {
+            let emptied = change.stale.first().and_then(|path| path.parent());
+            plan.steps.extend(emptied.map(|path| Step::RemoveEmpty { path: path.to_path_buf() }));
+            continue;
+        };
         let body = Body::Plain(text);
         plan.steps.push(Step::Write { path, body, ours: None, owner: Owner::Root, mode: 0o644 });
     }
@@ -407,6 +414,7 @@ fn owns(facts: &Facts, owner: Owner, uid: u32) -> bool {
     match owner {
         Owner::Root => uid == layout::here().own().uid,
         Owner::App => facts.app.user.is_some_and(|user| user.uid == uid),
+        Owner::As(ids) => ids.uid == uid,
         Owner::Image => facts.user.is_some_and(|user| user.uid == uid),
         Owner::Server(_) | Owner::ServerAdm(_) => facts.user.is_some_and(|user| user.uid == uid),
     }
@@ -494,7 +502,8 @@ fn services(facts: &Facts, changes: &[Change<'_>], app: Option<&app::AppChange<'
     }
     plan.steps.extend(app.and_then(app::AppChange::boot));
     let own = layout::here().login.is_some();
-    let written = (facts.installed() || own) && changes.iter().any(|change| change.unit_file.is_some());
+    let changed = |change: &Change<'_>| change.unit_file.is_some() || !change.stale.is_empty();
+    let written = (facts.installed() || own) && changes.iter().any(changed);
     let units = |change: &&Change<'_>| change.instance.runtime == Runtime::Systemd;
     let enabled = changes.iter().filter(units).any(|change| change.enable);
     let stale =

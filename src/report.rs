@@ -1,6 +1,7 @@
 //! How results look: text, pictures and pages for eyes, JSON, TAP and JUnit for programs, annotations
 //! for GitHub.
 
+pub mod audit;
 pub mod backups;
 pub mod bench;
 pub mod console;

@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 use crate::app::{AppTarget, service as app_service};
 use crate::conf;
 use crate::engine::Engine;
+use crate::host::Ids;
 use crate::instance::Target;
 use crate::layout;
 use crate::live::{Cost, Setting};
@@ -416,6 +417,8 @@ pub enum Owner {
     App,
     /// The user and group that containers run as.
     Image,
+    /// Whose it is already.
+    As(Ids),
 }
 
 impl Owner {
@@ -428,6 +431,7 @@ impl Owner {
             Self::ServerAdm(engine) => owner(engine.user(), "adm"),
             Self::App => owner(app_service::USER, app_service::USER),
             Self::Image => "the image's user".into(),
+            Self::As(Ids { uid, gid }) => format!("{uid}:{gid}"),
         }
     }
 }
@@ -495,6 +499,9 @@ impl Step {
             }
             Self::Write { path, .. } => format!("write {}", path.display()),
             Self::Keep { path, .. } => format!("take {} over as it is", path.display()),
+            Self::Own { paths, owner: Owner::As(_), mode: Some(mode) } => {
+                format!("give {} the mode {mode:04o}", short_list(paths))
+            }
             Self::Own { paths, owner, mode } => {
                 let mode = mode.map_or_else(String::new, |mode| format!(", {mode:04o}"));
                 format!("hand {} over ({}{mode})", short_list(paths), owner.word())

@@ -12,6 +12,7 @@ const REDIS: &str = include_str!("../templates/redis.conf");
 const REDIS_SLAVE: &str = include_str!("../templates/redis-slave.conf");
 const PLAIN: &str = include_str!("../templates/plain.conf");
 const DROP_IN: &str = include_str!("../systemd/drop-in.conf");
+const HARDENING: &str = include_str!("../systemd/hardening.conf");
 const UNIT: &str = include_str!("../systemd/instance.service");
 const APP_UNIT: &str = include_str!("../systemd/app.service");
 const USER_UNIT: &str = include_str!("../systemd/user-instance.service");
@@ -72,12 +73,30 @@ pub fn plain_configuration(name: &str, topology: &Path, lines: Vec<String>) -> R
     render(PLAIN, &context)
 }
 
-/// Renders the drop-in that opens directories to a unit.
-pub fn drop_in(unit: &str, paths: &[String]) -> Result<String> {
+/// Renders the drop-in that opens directories to a unit, and closes the rest.
+pub fn drop_in(unit: &str, paths: &[String], hardening: Option<&Hardening>) -> Result<String> {
     let mut context = Context::new();
     context.insert("unit", unit);
     context.insert("paths", paths);
+    context.insert("hardening", &hardening.map(Hardening::lines).transpose()?);
     render(DROP_IN, &context)
+}
+
+/// What of an instance decides how far its unit can be closed.
+#[derive(Clone, Copy, Debug, Serialize)]
+pub struct Hardening {
+    /// It speaks with this machine alone.
+    pub local: bool,
+    /// Its port is one that only root may open.
+    pub low_port: bool,
+}
+
+impl Hardening {
+    /// The lines of a unit.
+    pub fn lines(&self) -> Result<String> {
+        let text = render(HARDENING, &Context::from_serialize(self)?)?;
+        Ok(text.trim_end().to_owned())
+    }
 }
 
 /// What the unit of an instance may name, where the distribution has none.
@@ -101,6 +120,8 @@ pub struct UnitContext {
     pub run: String,
     /// The directories that it may write to.
     pub paths: Vec<String>,
+    /// What closes the rest, if it is to be hardened.
+    pub hardening: Option<String>,
 }
 
 /// Renders a whole unit: root's, or a user's own.

@@ -121,6 +121,9 @@ pub struct Section {
     /// `defaults`
     #[serde(default)]
     pub defaults: Defaults,
+    /// `harden`
+    #[serde(default)]
+    pub harden: Option<bool>,
     /// Where not all of our defaults hold: every directive of the section, those above among them.
     #[serde(default)]
     pub lines: Vec<Named>,

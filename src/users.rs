@@ -171,7 +171,9 @@ pub fn canonical(args: &[String]) -> Vec<String> {
     let whole = |rule: &&String| matches!(rule.as_str(), "+@all" | "-@all");
     let last = rules.commands.iter().rposition(|rule| whole(&rule)).unwrap_or(0);
     let (base, rest) = match rules.commands.get(last) {
-        Some(rule) if whole(&rule) => (rule.clone(), rules.commands[last + 1..].to_vec()),
+        Some(rule) if whole(&rule) => {
+            (rule.clone(), rules.commands.get(last + 1..).unwrap_or_default().to_vec())
+        }
         _ => ("-@all".to_owned(), rules.commands),
     };
     all.push(base);

@@ -107,6 +107,8 @@ enum Of {
     Replicas,
     /// Those that have users of ours.
     WithUsers,
+    /// Those that have one for the web app among them.
+    WithApp,
     /// All of them, each replica before its master; only when restarts are asked for.
     Restarts,
 }
@@ -125,7 +127,7 @@ const ROWS: &[Row] = &[
     Row { id: "auth-missing", of: Of::Every, did: access::did_missing, look: access::no_password },
     Row { id: "user-default", of: Of::WithUsers, did: users::did_default, look: users::default },
     Row { id: "user-replica", of: Of::WithUsers, did: users::did_replica, look: users::replica },
-    Row { id: "user-app", of: Of::WithUsers, did: users::did_app, look: users::app },
+    Row { id: "user-app", of: Of::WithApp, did: users::did_app, look: users::app },
     Row { id: "listen", of: Of::Every, did: machine::did_listen, look: machine::listen },
     Row { id: "config", of: Of::Every, did: config::did, look: config::config },
     Row { id: "owner", of: Of::Every, did: machine::did_owner, look: machine::owner },
@@ -218,6 +220,7 @@ impl<'a> Proof<'a> {
                     bail!("interrupted");
                 }
                 note(Check {
+                    severity: None,
                     id: row.id,
                     subject: instance.name.to_string(),
                     did: (row.did)(self, instance),
@@ -237,6 +240,9 @@ impl<'a> Proof<'a> {
                 instance.upstream.is_some() || self.servers.follows(&Place::of(instance)).is_some()
             }),
             Of::WithUsers => all.retain(|instance| instance.users.is_some()),
+            Of::WithApp => {
+                all.retain(|instance| instance.users.as_ref().is_some_and(|users| users.app.is_some()));
+            }
             Of::Restarts if self.options.restart => {
                 all.sort_by_key(|instance| Reverse(chain(self.subject.instances, instance).count()));
             }

@@ -164,6 +164,20 @@ impl Wire {
         }
     }
 
+    /// The same as [`Wire::open`] with another limit in time.
+    ///
+    /// # Errors
+    /// See [`Wire::open`].
+    pub fn open_within(
+        host: &Host,
+        at: &Address,
+        password: Option<&Secret>,
+        limit: Duration,
+    ) -> Result<Self, Trouble> {
+        let at = ConnectionAddr::Tcp(at.host.clone(), at.port);
+        Self::begin(host.connect(at, limit)?, password.map(Login::default_user))
+    }
+
     /// The same over a Unix socket.
     ///
     /// # Errors

@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use crate::instance::Instance;
 use crate::secret::{MASK, Secret};
 use crate::topology::AppSection;
-use crate::users;
+use crate::users::{self, Users};
 use crate::wire::{Address, Login};
 
 /// All that the app needs to know.
@@ -90,12 +90,17 @@ impl Settings {
 
     fn with(section: &AppSection, instances: &[Instance], at: fn(&Instance) -> Address) -> Self {
         let node = |instance: &Instance| {
-            let user = instance.users.as_ref().and_then(|users| users.app.as_ref());
+            // One that is no service, as `verify` has it for a moment, is the administrator's.
+            let (user, password) = match &instance.users {
+                Some(Users { app: Some(app), .. }) => (Some(users::APP), Some(&app.password)),
+                Some(_) => (Some(users::ADMIN), instance.requirepass.as_ref()),
+                None => (None, instance.requirepass.as_ref()),
+            };
             Node {
                 name: instance.name.to_string(),
                 address: at(instance),
-                user: user.map(|_| users::APP.to_owned()),
-                password: user.map(|user| &user.password).or(instance.requirepass.as_ref()).cloned(),
+                user: user.map(str::to_owned),
+                password: password.cloned(),
             }
         };
         let mut nodes: Vec<Node> = instances.iter().map(node).collect();

@@ -109,7 +109,7 @@ fn former_users(host: &Host, record: &Record, only: bool) -> Result<()> {
                 Some(words) => {
                     let reset = (only && name != users::DEFAULT).then(|| "reset".to_owned());
                     let words: Vec<String> =
-                        [name].into_iter().chain(reset).chain(words[1..].iter().cloned()).collect();
+                        [name].into_iter().chain(reset).chain(words.iter().skip(1).cloned()).collect();
                     set_user(&mut wire, target, &words)?;
                 }
                 None if only && name != users::DEFAULT => {
@@ -140,7 +140,7 @@ fn set_user(wire: &mut Wire, target: &Target, words: &[String]) -> Result<()> {
     let name = words.first().map(String::as_str).unwrap_or_default();
     let lines: Vec<String> = wire.ask(&["ACL", "LIST"]).unwrap_or_default();
     let now = lines.iter().filter_map(|line| conf::split(line.strip_prefix("user ")?));
-    let now = now.filter(|now| now.first().is_some_and(|user| user == name)).last();
+    let now = now.rev().find(|now| now.first().is_some_and(|user| user == name));
     let words = users::beside(now.as_deref(), words);
     let all: Vec<&str> = ["ACL", "SETUSER"].into_iter().chain(words.iter().map(String::as_str)).collect();
     wire.ask::<()>(&all).map_err(|trouble| refused(target, &format!("the user {name}"), &trouble))

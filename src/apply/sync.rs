@@ -157,9 +157,12 @@ impl Conversation<'_> {
     /// As [`crate::wire::Wire::enter`] does it.
     fn log_in(&mut self, target: &Target) -> Result<()> {
         let Some(password) = &target.password else { return Ok(()) };
-        let logins = [Login { user: Some(users::ADMIN), password }, Login::default_user(password)];
+        let mut logins = [Login { user: Some(users::ADMIN), password }, Login::default_user(password)];
+        if !target.admin {
+            logins.reverse();
+        }
         let mut last = String::new();
-        for login in if target.admin { [0, 1] } else { [1, 0] }.map(|at| logins[at]) {
+        for login in logins {
             let words: Vec<&str> = ["AUTH"].into_iter().chain(login.words()).collect();
             last = self.try_to_say(&words)?;
             if !last.starts_with('-') {

@@ -53,7 +53,7 @@ const FIT: &str = r#"{
     },
     "texts": {
         "/etc/redis/redis.conf": "requirepass canary\nrequirepass \"canary\n",
-        "/etc/systemd/system/redis-server@slave.service.d/redis-tp.conf":
+        "/etc/systemd/system/redis-server@slave.service.d/10-redis-tp.conf":
             "[Service]\nReadWritePaths=-/var/lib/redis-slave\n"
     },
     "units": {

@@ -1,4 +1,4 @@
-//! `redis-tp verify` and `redis-tp check`: run the checks, and show them in the form that is asked for.
+//! `redis-tp verify`: runs the checks, and shows them in the form that is asked for.
 
 use std::path::Path;
 use std::time::Duration;
@@ -7,15 +7,12 @@ use anyhow::Result;
 
 use super::converge::Session;
 use super::env::programs;
-use super::scene::{Scene, Wish};
-use crate::check;
+use super::scene::Scene;
 use crate::cli;
 use crate::exit::Code;
 use crate::finding::{Check, Findings};
 use crate::host::Host;
-use crate::plan::Consent;
 use crate::report::{console, curves, github, html, junit, table, tap};
-use crate::topology::LAB;
 use crate::verify;
 
 /// How long the keys of a proof live that have to be gone.
@@ -113,33 +110,4 @@ pub fn proof(host: &Host, scene: &Scene, text: bool) -> Result<Findings> {
     }
     tell_github(host, &findings)?;
     Ok(findings)
-}
-
-/// `redis-tp check`
-///
-/// # Errors
-/// The topology cannot be read.
-pub fn check(host: &Host, args: &cli::Report) -> Result<Code> {
-    let scene = Scene::load(host, &Wish::standing_or(host, LAB)?)?;
-    let inside = crate::plan::containers::inside(&scene.wanted(Consent::default()), &scene.facts);
-    let subject = check::Subject {
-        topology: &scene.topology,
-        inside: inside.as_ref(),
-        instances: &scene.instances,
-        app: scene.app.as_ref(),
-        facts: &scene.facts,
-    };
-    let mut tell = |check: &Check| {
-        if !args.json {
-            console::out(table::line(check))
-        }
-    };
-    let findings = check::check(host, &subject, &mut tell)?;
-    if args.json {
-        console::json(&findings)?;
-    } else {
-        console::out("");
-        console::out(table::closing(&findings));
-    }
-    Ok(findings.code())
 }

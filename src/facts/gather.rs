@@ -302,8 +302,9 @@ fn ask(host: &Host, instance: &Instance, facts: &Facts) -> Option<Running> {
     let mut users = Vec::new();
     // Where the default user has a password of its own, that of `admin` tells nothing of it.
     if instance.users.is_some() && auth == Auth::Wanted {
-        users = other_users(&mut wire, &config, [&conf, &written]);
-        exchanged.extend((!users.is_empty()).then(|| "user".to_owned()));
+        let by_no_file;
+        (users, by_no_file) = other_users(&mut wire, &config, [&conf, &written]);
+        exchanged.extend(by_no_file.then(|| "user".to_owned()));
         let now = config.get("requirepass").map(String::as_str);
         let of_a_file =
             |conf: &&Conf| conf.word("requirepass").unwrap_or_default() == now.unwrap_or_default();
@@ -342,25 +343,28 @@ fn exchanged(config: &BTreeMap<String, String>, files: [&Conf; 2]) -> Vec<String
     secrets.filter(|(name, now)| !from_a_file(name, now)).map(|(name, _)| name.clone()).collect()
 }
 
-/// The users that may do something else than by a server's file, as it is or as we wrote it.
-fn other_users(wire: &mut Wire, config: &BTreeMap<String, String>, files: [&Conf; 2]) -> Vec<String> {
+/// The users that may do something else than by a server's file, and whether one of them may by what we wrote, too.
+fn other_users(wire: &mut Wire, config: &BTreeMap<String, String>, files: [&Conf; 2]) -> (Vec<String>, bool) {
     let lines: Vec<String> = wire.ask(&["ACL", "LIST"]).unwrap_or_default();
     // As in a file, with the password that the default user has now.
     let password =
         config.get("requirepass").map(|password| format!("requirepass {}\n", conf::quote(password)));
     let Ok(now) = Conf::parse(&format!("{}{}", password.unwrap_or_default(), lines.join("\n"))) else {
-        return Vec::new();
+        return (Vec::new(), false);
     };
     let by = files.map(users::of);
     let now = users::of(&now);
     if lines.is_empty() || files.iter().any(|conf| conf.get("include").or(conf.get("aclfile")).is_some()) {
-        return Vec::new();
+        return (Vec::new(), false);
     }
     let meaning =
         |all: &BTreeMap<String, Vec<String>>, name: &str| all.get(name).map(|words| users::canonical(words));
     let names: BTreeSet<&String> = now.keys().chain(by.iter().flat_map(BTreeMap::keys)).collect();
-    let other = |name: &&&String| by.iter().all(|file| meaning(file, name) != meaning(&now, name));
-    names.iter().filter(other).map(|name| (*name).clone()).collect()
+    let other =
+        |name: &&String, file: &BTreeMap<String, Vec<String>>| meaning(file, name) != meaning(&now, name);
+    let all: Vec<&String> = names.into_iter().filter(|name| other(name, &by[0])).collect();
+    let by_no_file = all.iter().any(|name| other(name, &by[1]));
+    (all.into_iter().cloned().collect(), by_no_file)
 }
 
 /// Where an instance is to be asked for: on the port that its file names, which a hand may have changed.

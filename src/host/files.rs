@@ -107,6 +107,12 @@ impl Host {
         Ok(self.read(path)?.map(|bytes| String::from_utf8_lossy(&bytes).into_owned()))
     }
 
+    /// When a file or directory was last changed, in seconds since 1970.
+    pub fn modified(&self, path: &Path) -> Option<u64> {
+        let changed = fs::symlink_metadata(self.path(path)).ok()?.modified().ok()?;
+        Some(changed.duration_since(std::time::UNIX_EPOCH).ok()?.as_secs())
+    }
+
     /// How long a file is; 0 when it is not there.
     pub fn length(&self, path: &Path) -> u64 {
         fs::metadata(self.path(path)).map_or(0, |meta| meta.len())

@@ -1,7 +1,7 @@
 //! What changes for one instance: its configuration in the light of three states, its drop-in, and
 //! whether it has to start or restart.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use anyhow::Result;
 
@@ -35,6 +35,8 @@ pub struct Change<'a> {
     pub keep: Option<Secret>,
     /// Its drop-in or unit, if the file has to be written.
     pub unit_file: Option<(PathBuf, String)>,
+    /// Drop-ins of ours that its unit needs no longer.
+    pub stale: Vec<PathBuf>,
     /// Its container as wanted, if it is to run in one.
     pub spec: Option<Container>,
     /// What is to become of that.
@@ -79,8 +81,10 @@ pub fn of<'a>(
         Runtime::Systemd => systemd::needed(instance, facts)?,
         Runtime::Process | Runtime::Container(_) => None,
     };
+    let needs = needed.as_ref().map(|(path, _)| path.clone());
     let unit_file =
         needed.filter(|(path, want)| whole::is_due(wanted, facts, path, want, unit::same, &mut notes));
+    let stale = stale(wanted, facts, instance, needs.as_deref(), &mut notes);
     let alive = is_alive(facts, instance, running);
     let spec = containers::of_instance(instance, wanted.image, facts);
     let container = spec.as_ref().map_or(Due::Nothing, |spec| containers::due(spec, facts));
@@ -95,11 +99,10 @@ pub fn of<'a>(
     let exchanged = drift::password_set(facts, instance, &file.directives).filter(|_| alive && !made);
     let again = exchanged.is_some() && wanted.consent.overwrite;
     let restart = (alive && !made)
-        .then(|| match (&live.rest[..], &unit_file) {
-            ([], None) if again => Some("its password was changed by hand".to_owned()),
-            ([], None) => None,
-            ([], Some(_)) => Some("its unit changes".to_owned()),
-            (names, _) => Some(format!("{} changes", short_list(names))),
+        .then(|| match &live.rest[..] {
+            [] if unit_file.is_some() || !stale.is_empty() => Some(unit_changes(facts, unit_file.as_ref())),
+            [] => again.then(|| "its password was changed by hand".to_owned()),
+            names => Some(format!("{} changes", short_list(names))),
         })
         .flatten();
     if restart.is_some() {
@@ -145,6 +148,7 @@ pub fn of<'a>(
         ours: file.ours,
         keep: file.keep,
         unit_file,
+        stale,
         live,
         restart,
         spec,
@@ -155,6 +159,46 @@ pub fn of<'a>(
         promoted,
         notes,
     })
+}
+
+/// Our drop-ins that a unit needs no longer. One that somebody's hand changed is noted and kept.
+fn stale(
+    wanted: &Wanted<'_>,
+    facts: &Facts,
+    instance: &Instance,
+    needs: Option<&Path>,
+    notes: &mut Vec<Note>,
+) -> Vec<PathBuf> {
+    if instance.runtime != Runtime::Systemd {
+        return Vec::new();
+    }
+    let ours = |path: &PathBuf| facts.state.files.contains_key(path) && facts.text(path).is_some();
+    let drop_ins = [systemd::drop_in(&instance.unit), systemd::former_drop_in(&instance.unit)];
+    let unneeded = drop_ins.into_iter().filter(|path| needs != Some(path) && ours(path));
+    let (gone, edited): (Vec<_>, Vec<_>) = unneeded.partition(|path| {
+        let last = facts.written.get(path).map(Secret::expose);
+        wanted.consent.overwrite
+            || last.zip(facts.text(path)).is_some_and(|(last, there)| unit::same(last, there))
+    });
+    notes.extend(edited.into_iter().map(|file| Note::FileEdited { file }));
+    gone
+}
+
+/// In words, what a new file does to a unit.
+fn unit_changes(facts: &Facts, file: Option<&(PathBuf, String)>) -> String {
+    let filtered = |text: &str| {
+        let mut unit = unit::parse(text).unwrap_or_default();
+        let before = unit.len();
+        unit.retain(|(_, key), _| !key.starts_with("IPAddress"));
+        (before != unit.len(), unit)
+    };
+    let file = file.and_then(|(path, want)| Some((filtered(facts.text(path)?), filtered(want))));
+    match file {
+        Some(((false, there), (true, want))) if there == want => "its unit is closed to other machines",
+        Some(((true, there), (false, want))) if there == want => "its unit is opened to other machines",
+        _ => "its unit changes",
+    }
+    .to_owned()
 }
 
 /// Whether it starts at boot; a container that is made does from the beginning.

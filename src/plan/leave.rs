@@ -79,7 +79,8 @@ fn files_of(target: &Target, facts: &Facts, steps: &mut Vec<Step>) {
     let files: Vec<PathBuf> =
         [target.conf()].into_iter().chain(systemd::files(&target.unit())).filter(ours).collect();
     let drop_in = systemd::drop_in(&target.unit());
-    let emptied = drop_in.parent().filter(|_| files.contains(&drop_in)).map(Path::to_path_buf);
+    let dir = drop_in.parent();
+    let emptied = dir.filter(|_| files.iter().any(|file| file.parent() == dir)).map(Path::to_path_buf);
     steps.extend(files.into_iter().map(|path| Step::Remove { path }));
     steps.extend(emptied.map(|path| Step::RemoveEmpty { path }));
 }

@@ -182,7 +182,9 @@ fn users(facts: &Facts, instance: &Instance, version: Version, conf: &Conf) -> O
         before.get(name).is_some_and(|before| same(before, words)) && !other.contains(name)
     };
     for (name, words) in after.iter().filter(|(name, words)| !stays(name, words)) {
-        let line = |head: &str| Secret::new(format!("{name} {head}{}", conf::quote_all(&words[1..])));
+        let line = |head: &str| {
+            Secret::new(format!("{name} {head}{}", conf::quote_all(words.get(1..).unwrap_or_default())))
+        };
         // The default user keeps what it may: connections that it has stay as they are.
         told.only.push(line(if name == users::DEFAULT { "" } else { "reset " }));
         if name != users::DEFAULT {

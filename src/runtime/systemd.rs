@@ -13,7 +13,7 @@ use crate::host::{Child, Host};
 use crate::instance::{Instance, Target};
 use crate::layout;
 use crate::software;
-use crate::templates::{self, UnitContext};
+use crate::templates::{self, Hardening, UnitContext};
 
 /// Whether there is a systemd for us: as PID 1 (sd_booted(3)), or without root the user's own.
 pub fn runs(host: &Host) -> Result<bool> {
@@ -61,9 +61,10 @@ pub fn lasts(host: &Host) -> Result<bool> {
     }
 }
 
-/// Our drop-in for a unit.
+/// Our drop-in for a unit. systemd reads them by name: what `systemctl edit` writes (`override.conf`) comes
+/// behind it, and counts more.
 pub fn drop_in(unit: &str) -> PathBuf {
-    layout::here().units.join(format!("{unit}.d")).join("redis-tp.conf")
+    layout::here().units.join(format!("{unit}.d")).join("10-redis-tp.conf")
 }
 
 /// A whole unit of ours, for a server that came without one.
@@ -71,13 +72,18 @@ pub fn own_unit(unit: &str) -> PathBuf {
     layout::here().units.join(unit)
 }
 
-/// Every file of ours that a unit may have.
-pub fn files(unit: &str) -> [PathBuf; 2] {
-    [drop_in(unit), own_unit(unit)]
+/// Our drop-in as it was called when it opened directories and no more.
+pub fn former_drop_in(unit: &str) -> PathBuf {
+    drop_in(unit).with_file_name("redis-tp.conf")
 }
 
-/// The file that a unit needs from us, and its text: a drop-in where the distribution's unit closes a
-/// directory to the instance, a whole unit where the server came without one; none where it fits.
+/// Every file of ours that a unit may have.
+pub fn files(unit: &str) -> [PathBuf; 3] {
+    [drop_in(unit), former_drop_in(unit), own_unit(unit)]
+}
+
+/// The file that a unit needs from us, and its text: a drop-in that hardens the distribution's unit and
+/// opens the instance's directories, a whole unit where the server came without one; none where it fits.
 pub fn needed(instance: &Instance, facts: &Facts) -> Result<Option<(PathBuf, String)>> {
     let own = layout::here().login.is_some();
     let (server, unpacked) = match &facts.server {
@@ -86,10 +92,14 @@ pub fn needed(instance: &Instance, facts: &Facts) -> Result<Option<(PathBuf, Str
     };
     if let Some(server) = server.filter(|_| facts.package.is_none() || own) {
         let libraries = software::unpacked(instance.engine).filter(|_| unpacked);
-        let text = templates::unit(&unit_context(instance, &server, libraries.as_deref()), own)?;
+        let text = templates::unit(&unit_context(instance, &server, libraries.as_deref())?, own)?;
         return Ok(Some((own_unit(&instance.unit), text)));
     }
     let mut closed = closed_to(instance);
+    if instance.harden {
+        let text = templates::drop_in(&instance.unit, &closed, Some(&hardening(instance)))?;
+        return Ok(Some((drop_in(&instance.unit), text)));
+    }
     // Somebody's own drop-in does as well as ours.
     if let Some(unit) = facts.unit(&instance.unit)
         && !facts.state.files.contains_key(&drop_in(&instance.unit))
@@ -99,14 +109,20 @@ pub fn needed(instance: &Instance, facts: &Facts) -> Result<Option<(PathBuf, Str
     if closed.is_empty() {
         return Ok(None);
     }
-    Ok(Some((drop_in(&instance.unit), templates::drop_in(&instance.unit, &closed)?)))
+    Ok(Some((drop_in(&instance.unit), templates::drop_in(&instance.unit, &closed, None)?)))
 }
 
-fn unit_context(instance: &Instance, server: &Path, unpacked: Option<&Path>) -> UnitContext {
+/// How far the unit of an instance can be closed.
+pub fn hardening(instance: &Instance) -> Hardening {
+    Hardening { local: instance.is_local(), low_port: instance.port < 1024 }
+}
+
+fn unit_context(instance: &Instance, server: &Path, unpacked: Option<&Path>) -> Result<UnitContext> {
     let run = instance.pidfile.parent().and_then(Path::file_name).unwrap_or_default();
     let log = instance.log_dir().unwrap_or(Path::new("/var/log"));
     let paths = [instance.dir.as_path(), log, &instance.engine.etc()].map(|path| path.display().to_string());
-    UnitContext {
+    let hardening = instance.harden.then(|| hardening(instance).lines()).transpose()?;
+    Ok(UnitContext {
         unit: instance.unit.clone(),
         engine: instance.engine.to_string(),
         name: instance.name.to_string(),
@@ -116,7 +132,8 @@ fn unit_context(instance: &Instance, server: &Path, unpacked: Option<&Path>) -> 
         user: instance.engine.user(),
         run: run.to_string_lossy().into_owned(),
         paths: paths.into(),
-    }
+        hardening,
+    })
 }
 
 /// A word of a command line as a unit has it (systemd.syntax(7)): a home may have a blank in its path.

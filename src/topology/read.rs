@@ -255,6 +255,7 @@ impl<'a> Reader<'a> {
             logfile: None,
             directives: Vec::new(),
             defaults: Defaults::On,
+            harden: None,
             lines: Vec::new(),
         };
         // The other keys are read by it, wherever it stands.
@@ -311,10 +312,11 @@ impl<'a> Reader<'a> {
         let args = conf::split(value).ok_or_else(|| {
             ("the quotes do not pair".to_owned(), "close each quote, or leave them away".to_owned())
         })?;
-        let plain = section.defaults != Defaults::On && name != DEFAULTS;
+        let plain = section.defaults != Defaults::On && !NO_DIRECTIVES.contains(&name.as_str());
         section.lines.extend(plain.then(|| Named { name: name.clone(), args: args.clone(), line }));
         match name.as_str() {
             DEFAULTS => {}
+            HARDEN => section.harden = Some(yes_or_no(value).map_err(cure("yes or no"))?),
             "port" => {
                 section.port = port_number(value).map_err(cure("give a free port, for example 6380"))?
             }
@@ -447,9 +449,22 @@ fn cure(text: &str) -> impl FnOnce(String) -> (String, String) {
     move |why| (why, text)
 }
 
-/// The key that is no directive.
 const DEFAULTS: &str = "defaults";
+const HARDEN: &str = "harden";
+
+/// The keys of an instance that are no directives.
+const NO_DIRECTIVES: [&str; 2] = [DEFAULTS, HARDEN];
 
 /// Keys with a type of their own, which may stand once.
-const TYPED: [&str; 9] =
-    [DEFAULTS, "port", "bind", "protected-mode", "replicaof", "dir", "logfile", "requirepass", "masterauth"];
+const TYPED: [&str; 10] = [
+    DEFAULTS,
+    HARDEN,
+    "port",
+    "bind",
+    "protected-mode",
+    "replicaof",
+    "dir",
+    "logfile",
+    "requirepass",
+    "masterauth",
+];

@@ -199,7 +199,7 @@ impl<'a> AppProof<'a> {
                 return;
             }
             let (subject, did) = ("app".to_owned(), (row.did)(self));
-            note(Check { id: row.id, subject, did, finding, time: self.host.now() - began });
+            note(Check { id: row.id, severity: None, subject, did, finding, time: self.host.now() - began });
         }
     }
 

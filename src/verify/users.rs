@@ -66,7 +66,7 @@ pub fn did_app(_: &Proof<'_>, instance: &Instance) -> String {
 /// The web app reads and writes keys of its own.
 pub fn app(proof: &mut Proof<'_>, instance: &Instance) -> Look {
     let Some(App { password, prefix }) = instance.users.as_ref().and_then(|users| users.app.as_ref()) else {
-        return Err(Finding::skip("the topology wants no web app"));
+        return Err(none());
     };
     let foreign = foreign_key(prefix);
     let own = format!("{prefix}redis-tp-none");

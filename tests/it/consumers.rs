@@ -125,11 +125,9 @@ fn systemd_takes_every_line_of_a_drop_in() {
         let Some((machine, _)) = with_package(release) else { return };
         for instance in [LAB, EVERYTHING].iter().flat_map(|text| instances(text)) {
             let closed = systemd::closed_to(&instance);
-            if closed.is_empty() {
-                continue;
-            }
             let path = systemd::drop_in(&instance.unit);
-            let text = templates::drop_in(&instance.unit, &closed).expect("it renders");
+            let hardening = systemd::hardening(&instance);
+            let text = templates::drop_in(&instance.unit, &closed, Some(&hardening)).expect("it renders");
             write_drop_in(&machine, &path, &text);
             let verified = verify(&machine, &instance.unit);
             assert_eq!(verified.status, 0, "{release:?}\n{text}\n{verified}");
@@ -142,10 +140,10 @@ fn systemd_takes_every_line_of_a_drop_in() {
                 "{closed:?} are not in {open:?}"
             );
 
-            write_drop_in(&machine, &path, &text.replace("ReadWritePaths", "ReadWritePahts"));
+            write_drop_in(&machine, &path, &text.replace("ProtectHome", "ProtectHoem"));
             let verified = verify(&machine, &instance.unit);
             assert!(
-                verified.stderr.contains("ReadWritePahts"),
+                verified.stderr.contains("ProtectHoem"),
                 "systemd does not see a wrong line:\n{verified}"
             );
             machine.run(&format!("rm {}", path.display())).ok();

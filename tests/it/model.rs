@@ -236,6 +236,7 @@ fn stat(kind: Kind, owner: Owner, mode: u32) -> Stat {
         Owner::Root => Ids::ROOT,
         Owner::App => APP,
         Owner::Server(_) | Owner::ServerAdm(_) | Owner::Image => REDIS,
+        Owner::As(ids) => ids,
     };
     Stat { kind, mode, uid: ids.uid, gid: ids.gid, inode: 0 }
 }

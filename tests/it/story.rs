@@ -67,7 +67,7 @@ fn servers(machine: &Machine) -> String {
     machine.run(ids).ok().stdout
 }
 
-fn contains(out: &Out, text: &str) {
+pub fn contains(out: &Out, text: &str) {
     assert!(out.stdout.contains(text), "no '{text}' in:\n{out}");
 }
 

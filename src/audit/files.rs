@@ -1,0 +1,199 @@
+//! What lies about: files that others can read or change, and passwords in them, in arguments and environments.
+
+use std::path::{Path, PathBuf};
+
+use super::fix::Fix;
+use super::reach::unasked;
+use super::seen::{Seen, Server};
+use super::{Severity, Verdict};
+use crate::directives;
+use crate::finding::Finding;
+use crate::host::{Ids, Kind, Stat};
+
+/// Files that everybody may read mostly, and in which passwords are found.
+pub(super) const PUBLIC: [&str; 4] = ["/etc/environment", "/etc/crontab", "/etc/rc.local", "/etc/profile"];
+/// Directories with such files, one deep.
+pub(super) const PUBLIC_DIRECTORIES: [&str; 12] = [
+    "/etc/redis",
+    "/etc/valkey",
+    "/etc/redis-tp",
+    "/etc/default",
+    "/etc/profile.d",
+    "/etc/cron.d",
+    "/etc/systemd/system",
+    "/usr/local/bin",
+    "/usr/local/sbin",
+    "/var/log",
+    "/tmp",
+    "/srv",
+];
+/// Files of a home that have what was typed.
+pub(super) const OF_HOME: [&str; 7] =
+    [".bash_history", ".zsh_history", ".rediscli_history", ".redisclirc", ".bashrc", ".profile", ".env"];
+
+/// Nobody else reads or changes a configuration.
+pub(super) fn configuration(seen: &Seen, server: &Server) -> Verdict {
+    let (Some(file), Some(stat)) = (&server.file, server.file_stat) else {
+        return Finding::skip("it has no file here").into();
+    };
+    if stat.kind != Kind::File {
+        return Finding::fail(
+            format!("{} is no file", file.display()),
+            "what it stands for may be somebody else's",
+            format!("ls -l {}", file.display()),
+        )
+        .into();
+    }
+    let secret = server.conf.directives.iter().any(|line| directives::secret(&line.name));
+    let stranger = stat.uid != 0 && seen.user.is_some_and(|user| user.uid != stat.uid) && !server.contained;
+    if stranger {
+        return Finding::fail(
+            format!("{} belongs to user {}", file.display(), stat.uid),
+            "who owns it decides what the server does",
+            format!("chown {0}:{0} {1}", seen.engine.user(), file.display()),
+        )
+        .into();
+    }
+    if server.contained && !server.file_reachable {
+        return Finding::pass(format!("{} is behind a closed directory", file.display())).into();
+    }
+    let wrong = if secret { 0o007 } else { 0o002 };
+    let verdict = closed(file, stat, wrong, "others can read the password in it, or change it");
+    // A closed directory is one wall; a mode is the other.
+    if server.file_reachable { verdict } else { verdict.rated(Severity::Medium) }
+}
+
+/// Nobody else reads the data.
+pub(super) fn data(_: &Seen, server: &Server) -> Verdict {
+    if server.contained {
+        return Finding::skip("they are in a container's volume").into();
+    }
+    let Some((dir, stat)) = server.data.first() else { return unasked(server, "dir") };
+    // Behind a directory that nobody enters, the mode of a file opens nothing.
+    if stat.mode & 0o001 == 0 && stat.mode & 0o004 == 0 {
+        return Finding::pass(format!("{} is closed to others", dir.display())).into();
+    }
+    if stat.mode & 0o002 != 0 {
+        return closed(dir, *stat, 0o007, "everybody can put data there that the server reads");
+    }
+    let open = server.data.iter().skip(1).find(|(_, stat)| stat.mode & 0o006 != 0);
+    match open {
+        Some((file, _)) => {
+            let cause = format!("others can read {}", file.display());
+            closed(dir, *stat, 0o007, &cause)
+        }
+        None => closed(dir, *stat, 0o007, "others can see what is in it, and read what is written there")
+            .rated(Severity::Medium),
+    }
+}
+
+/// Nobody else reads a log.
+pub(super) fn log(_: &Seen, server: &Server) -> Verdict {
+    match &server.log {
+        None => Finding::skip("it has no log of its own").into(),
+        Some((path, stat)) => {
+            closed(path, *stat, 0o007, "others can read it, or change what is known of an attack")
+        }
+    }
+}
+
+/// Nobody else reads the users' rules.
+pub(super) fn acl(_: &Seen, server: &Server) -> Verdict {
+    match &server.acl_file {
+        None => Finding::skip("it has no ACL file").into(),
+        Some((path, stat)) => {
+            closed(path, *stat, 0o007, "others can read the hashes in it, or change its rules")
+        }
+    }
+}
+
+/// Nobody else reads backups.
+pub(super) fn backups(seen: &Seen) -> Verdict {
+    match seen.backups.iter().find(|(_, stat)| stat.mode & 0o077 != 0) {
+        Some((path, stat)) => closed(path, *stat, 0o077, "a backup has every key in it"),
+        None => Finding::pass(match seen.backups.len() {
+            0 => "there are no backups of ours".to_owned(),
+            count => format!("{count} backups, root's alone"),
+        })
+        .into(),
+    }
+}
+
+/// A mode without some bits.
+fn closed(path: &Path, stat: Stat, wrong: u32, cause: &str) -> Verdict {
+    let mode = stat.mode & 0o7777;
+    if mode & wrong == 0 {
+        return Finding::pass(format!("{} has mode {mode:04o}", path.display())).into();
+    }
+    let to = mode & !wrong;
+    let ids = Ids { uid: stat.uid, gid: stat.gid };
+    Verdict::from(Finding::fail(
+        format!("{} has mode {mode:04o}", path.display()),
+        cause,
+        format!("chmod {to:04o} {}", path.display()),
+    ))
+    .with(Fix::Close { path: path.to_path_buf(), ids, mode: to })
+}
+
+/// No password is among arguments, which every user can read.
+pub(super) fn argv(seen: &Seen) -> Verdict {
+    found(
+        seen,
+        &seen.argv,
+        "has a password among its arguments",
+        "every user of this machine can read them in ps; the password is known now",
+        "openssl rand -hex 32 > /root/password && redis-tp install --password-file /root/password",
+    )
+}
+
+/// No password is in the environment of a process that stays.
+pub(super) fn environment(seen: &Seen) -> Verdict {
+    let pid = seen.environ.first().map_or(0, |(pid, _)| *pid);
+    if seen.blind {
+        return Finding::unknown("the environments of others are root's to read", "sudo redis-tp check")
+            .into();
+    }
+    found(
+        seen,
+        &seen.environ,
+        "has a password in its environment",
+        "every child of it inherits that, and crash reports print it",
+        &format!("kill {pid}    # and give it the password by a file that only it can read"),
+    )
+}
+
+fn found(seen: &Seen, processes: &[(u32, String)], what: &str, cause: &str, cure: &str) -> Verdict {
+    let Some((pid, program)) = processes.first() else {
+        return Finding::pass(match seen.servers.iter().any(|server| server.password.is_some()) {
+            true => "none of the passwords known here",
+            false => "no password is known here",
+        })
+        .into();
+    };
+    let more = match processes.len() {
+        1 => String::new(),
+        count => format!(" (and {} more)", count - 1),
+    };
+    Finding::fail(format!("{program} (pid {pid}){more} {what}"), cause, cure).into()
+}
+
+/// No password is in a file that everybody can read.
+pub(super) fn readable(seen: &Seen) -> Verdict {
+    let Some(first) = seen.readable.first() else {
+        return Finding::pass("no password is in a file that everybody can read").into();
+    };
+    let all: Vec<String> = seen.readable.iter().map(|path| path.display().to_string()).collect();
+    let verdict = Verdict::from(Finding::fail(
+        format!("{} has a password in it, and everybody can read it", all.join(", ")),
+        "every user of this machine knows it",
+        format!("chmod o-rwx {}    # and give the servers another password", first.display()),
+    ));
+    seen.readable.iter().fold(verdict, |verdict, path: &PathBuf| match seen.stats.get(path) {
+        Some(stat) => verdict.with(Fix::Close {
+            path: path.clone(),
+            ids: Ids { uid: stat.uid, gid: stat.gid },
+            mode: stat.mode & 0o7770,
+        }),
+        None => verdict,
+    })
+}

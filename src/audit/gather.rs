@@ -1,0 +1,323 @@
+//! Looks at the machine for the audit, and touches nothing: here at the servers, in [`around`] at what is
+//! around them.
+
+use std::collections::BTreeSet;
+use std::net::IpAddr;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use anyhow::Result;
+
+use super::around;
+use super::seen::{Guarded, Seen, Server, Told};
+use crate::check::Subject;
+use crate::conf::Conf;
+use crate::engine::{Engine, Version};
+use crate::facts::{self, found, parse};
+use crate::host::Host;
+use crate::instance::Instance;
+use crate::layout;
+use crate::secret::Secret;
+use crate::wire::{Address, Wire};
+
+/// How long an own address may take to answer.
+const DOOR: Duration = Duration::from_millis(300);
+/// Keys that worms leave behind in a server that they were in.
+const FOREIGN_KEYS: [&str; 6] = ["backup1", "backup2", "backup3", "backup4", "crackit", "crackit_key"];
+/// A command that the module of a known attack brings.
+const FOREIGN_COMMAND: &str = "system.exec";
+
+/// Reads all that the audit looks at.
+///
+/// # Errors
+/// What should be readable is not.
+pub fn look(host: &Host, subject: &Subject<'_>, password: Option<&Secret>) -> Result<Seen> {
+    let engine = subject.topology.engine;
+    let mut seen = Seen {
+        engine,
+        user: subject.facts.user,
+        managed: host.stat(crate::topology::file())?.is_some(),
+        cache: subject.app.is_some(),
+        ..Seen::default()
+    };
+    let here = host.addresses();
+    if seen.managed {
+        for instance in subject.instances {
+            seen.servers.push(instance_as_seen(host, subject, instance, &here)?);
+        }
+    }
+    others(host, subject, password, &here, &mut seen)?;
+    // A user of the machine has a shell of his own.
+    let account = layout::here().login.is_none().then(|| engine.user());
+    seen.shell = account.map(|account| around::shell(host, account)).transpose()?.flatten();
+    around::package(host, engine, subject, &mut seen)?;
+    seen.sources = around::sources(host)?;
+    around::firewall(host, &mut seen);
+    around::processes(host, password, &mut seen)?;
+    seen.backups = around::of_directory(host, &crate::backup::dir())?;
+    seen.planted = around::planted(host)?;
+    seen.preload = host.text(Path::new("/etc/ld.so.preload"))?.is_some_and(|text| !text.trim().is_empty());
+    around::kernel(host, &mut seen)?;
+    Ok(seen)
+}
+
+// ---- servers ------------------------------------------------------------------------------------
+
+fn instance_as_seen(
+    host: &Host,
+    subject: &Subject<'_>,
+    instance: &Instance,
+    here: &[IpAddr],
+) -> Result<Server> {
+    let target = instance.target();
+    let listener = subject.facts.listeners.iter().find(|listener| listener.port == instance.port);
+    let owner = listener.and_then(|listener| listener.owner.as_ref()).map(|owner| owner.pid);
+    let pid = subject.facts.running.get(&instance.name).map(|running| running.pid).filter(|pid| *pid > 0);
+    let pid = pid.or(owner);
+    let contained = instance.runtime.is_container();
+    let mut server = Server {
+        name: instance.name.to_string(),
+        instance: Some(instance.name.clone()),
+        contained,
+        runs: pid.is_some(),
+        wanted_dir: Some(instance.dir.clone()),
+        file: Some(instance.conf.clone()),
+        address: Some(target.address.clone()),
+        password: target.password.clone(),
+        wanted_master: instance.upstream.as_ref().map(|upstream| upstream.address.clone()),
+        ..Server::default()
+    };
+    if pid.is_some() {
+        server.told = target.connect(host).ok().map(|wire| told(wire, here));
+    }
+    surroundings(host, &mut server, pid.filter(|_| !contained), here)?;
+    Ok(server)
+}
+
+/// The servers that the topology does not know.
+fn others(
+    host: &Host,
+    subject: &Subject<'_>,
+    password: Option<&Secret>,
+    here: &[IpAddr],
+    seen: &mut Seen,
+) -> Result<()> {
+    let known: BTreeSet<u32> =
+        seen.servers.iter().filter_map(|server| Some(server.process.as_ref()?.pid)).collect();
+    let files: BTreeSet<PathBuf> = seen.servers.iter().filter_map(|server| server.file.clone()).collect();
+    let ports: BTreeSet<u16> =
+        seen.servers.iter().filter_map(|server| Some(server.address.as_ref()?.port)).collect();
+    let engine = subject.topology.engine;
+    let engines = if seen.managed { vec![engine] } else { vec![Engine::Redis, Engine::Valkey] };
+    for engine in engines {
+        let found = found::look(host, engine, password)?;
+        for site in found.sites.iter().filter(|site| !files.contains(&site.file)) {
+            let taken = site.server.as_ref();
+            let mut server = Server {
+                name: site.name.to_string(),
+                runs: taken.is_some(),
+                file: Some(site.file.clone()),
+                address: taken.map(|_| site.address()),
+                password: taken.and_then(|server| server.password.clone()),
+                ..Server::default()
+            };
+            server.told = taken
+                .filter(|taken| taken.file.is_some())
+                .and_then(|taken| Wire::enter(host, &site.address(), false, taken.password.as_ref()).ok())
+                .map(|wire| told(wire, here));
+            surroundings(host, &mut server, taken.map(|taken| taken.process.pid), here)?;
+            seen.servers.push(server);
+        }
+        let ours = |pid: u32| subject.facts.containers.containers.values().any(|seen| seen.pid == pid);
+        let strays = found
+            .strays
+            .iter()
+            .filter(|stray| !known.contains(&stray.process.pid) && !ours(stray.process.pid));
+        for stray in
+            strays.filter(|stray| !stray.contained || !stray.ports.iter().any(|port| ports.contains(port)))
+        {
+            let mut server = Server {
+                name: format!("pid {}", stray.process.pid),
+                runs: true,
+                contained: stray.contained,
+                file: stray.file.clone(),
+                address: stray.ports.first().map(|port| Address { host: "127.0.0.1".into(), port: *port }),
+                ..Server::default()
+            };
+            server.told = server
+                .address
+                .as_ref()
+                .and_then(|at| Wire::open(host, at, None).ok())
+                .map(|wire| told(wire, here))
+                .filter(|told| !told.info.is_empty());
+            surroundings(host, &mut server, Some(stray.process.pid), here)?;
+            seen.servers.push(server);
+        }
+    }
+    Ok(())
+}
+
+/// What a server tells to those whom it lets in.
+fn told(mut wire: Wire, here: &[IpAddr]) -> Told {
+    let info = wire.info("all").unwrap_or_default();
+    let exist =
+        FOREIGN_KEYS.iter().filter(|key| wire.ask::<u64>(&["EXISTS", key]).is_ok_and(|count| count > 0));
+    let foreign_keys = exist.map(|key| (*key).to_owned()).collect();
+    let commands = wire.ask::<Vec<Option<Vec<redis::Value>>>>(&["COMMAND", "INFO", FOREIGN_COMMAND]);
+    let foreign = commands.is_ok_and(|known| known.iter().flatten().next().is_some());
+    let clients = wire.ask::<String>(&["CLIENT", "LIST"]).unwrap_or_default();
+    Told {
+        config: wire.config(),
+        users: wire.ask(&["ACL", "LIST"]).ok(),
+        modules: wire.ask::<redis::Value>(&["MODULE", "LIST"]).ok().map(|answer| modules(&answer)),
+        foreign_keys,
+        foreign_command: foreign.then(|| FOREIGN_COMMAND.to_owned()),
+        elsewhere: elsewhere(&clients, here),
+        role: parse::role(&info),
+        version: ["valkey_version", "redis_version"].iter().find_map(|name| Version::parse(info.get(*name)?)),
+        info,
+    }
+}
+
+/// The clients of CLIENT LIST that come from other machines.
+fn elsewhere(clients: &str, here: &[IpAddr]) -> Vec<String> {
+    let word = |line: &str| line.split(' ').find_map(|word| word.strip_prefix("addr=").map(str::to_owned));
+    let address = |at: String| at.rsplit_once(':')?.0.trim_matches(['[', ']']).parse::<IpAddr>().ok();
+    let mut all: Vec<String> = clients
+        .lines()
+        .filter_map(word)
+        .filter_map(address)
+        .filter(|ip| !ip.is_loopback() && !here.contains(ip))
+        .map(|ip| ip.to_string())
+        .collect();
+    all.sort();
+    all.dedup();
+    all
+}
+
+/// The names of modules and their files, which a server tells from 7.0 on.
+fn modules(answer: &redis::Value) -> Vec<(String, String)> {
+    let redis::Value::Array(all) = answer else { return Vec::new() };
+    let one = |module: &redis::Value| {
+        let redis::Value::Array(words) = module else { return None };
+        let word = |value: &redis::Value| match value {
+            redis::Value::BulkString(bytes) => Some(String::from_utf8_lossy(bytes).into_owned()),
+            redis::Value::SimpleString(text) => Some(text.clone()),
+            _ => None,
+        };
+        let named = |name: &str| {
+            let at = words.iter().position(|value| word(value).as_deref() == Some(name))?;
+            word(words.get(at + 1)?)
+        };
+        Some((named("name")?, named("path").unwrap_or_default()))
+    };
+    all.iter().filter_map(one).collect()
+}
+
+/// What is around a server: its file, its process, its sockets, its data.
+fn surroundings(host: &Host, server: &mut Server, pid: Option<u32>, here: &[IpAddr]) -> Result<()> {
+    if let Some(file) = &server.file {
+        server.file_stat = host.stat(file).unwrap_or_default();
+        server.file_reachable = around::reachable(host, file);
+        let text = host.text(file).unwrap_or_default().unwrap_or_default();
+        server.conf = Conf::parse(&text).unwrap_or_default();
+    }
+    if let Some(pid) = pid {
+        server.process = guarded(host, pid)?;
+        server.listens = facts::listening_of(host, pid)?;
+    }
+    if server.contained {
+        server.listens =
+            server.address.iter().filter_map(|at| Some((at.host.parse().ok()?, at.port))).collect();
+    }
+    let modules = server.told.as_ref().and_then(|told| told.modules.clone()).unwrap_or_default();
+    server.planted = modules.into_iter().filter(|(_, file)| !is_roots(host, pid, file)).collect();
+    server.open_at = open_at(host, &server.listens, here);
+    if server.contained {
+        return Ok(());
+    }
+    let place = |name: &str| server.value(name).filter(|value| !value.is_empty()).map(PathBuf::from);
+    let [dir, log, acl, socket] = ["dir", "logfile", "aclfile", "unixsocket"].map(place);
+    if let Some(dir) = dir.filter(|dir| dir.is_absolute()) {
+        let appended = dir.join(server.value("appenddirname").unwrap_or_else(|| "appendonlydir".into()));
+        let base = server.value("dbfilename").unwrap_or_else(|| "dump.rdb".into());
+        server.data = [dir.clone(), dir.join(base), appended]
+            .into_iter()
+            .filter_map(|path| Some((path.clone(), host.stat(&path).ok()??)))
+            .collect();
+    }
+    let at = |path: PathBuf| Some((path.clone(), host.stat(&path).ok()??));
+    server.log = log.and_then(at);
+    server.acl_file = acl.and_then(at);
+    server.socket = socket.and_then(at);
+    Ok(())
+}
+
+/// Whether root alone decides what is in a file; what a server does not tell (before 7.0), and its own modules
+/// have none.
+fn is_roots(host: &Host, pid: Option<u32>, file: &str) -> bool {
+    if !file.starts_with('/') {
+        return true;
+    }
+    // As the server sees it: it may have a /tmp of its own.
+    let root = pid.map_or_else(|| PathBuf::from("/"), |pid| PathBuf::from(format!("/proc/{pid}/root")));
+    let path = root.join(file.trim_start_matches('/'));
+    path.ancestors().take_while(|above| *above != root).all(|above| {
+        host.stat(above).ok().flatten().is_some_and(|stat| stat.uid == 0 && stat.mode & 0o022 == 0)
+    })
+}
+
+/// The own addresses under which a server answers somebody who says no password.
+fn open_at(host: &Host, listens: &[(IpAddr, u16)], here: &[IpAddr]) -> Vec<IpAddr> {
+    let mut doors: BTreeSet<(IpAddr, u16)> = BTreeSet::new();
+    for (address, port) in listens {
+        match address.is_unspecified() {
+            true => doors.extend(
+                here.iter().filter(|own| own.is_ipv4() || address.is_ipv6()).map(|own| (*own, *port)),
+            ),
+            false => drop(doors.insert((*address, *port))),
+        }
+    }
+    let open = |(ip, port): &(IpAddr, u16)| {
+        let at = Address { host: ip.to_string(), port: *port };
+        let wire = Wire::open_within(host, &at, None, DOOR);
+        wire.and_then(|mut wire| wire.ping()).is_ok()
+    };
+    doors.into_iter().filter(open).map(|(ip, _)| ip).collect()
+}
+
+/// What /proc tells of a process that confines it.
+fn guarded(host: &Host, pid: u32) -> Result<Option<Guarded>> {
+    let Some(process) = facts::about(host, pid) else { return Ok(None) };
+    let proc = PathBuf::from(format!("/proc/{pid}"));
+    let status = host.text(&proc.join("status"))?.unwrap_or_default();
+    let limits = host.text(&proc.join("limits")).ok().flatten().unwrap_or_default();
+    let field = |name: &str| status.lines().find_map(|line| line.strip_prefix(name)).map(str::trim);
+    let exe = host.link(&proc.join("exe"));
+    Ok(Some(Guarded {
+        pid,
+        uid: process.uid,
+        unit: process.unit,
+        replaced: exe.is_some_and(|exe| exe.to_string_lossy().ends_with(" (deleted)")),
+        no_new_privileges: field("NoNewPrivs:") == Some("1"),
+        filtered: field("Seccomp:") == Some("2"),
+        capabilities: field("CapBnd:")
+            .and_then(|bits| u64::from_str_radix(bits, 16).ok())
+            .unwrap_or(u64::MAX),
+        files: limits
+            .lines()
+            .find_map(|line| line.strip_prefix("Max open files")?.split_whitespace().next()?.parse().ok()),
+    }))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn clients_of_this_machine_are_not_from_elsewhere() {
+        let here: Vec<IpAddr> = vec!["10.0.0.1".parse().unwrap()];
+        let clients = "id=1 addr=127.0.0.1:5 x\nid=2 addr=10.0.0.1:6 x\nid=3 addr=10.0.0.9:7 x\nid=4 addr=[::1]:8\nid=5 addr=[fd00::2]:8 laddr=x\nid=6 addr=/run/s:0\n";
+        assert_eq!(elsewhere(clients, &here), ["10.0.0.9", "fd00::2"]);
+    }
+}

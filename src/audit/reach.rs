@@ -1,0 +1,203 @@
+//! Who gets in: doors, and what a stranger hears at them.
+
+use super::fix::Fix;
+use super::seen::{Firewall, Seen, Server};
+use super::{Severity, Verdict, put_right};
+use crate::conf::is_yes;
+use crate::engine::Version;
+use crate::finding::Finding;
+
+/// It lets redis-tp in, which then can look at all the rest.
+pub(super) fn let_in(_: &Seen, server: &Server) -> Verdict {
+    match (server.runs, &server.told) {
+        (false, _) => Finding::skip("it does not run").into(),
+        (true, Some(told)) if told.config.is_none() => Finding::unknown(
+            "it does not let CONFIG GET be asked: what it is set to is not known",
+            "redis-tp plan    # a rename-command, or the rules of its users",
+        )
+        .into(),
+        (true, Some(_)) => Finding::pass("it tells what it is set to").into(),
+        (true, None) => Finding::unknown(
+            match &server.process {
+                Some(process) => format!("it takes no password that is known here (pid {})", process.pid),
+                None => "it takes no password that is known here".to_owned(),
+            },
+            match &server.instance {
+                Some(_) => "redis-tp plan    # tells who changed its password",
+                None => "redis-tp adopt --password-file FILE",
+            },
+        )
+        .into(),
+    }
+}
+
+/// Nobody gets in without a password.
+pub(super) fn open_door(_: &Seen, server: &Server) -> Verdict {
+    if server.listens.is_empty() {
+        return Finding::skip("it does not listen").into();
+    }
+    let beyond: Vec<String> =
+        server.open_at.iter().filter(|ip| !ip.is_loopback()).map(ToString::to_string).collect();
+    let verdict = |at: &str, cause: &str| {
+        let cure = put_right(server);
+        let found = format!("it answers anybody on {at}");
+        let verdict = Verdict::from(Finding::fail(found, cause, cure));
+        match (&server.instance, &server.password) {
+            (Some(_), Some(_)) => verdict.with(Fix::Overwrite),
+            (Some(instance), None) => {
+                verdict.with(Fix::Password { instance: instance.clone() }).with(Fix::Overwrite)
+            }
+            (None, _) => verdict,
+        }
+    };
+    match (beyond.first(), server.open_at.first()) {
+        (Some(at), _) => verdict(
+            at,
+            "there is no password, and the network reaches it: such a server is taken over within hours",
+        ),
+        (None, Some(at)) => verdict(
+            &at.to_string(),
+            "there is no password: every program and every user of this machine gets in",
+        )
+        .rated(Severity::Medium),
+        (None, None) => Finding::pass("nobody gets in without a password").into(),
+    }
+}
+
+/// The last resort where no password is set is on.
+pub(super) fn protected_mode(_: &Seen, server: &Server) -> Verdict {
+    let Some(value) = server.value("protected-mode") else {
+        return unasked(server, "protected-mode");
+    };
+    if is_yes(&value) {
+        return Finding::pass("protected-mode yes").into();
+    }
+    let cure = put_right(server);
+    let cause = "the day its password is gone, everybody gets in from everywhere";
+    let verdict = Verdict::from(Finding::fail("protected-mode no", cause, cure));
+    // With a password it is one wall of two.
+    let severity = match (server.open_at.is_empty(), server.beyond().is_empty()) {
+        (false, false) => Severity::Critical,
+        _ => Severity::Medium,
+    };
+    set(verdict, server, "protected-mode", Some("yes")).rated(severity)
+}
+
+/// It listens where it is needed, and not everywhere.
+pub(super) fn wide_bind(_: &Seen, server: &Server) -> Verdict {
+    if server.listens.is_empty() {
+        return Finding::skip("it does not listen").into();
+    }
+    if server.contained {
+        return Finding::skip("its container decides that").into();
+    }
+    let wide: Vec<String> = server
+        .listens
+        .iter()
+        .filter(|(ip, _)| ip.is_unspecified())
+        .map(|(ip, port)| match ip.is_ipv6() {
+            true => format!("[{ip}]:{port}"),
+            false => format!("{ip}:{port}"),
+        })
+        .collect();
+    let Some(first) = wide.first() else {
+        let all: Vec<String> = server.listens.iter().map(|(ip, _)| ip.to_string()).collect();
+        return Finding::pass(format!("it listens on {}", all.join(", "))).into();
+    };
+    let others = server.told.as_ref().map(|told| told.elsewhere.join(", ")).unwrap_or_default();
+    let cause = match others.is_empty() {
+        true => "every network of this machine reaches it, and nobody from another machine is connected"
+            .to_owned(),
+        false => format!(
+            "every network of this machine reaches it; {others} need it: name the address that they use"
+        ),
+    };
+    let cure = put_right(server);
+    let verdict = Verdict::from(Finding::fail(format!("it listens on {first}"), cause, cure));
+    // `-::1` is known from 6.2 on.
+    let both = server.told.as_ref().and_then(|told| told.version) >= Some(Version::new(6, 2));
+    set(verdict, server, "bind", Some(if both { "127.0.0.1 -::1" } else { "127.0.0.1" }))
+}
+
+/// What the network reaches is filtered.
+pub(super) fn firewall(seen: &Seen, server: &Server) -> Verdict {
+    if server.beyond().is_empty() {
+        return Finding::skip("the network does not reach it").into();
+    }
+    match seen.firewall {
+        Some(Firewall::Filters) => Finding::pass("packets are filtered").into(),
+        Some(Firewall::Open) => {
+            let port = server.address.as_ref().map_or(6379, |at| at.port);
+            Finding::fail(
+                "no rule drops anything that comes in",
+                "every machine of its networks reaches it",
+                format!(
+                    "nft 'add table inet redis; add chain inet redis input {{ type filter hook input priority 0; }}; add rule inet redis input iif != lo tcp dport {port} ip saddr != ADDRESS drop'"
+                ),
+            )
+            .into()
+        }
+        None => {
+            let why = seen.missing.get("firewall").cloned().unwrap_or_default();
+            Finding::unknown(why, "apt-get install nftables && redis-tp check").into()
+        }
+    }
+}
+
+/// What goes over the network cannot be read on the way.
+pub(super) fn cleartext(_: &Seen, server: &Server) -> Verdict {
+    if server.beyond().is_empty() {
+        return Finding::skip("the network does not reach it").into();
+    }
+    let Some(told) = &server.told else { return unasked(server, "tls-port") };
+    let port = |name: &str| told.config.as_ref().and_then(|config| config.get(name).cloned());
+    match (port("port").as_deref(), port("tls-port").as_deref()) {
+        (Some("0"), Some(tls)) if tls != "0" => Finding::pass(format!("TLS alone, on {tls}")).into(),
+        (None, _) => unasked(server, "tls-port"),
+        _ => Finding::fail(
+            "it speaks without TLS beyond this machine",
+            "whoever is on the way reads passwords and data",
+            "redis-tp install --bind 127.0.0.1    # and reach it by `ssh -L`, or a VPN",
+        )
+        .into(),
+    }
+}
+
+/// A Unix socket is for those who may.
+pub(super) fn unix_socket(_: &Seen, server: &Server) -> Verdict {
+    match &server.socket {
+        None => Finding::skip("it has no Unix socket").into(),
+        Some((path, stat)) if stat.mode & 0o002 != 0 => {
+            let cure = format!("chmod o-rwx {}", path.display());
+            let found = format!("{} has mode {:04o}", path.display(), stat.mode & 0o7777);
+            let cause = "every user of this machine may connect to it";
+            let verdict = Verdict::from(Finding::fail(found, cause, cure));
+            set(verdict, server, "unixsocketperm", Some("770"))
+        }
+        Some((path, _)) => Finding::pass(format!("{} is closed to others", path.display())).into(),
+    }
+}
+
+/// A directive that could not be asked for.
+pub(super) fn unasked(server: &Server, what: &str) -> Verdict {
+    match (server.runs, &server.told) {
+        (false, _) => Finding::skip("it does not run").into(),
+        (true, None) => Finding::skip("nobody can ask it: see let-in").into(),
+        (true, Some(_)) => Finding::skip(format!("this version has no {what}, or does not tell it")).into(),
+    }
+}
+
+/// A directive of the topology is what puts it right.
+pub(super) fn set(
+    verdict: Verdict,
+    server: &Server,
+    directive: &'static str,
+    value: Option<&str>,
+) -> Verdict {
+    match &server.instance {
+        Some(instance) => verdict
+            .with(Fix::Set { instance: instance.clone(), directive, value: value.map(str::to_owned) })
+            .with(Fix::Overwrite),
+        None => verdict,
+    }
+}

@@ -1,0 +1,190 @@
+//! What the audit looks at, read once and without effects ([`super::gather`]).
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+use std::path::PathBuf;
+
+use crate::conf::Conf;
+use crate::engine::{Engine, Version};
+use crate::facts::Role;
+use crate::host::{Ids, Stat};
+use crate::secret::Secret;
+use crate::topology::Name;
+use crate::wire::Address;
+
+/// All that was seen.
+#[derive(Debug, Default)]
+pub struct Seen {
+    /// Every server that runs here or is to.
+    pub servers: Vec<Server>,
+    /// The engine of the topology.
+    pub engine: Engine,
+    /// The server's own user.
+    pub user: Option<Ids>,
+    /// Its shell, as /etc/passwd has it.
+    pub shell: Option<String>,
+    /// There is a topology here.
+    pub managed: bool,
+    /// The web app uses it as a cache.
+    pub cache: bool,
+    /// apt's view of the server's package; none where no package is installed.
+    pub package: Option<Package>,
+    /// apt's sources; none where there is no apt.
+    pub sources: Option<Vec<(PathBuf, String)>>,
+    /// What filters packets.
+    pub firewall: Option<Firewall>,
+    /// Why the processes of others could not be looked at.
+    pub blind: bool,
+    /// Processes with one of the passwords among their arguments: number, program.
+    pub argv: Vec<(u32, String)>,
+    /// Processes with one of them in their environment.
+    pub environ: Vec<(u32, String)>,
+    /// Files with one of them that everybody can read.
+    pub readable: Vec<PathBuf>,
+    /// What these files are.
+    pub stats: BTreeMap<PathBuf, Stat>,
+    /// Backups with their modes.
+    pub backups: Vec<(PathBuf, Stat)>,
+    /// Files of cron's and ssh's that begin as an RDB does.
+    pub planted: Vec<PathBuf>,
+    /// Processes with names of known miners.
+    pub miners: Vec<(u32, String)>,
+    /// /etc/ld.so.preload names something.
+    pub preload: bool,
+    /// The kernel's settings, by their names below /proc/sys, and transparent huge pages.
+    pub kernel: BTreeMap<&'static str, String>,
+    /// What would have been looked at, and why it was not.
+    pub missing: BTreeMap<&'static str, String>,
+}
+
+/// A server, or an instance that does not run.
+#[derive(Debug, Default)]
+pub struct Server {
+    /// The instance, or `pid 4711`.
+    pub name: String,
+    /// The instance of the topology; none if nobody manages it.
+    pub instance: Option<Name>,
+    /// It runs.
+    pub runs: bool,
+    /// It runs in a container.
+    pub contained: bool,
+    /// Where its data are to be.
+    pub wanted_dir: Option<PathBuf>,
+    /// Its configuration.
+    pub file: Option<PathBuf>,
+    /// What is in that.
+    pub conf: Conf,
+    /// Whose that is.
+    pub file_stat: Option<Stat>,
+    /// Everybody may enter the directories above that.
+    pub file_reachable: bool,
+    /// Its process.
+    pub process: Option<Guarded>,
+    /// Where we reach it.
+    pub address: Option<Address>,
+    /// Where it listens.
+    pub listens: Vec<(IpAddr, u16)>,
+    /// The own addresses where it answers without a password.
+    pub open_at: Vec<IpAddr>,
+    /// It let us in and told us all that follows.
+    pub told: Option<Told>,
+    /// The files with its data, its log, its ACL file, and their directories.
+    pub data: Vec<(PathBuf, Stat)>,
+    /// Its log.
+    pub log: Option<(PathBuf, Stat)>,
+    /// Its ACL file.
+    pub acl_file: Option<(PathBuf, Stat)>,
+    /// Its Unix socket.
+    pub socket: Option<(PathBuf, Stat)>,
+    /// Those of its modules, each with its file, that somebody else than root could have put there.
+    pub planted: Vec<(String, String)>,
+    /// The password that it takes.
+    pub password: Option<Secret>,
+    /// The master that it is to follow, as an address.
+    pub wanted_master: Option<Address>,
+}
+
+/// A process, and what confines it.
+#[derive(Clone, Debug, Default)]
+pub struct Guarded {
+    /// Its number.
+    pub pid: u32,
+    /// Its user.
+    pub uid: u32,
+    /// The unit that it runs in.
+    pub unit: Option<String>,
+    /// The file of its program was replaced since it began.
+    pub replaced: bool,
+    /// `NoNewPrivs: 1` in /proc/PID/status.
+    pub no_new_privileges: bool,
+    /// `Seccomp: 2`: its system calls are filtered.
+    pub filtered: bool,
+    /// Its `CapBnd`: what it could ever be allowed.
+    pub capabilities: u64,
+    /// How many files it may open.
+    pub files: Option<u64>,
+}
+
+/// What a server told.
+#[derive(Debug, Default)]
+pub struct Told {
+    /// INFO.
+    pub info: BTreeMap<String, String>,
+    /// CONFIG GET *; none where that is forbidden.
+    pub config: Option<BTreeMap<String, String>>,
+    /// ACL LIST; none where that is forbidden.
+    pub users: Option<Vec<String>>,
+    /// Its modules, each with its file; none where that is forbidden.
+    pub modules: Option<Vec<(String, String)>>,
+    /// Keys that are there, of those that known attacks leave.
+    pub foreign_keys: Vec<String>,
+    /// It knows a command that only a module of attackers brings.
+    pub foreign_command: Option<String>,
+    /// Clients from other machines.
+    pub elsewhere: Vec<String>,
+    /// What it is now.
+    pub role: Role,
+    /// Its version.
+    pub version: Option<Version>,
+}
+
+/// A package, and what apt would install in its place.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Package {
+    /// Its name.
+    pub name: String,
+    /// The version that is here.
+    pub installed: String,
+    /// The version that apt would install.
+    pub candidate: String,
+    /// That comes from a security suite.
+    pub security: bool,
+    /// The candidate is newer.
+    pub older: bool,
+    /// How old apt's index is, in days.
+    pub days: u64,
+}
+
+/// Whether packets are filtered before a server sees them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Firewall {
+    /// Something drops or rejects what comes in.
+    Filters,
+    /// Nothing does.
+    Open,
+}
+
+impl Server {
+    /// A value of CONFIG GET; where it does not run, of its file.
+    pub fn value(&self, name: &str) -> Option<String> {
+        match &self.told {
+            Some(told) => told.config.as_ref()?.get(name).cloned(),
+            None => self.conf.word(name).map(str::to_owned),
+        }
+    }
+
+    /// The addresses beyond loopback on which it listens.
+    pub fn beyond(&self) -> Vec<IpAddr> {
+        self.listens.iter().map(|(address, _)| *address).filter(|address| !address.is_loopback()).collect()
+    }
+}

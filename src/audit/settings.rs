@@ -1,0 +1,163 @@
+//! What a server was told to allow.
+
+use super::fix::Fix;
+use super::reach::{set, unasked};
+use super::seen::{Seen, Server};
+use super::{Severity, Verdict, put_right};
+use crate::conf::is_yes;
+use crate::facts::Role;
+use crate::finding::Finding;
+
+/// What a server needs beside the files that its clients are.
+const RESERVED: u64 = 32;
+
+/// DEBUG is for nobody.
+pub(super) fn debug(_: &Seen, server: &Server) -> Verdict {
+    allowed(server, "enable-debug-command", "DEBUG crashes and inspects a server, and reads files")
+}
+
+/// MODULE LOAD is for nobody.
+pub(super) fn module(_: &Seen, server: &Server) -> Verdict {
+    allowed(server, "enable-module-command", "MODULE LOAD runs any program that the server's user may read")
+}
+
+/// CONFIG SET dir is for nobody.
+pub(super) fn protected_configs(_: &Seen, server: &Server) -> Verdict {
+    allowed(
+        server,
+        "enable-protected-configs",
+        "with CONFIG SET dir a client writes files wherever the server may",
+    )
+}
+
+/// A directive of 7.0 that is `no`, `local` or `yes`.
+fn allowed(server: &Server, directive: &'static str, cause: &str) -> Verdict {
+    match server.value(directive).as_deref() {
+        None if server.told.is_some() => Finding::skip(format!("this version has no {directive}")).into(),
+        None => unasked(server, directive),
+        Some("no") => Finding::pass(format!("{directive} no")).into(),
+        Some(value) => {
+            let found = format!("{directive} {value}");
+            let cure = put_right(server);
+            let verdict = set(Finding::fail(found, cause, cure).into(), server, directive, Some("no"));
+            if value == "local" { verdict.rated(Severity::Medium) } else { verdict }
+        }
+    }
+}
+
+/// No code but the server's own runs in it.
+pub(super) fn modules(_: &Seen, server: &Server) -> Verdict {
+    let Some(told) = &server.told else { return unasked(server, "modules") };
+    let Some(modules) = &told.modules else {
+        return Finding::unknown("it does not let MODULE LIST be asked", "redis-tp status").into();
+    };
+    let Some((name, file)) = server.planted.first() else {
+        return Finding::pass(match modules.len() {
+            0 => "no module is loaded".to_owned(),
+            count => format!("{count}, each in a file that is root's"),
+        })
+        .into();
+    };
+    let verdict = Verdict::from(Finding::fail(
+        format!("it has loaded {name} from {file}"),
+        "a module may do all that the server may, and others than root could put this one there",
+        put_right(server),
+    ));
+    let Some(instance) = &server.instance else { return verdict };
+    match server.conf.get("loadmodule") {
+        Some(_) => set(verdict, server, "loadmodule", None),
+        None => {
+            let why = "a module was loaded that no file names";
+            verdict.with(Fix::Restart { instance: instance.clone(), why })
+        }
+    }
+}
+
+/// A replica takes no writes, which would be lost.
+pub(super) fn replica_writable(_: &Seen, server: &Server) -> Verdict {
+    let Some(told) = &server.told else { return unasked(server, "replica-read-only") };
+    if !matches!(told.role, Role::Replica { .. }) {
+        return Finding::skip("it is a master").into();
+    }
+    match server.value("replica-read-only").or_else(|| server.value("slave-read-only")) {
+        Some(value) if is_yes(&value) => Finding::pass("replica-read-only yes").into(),
+        Some(_) => {
+            let cure = put_right(server);
+            let cause = "what is written to it is nowhere else, and gone with the next full resync";
+            let verdict = Finding::fail("replica-read-only no", cause, cure).into();
+            set(verdict, server, "replica-read-only", Some("yes"))
+        }
+        None => unasked(server, "replica-read-only"),
+    }
+}
+
+/// A cache has an end.
+pub(super) fn maxmemory(seen: &Seen, server: &Server) -> Verdict {
+    if let Some(skip) = no_cache(seen, server) {
+        return skip;
+    }
+    match server.value("maxmemory").as_deref() {
+        None => unasked(server, "maxmemory"),
+        Some("0") => {
+            let total =
+                server.told.as_ref().and_then(|told| told.info.get("total_system_memory")?.parse().ok());
+            let quarter: u64 = total.unwrap_or(1_u64 << 30) / 4 / (1 << 20);
+            let value = format!("{quarter}mb");
+            let cure = put_right(server);
+            let cause = "whoever writes keys without end takes the memory of the whole machine";
+            let verdict = Finding::fail("maxmemory 0: it takes all there is", cause, cure).into();
+            set(verdict, server, "maxmemory", Some(&value))
+        }
+        Some(value) => Finding::pass(format!("maxmemory {value}")).into(),
+    }
+}
+
+/// A full cache makes room.
+pub(super) fn eviction(seen: &Seen, server: &Server) -> Verdict {
+    if let Some(skip) = no_cache(seen, server) {
+        return skip;
+    }
+    match server.value("maxmemory-policy").as_deref() {
+        None => unasked(server, "maxmemory-policy"),
+        Some("noeviction") => {
+            let cure = put_right(server);
+            let cause = "when it is full, every write fails, and the cache stands still";
+            let verdict = Finding::fail("maxmemory-policy noeviction", cause, cure).into();
+            // Keys with a lifetime are the app's; the others are somebody's data.
+            set(verdict, server, "maxmemory-policy", Some("volatile-lru"))
+        }
+        Some(value) => Finding::pass(format!("maxmemory-policy {value}")).into(),
+    }
+}
+
+/// What no app fills has no need of an end; and a replica holds what its master does (`replica-ignore-maxmemory`).
+fn no_cache(seen: &Seen, server: &Server) -> Option<Verdict> {
+    if !seen.cache {
+        return Some(Finding::skip("it is nobody's cache here").into());
+    }
+    let replica = server.told.as_ref().is_some_and(|told| matches!(told.role, Role::Replica { .. }));
+    replica.then(|| Finding::skip("it holds what its master does").into())
+}
+
+/// As many clients get in as its file says.
+pub(super) fn file_limit(_: &Seen, server: &Server) -> Verdict {
+    let Some(process) = &server.process else { return Finding::skip("no process of this machine").into() };
+    let Some(clients) = server.value("maxclients").and_then(|value| value.parse::<u64>().ok()) else {
+        return unasked(server, "maxclients");
+    };
+    match process.files {
+        None => Finding::unknown("its limits are root's to read", "sudo redis-tp check").into(),
+        Some(files) if files < clients + RESERVED => Finding::fail(
+            format!("it may open {files} files, and maxclients is {clients}"),
+            "a few idle connections keep everybody else out",
+            match &server.instance {
+                Some(name) => {
+                    format!("redis-tp service restart {name}    # where its unit has LimitNOFILE=65535")
+                }
+                None => format!("prlimit --pid {} --nofile=65535", process.pid),
+            },
+        )
+        .into(),
+        Some(files) => Finding::pass(format!("{files} files for {clients} clients")).into(),
+    }
+}
