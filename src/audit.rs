@@ -1,4 +1,4 @@
-//! Is anybody let in who does not belong? A table of checks over what was seen once ([`seen`]); each has a
+//! Is anybody let in who does not belong? A table of checks over what was seen once ([`Seen`]); each has a
 //! severity and a way to put things right. What could not be seen is no pass.
 //!
 //! It looks at the instances of the topology and at every other server that runs here: a machine is taken over
@@ -20,9 +20,6 @@ mod settings;
 mod software;
 mod system;
 mod users;
-
-#[cfg(test)]
-mod tests;
 
 pub use gather::look;
 pub use seen::Seen;
@@ -77,7 +74,7 @@ impl Verdict {
         self
     }
 
-    fn as_bad_as(mut self, severity: Severity) -> Self {
+    fn rated(mut self, severity: Severity) -> Self {
         self.severity = Some(severity);
         self
     }
@@ -165,6 +162,7 @@ use Severity::{Critical, High, Low, Medium};
 
 /// The checks: who gets in, as whom, what he finds lying about, with which program, and whether somebody did.
 const ROWS: [Row; 40] = [
+    server("let-in", High, "logged in, and asked for CONFIG GET", reach::let_in),
     server("open-door", Critical, "asked it without a password from every own address", reach::open_door),
     server("protected-mode", Critical, "asked it for protected-mode", reach::protected_mode),
     server("wide-bind", Medium, "asked the kernel where it listens", reach::wide_bind),
@@ -174,7 +172,6 @@ const ROWS: [Row; 40] = [
     server("password", High, "weighed its password", users::password),
     server("default-user", Medium, "asked it for ACL LIST", users::default_user),
     server("users", High, "asked it for ACL LIST", users::others),
-    server("replica-user", Low, "asked it as whom it follows", users::replica),
     server("config-mode", High, "looked at owner and mode", files::configuration),
     server("data-mode", High, "looked at owner and mode", files::data),
     server("log-mode", Low, "looked at owner and mode", files::log),

@@ -1,5 +1,7 @@
 //! Whether somebody was in already: what known attacks on Redis leave behind.
 
+use std::path::Path;
+
 use super::fix::Fix;
 use super::reach::unasked;
 use super::seen::{Seen, Server};
@@ -46,7 +48,9 @@ pub(super) fn places(_: &Seen, server: &Server) -> Verdict {
         .any(|place| dir == *place || dir.starts_with(&format!("{place}/")));
     let foreign_file = ["authorized_keys", "root", "crontab", "redis.so"].contains(&file.as_str())
         || [".so", ".php", ".jsp", ".sh"].iter().any(|end| file.ends_with(end));
-    if !(foreign_dir && !server.contained) && !foreign_file {
+    let wanted = server.wanted_dir.as_ref().is_some_and(|wanted| wanted.as_path() == Path::new(&dir));
+    let foreign_dir = foreign_dir && !server.contained && !wanted;
+    if !foreign_dir && !foreign_file {
         return Finding::pass(format!("{dir}/{file}")).into();
     }
     Verdict::from(Finding::fail(

@@ -54,8 +54,13 @@ pub(super) fn configuration(seen: &Seen, server: &Server) -> Verdict {
         )
         .into();
     }
+    if server.contained && !server.file_reachable {
+        return Finding::pass(format!("{} is behind a closed directory", file.display())).into();
+    }
     let wrong = if secret { 0o007 } else { 0o002 };
-    closed(file, stat, wrong, "others can read the password in it, or change it")
+    let verdict = closed(file, stat, wrong, "others can read the password in it, or change it");
+    // A closed directory is one wall; a mode is the other.
+    if server.file_reachable { verdict } else { verdict.rated(Severity::Medium) }
 }
 
 /// Nobody else reads the data.
@@ -78,7 +83,7 @@ pub(super) fn data(_: &Seen, server: &Server) -> Verdict {
             closed(dir, *stat, 0o007, &cause)
         }
         None => closed(dir, *stat, 0o007, "others can see what is in it, and read what is written there")
-            .as_bad_as(Severity::Medium),
+            .rated(Severity::Medium),
     }
 }
 
@@ -86,7 +91,9 @@ pub(super) fn data(_: &Seen, server: &Server) -> Verdict {
 pub(super) fn log(_: &Seen, server: &Server) -> Verdict {
     match &server.log {
         None => Finding::skip("it has no log of its own").into(),
-        Some((path, stat)) => closed(path, *stat, 0o002, "others can change what is known of an attack"),
+        Some((path, stat)) => {
+            closed(path, *stat, 0o007, "others can read it, or change what is known of an attack")
+        }
     }
 }
 

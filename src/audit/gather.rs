@@ -46,8 +46,10 @@ pub fn look(host: &Host, subject: &Subject<'_>, password: Option<&Secret>) -> Re
             seen.servers.push(instance_as_seen(host, subject, instance, &here)?);
         }
     }
-    others(host, engine, password, &here, &mut seen)?;
-    seen.shell = around::shell(host, layout::here().account(engine.user()).as_ref())?;
+    others(host, subject, password, &here, &mut seen)?;
+    // A user of the machine has a shell of his own.
+    let account = layout::here().login.is_none().then(|| engine.user());
+    seen.shell = account.map(|account| around::shell(host, account)).transpose()?.flatten();
     around::package(host, engine, subject, &mut seen)?;
     seen.sources = around::sources(host)?;
     around::firewall(host, &mut seen);
@@ -68,12 +70,17 @@ fn instance_as_seen(
     here: &[IpAddr],
 ) -> Result<Server> {
     let target = instance.target();
-    let pid = subject.facts.running.get(&instance.name).map(|running| running.pid);
+    let listener = subject.facts.listeners.iter().find(|listener| listener.port == instance.port);
+    let owner = listener.and_then(|listener| listener.owner.as_ref()).map(|owner| owner.pid);
+    let pid = subject.facts.running.get(&instance.name).map(|running| running.pid).filter(|pid| *pid > 0);
+    let pid = pid.or(owner);
     let contained = instance.runtime.is_container();
     let mut server = Server {
         name: instance.name.to_string(),
         instance: Some(instance.name.clone()),
         contained,
+        runs: pid.is_some(),
+        wanted_dir: Some(instance.dir.clone()),
         file: Some(instance.conf.clone()),
         address: Some(target.address.clone()),
         password: target.password.clone(),
@@ -91,7 +98,7 @@ fn instance_as_seen(
 /// The servers that the topology does not know.
 fn others(
     host: &Host,
-    engine: Engine,
+    subject: &Subject<'_>,
     password: Option<&Secret>,
     here: &[IpAddr],
     seen: &mut Seen,
@@ -101,6 +108,7 @@ fn others(
     let files: BTreeSet<PathBuf> = seen.servers.iter().filter_map(|server| server.file.clone()).collect();
     let ports: BTreeSet<u16> =
         seen.servers.iter().filter_map(|server| Some(server.address.as_ref()?.port)).collect();
+    let engine = subject.topology.engine;
     let engines = if seen.managed { vec![engine] } else { vec![Engine::Redis, Engine::Valkey] };
     for engine in engines {
         let found = found::look(host, engine, password)?;
@@ -108,6 +116,7 @@ fn others(
             let taken = site.server.as_ref();
             let mut server = Server {
                 name: site.name.to_string(),
+                runs: taken.is_some(),
                 file: Some(site.file.clone()),
                 address: taken.map(|_| site.address()),
                 password: taken.and_then(|server| server.password.clone()),
@@ -120,12 +129,17 @@ fn others(
             surroundings(host, &mut server, taken.map(|taken| taken.process.pid), here)?;
             seen.servers.push(server);
         }
-        let strays = found.strays.iter().filter(|stray| !known.contains(&stray.process.pid));
+        let ours = |pid: u32| subject.facts.containers.containers.values().any(|seen| seen.pid == pid);
+        let strays = found
+            .strays
+            .iter()
+            .filter(|stray| !known.contains(&stray.process.pid) && !ours(stray.process.pid));
         for stray in
             strays.filter(|stray| !stray.contained || !stray.ports.iter().any(|port| ports.contains(port)))
         {
             let mut server = Server {
                 name: format!("pid {}", stray.process.pid),
+                runs: true,
                 contained: stray.contained,
                 file: stray.file.clone(),
                 address: stray.ports.first().map(|port| Address { host: "127.0.0.1".into(), port: *port }),
@@ -205,6 +219,7 @@ fn modules(answer: &redis::Value) -> Vec<(String, String)> {
 fn surroundings(host: &Host, server: &mut Server, pid: Option<u32>, here: &[IpAddr]) -> Result<()> {
     if let Some(file) = &server.file {
         server.file_stat = host.stat(file).unwrap_or_default();
+        server.file_reachable = around::reachable(host, file);
         let text = host.text(file).unwrap_or_default().unwrap_or_default();
         server.conf = Conf::parse(&text).unwrap_or_default();
     }
@@ -216,6 +231,8 @@ fn surroundings(host: &Host, server: &mut Server, pid: Option<u32>, here: &[IpAd
         server.listens =
             server.address.iter().filter_map(|at| Some((at.host.parse().ok()?, at.port))).collect();
     }
+    let modules = server.told.as_ref().and_then(|told| told.modules.clone()).unwrap_or_default();
+    server.planted = modules.into_iter().filter(|(_, file)| !is_roots(host, pid, file)).collect();
     server.open_at = open_at(host, &server.listens, here);
     if server.contained {
         return Ok(());
@@ -235,6 +252,20 @@ fn surroundings(host: &Host, server: &mut Server, pid: Option<u32>, here: &[IpAd
     server.acl_file = acl.and_then(at);
     server.socket = socket.and_then(at);
     Ok(())
+}
+
+/// Whether root alone decides what is in a file; what a server does not tell (before 7.0), and its own modules
+/// have none.
+fn is_roots(host: &Host, pid: Option<u32>, file: &str) -> bool {
+    if !file.starts_with('/') {
+        return true;
+    }
+    // As the server sees it: it may have a /tmp of its own.
+    let root = pid.map_or_else(|| PathBuf::from("/"), |pid| PathBuf::from(format!("/proc/{pid}/root")));
+    let path = root.join(file.trim_start_matches('/'));
+    path.ancestors().take_while(|above| *above != root).all(|above| {
+        host.stat(above).ok().flatten().is_some_and(|stat| stat.uid == 0 && stat.mode & 0o022 == 0)
+    })
 }
 
 /// The own addresses under which a server answers somebody who says no password.

@@ -7,6 +7,30 @@ use crate::conf::is_yes;
 use crate::engine::Version;
 use crate::finding::Finding;
 
+/// It lets redis-tp in, which then can look at all the rest.
+pub(super) fn let_in(_: &Seen, server: &Server) -> Verdict {
+    match (server.runs, &server.told) {
+        (false, _) => Finding::skip("it does not run").into(),
+        (true, Some(told)) if told.config.is_none() => Finding::unknown(
+            "it does not let CONFIG GET be asked: what it is set to is not known",
+            "redis-tp plan    # a rename-command, or the rules of its users",
+        )
+        .into(),
+        (true, Some(_)) => Finding::pass("it tells what it is set to").into(),
+        (true, None) => Finding::unknown(
+            match &server.process {
+                Some(process) => format!("it takes no password that is known here (pid {})", process.pid),
+                None => "it takes no password that is known here".to_owned(),
+            },
+            match &server.instance {
+                Some(_) => "redis-tp plan    # tells who changed its password",
+                None => "redis-tp adopt --password-file FILE",
+            },
+        )
+        .into(),
+    }
+}
+
 /// Nobody gets in without a password.
 pub(super) fn open_door(_: &Seen, server: &Server) -> Verdict {
     if server.listens.is_empty() {
@@ -35,7 +59,7 @@ pub(super) fn open_door(_: &Seen, server: &Server) -> Verdict {
             &at.to_string(),
             "there is no password: every program and every user of this machine gets in",
         )
-        .as_bad_as(Severity::Medium),
+        .rated(Severity::Medium),
         (None, None) => Finding::pass("nobody gets in without a password").into(),
     }
 }
@@ -56,7 +80,7 @@ pub(super) fn protected_mode(_: &Seen, server: &Server) -> Verdict {
         (false, false) => Severity::Critical,
         _ => Severity::Medium,
     };
-    set(verdict, server, "protected-mode", Some("yes")).as_bad_as(severity)
+    set(verdict, server, "protected-mode", Some("yes")).rated(severity)
 }
 
 /// It listens where it is needed, and not everywhere.
@@ -156,16 +180,10 @@ pub(super) fn unix_socket(_: &Seen, server: &Server) -> Verdict {
 
 /// A directive that could not be asked for.
 pub(super) fn unasked(server: &Server, what: &str) -> Verdict {
-    match (&server.process, &server.told) {
-        (None, _) => Finding::skip("it does not run").into(),
-        (Some(process), None) => Finding::unknown(
-            format!("it does not let redis-tp in, and so does not tell its {what} (pid {})", process.pid),
-            "redis-tp adopt --password-file FILE",
-        )
-        .into(),
-        (Some(_), Some(_)) => {
-            Finding::skip(format!("this version has no {what}, or does not tell it")).into()
-        }
+    match (server.runs, &server.told) {
+        (false, _) => Finding::skip("it does not run").into(),
+        (true, None) => Finding::skip("nobody can ask it: see let-in").into(),
+        (true, Some(_)) => Finding::skip(format!("this version has no {what}, or does not tell it")).into(),
     }
 }
 

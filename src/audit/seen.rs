@@ -64,14 +64,20 @@ pub struct Server {
     pub name: String,
     /// The instance of the topology; none if nobody manages it.
     pub instance: Option<Name>,
+    /// It runs.
+    pub runs: bool,
     /// It runs in a container.
     pub contained: bool,
+    /// Where its data are to be.
+    pub wanted_dir: Option<PathBuf>,
     /// Its configuration.
     pub file: Option<PathBuf>,
     /// What is in that.
     pub conf: Conf,
     /// Whose that is.
     pub file_stat: Option<Stat>,
+    /// Everybody may enter the directories above that.
+    pub file_reachable: bool,
     /// Its process.
     pub process: Option<Guarded>,
     /// Where we reach it.
@@ -90,6 +96,8 @@ pub struct Server {
     pub acl_file: Option<(PathBuf, Stat)>,
     /// Its Unix socket.
     pub socket: Option<(PathBuf, Stat)>,
+    /// Those of its modules, each with its file, that somebody else than root could have put there.
+    pub planted: Vec<(String, String)>,
     /// The password that it takes.
     pub password: Option<Secret>,
     /// The master that it is to follow, as an address.

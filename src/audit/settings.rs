@@ -1,5 +1,6 @@
 //! What a server was told to allow.
 
+use super::fix::Fix;
 use super::reach::{set, unasked};
 use super::seen::{Seen, Server};
 use super::{Severity, Verdict, put_right};
@@ -39,7 +40,7 @@ fn allowed(server: &Server, directive: &'static str, cause: &str) -> Verdict {
             let found = format!("{directive} {value}");
             let cure = put_right(server);
             let verdict = set(Finding::fail(found, cause, cure).into(), server, directive, Some("no"));
-            if value == "local" { verdict.as_bad_as(Severity::Medium) } else { verdict }
+            if value == "local" { verdict.rated(Severity::Medium) } else { verdict }
         }
     }
 }
@@ -50,31 +51,25 @@ pub(super) fn modules(_: &Seen, server: &Server) -> Verdict {
     let Some(modules) = &told.modules else {
         return Finding::unknown("it does not let MODULE LIST be asked", "redis-tp status").into();
     };
-    // What Debian's packages bring lies where only root writes.
-    let foreign = |(_, file): &&(String, String)| {
-        file.starts_with('/') && !["/usr/lib/", "/usr/local/lib/"].iter().any(|place| file.starts_with(place))
-    };
-    match modules.iter().find(foreign) {
-        Some((name, file)) => Verdict::from(Finding::fail(
-            format!("it has loaded {file}"),
-            "a module may do all that the server may; this one is where no package puts it",
-            match &server.instance {
-                Some(instance) => format!("redis-tp cli {instance} -- MODULE UNLOAD {name}"),
-                None => format!("redis-cli MODULE UNLOAD {name}"),
-            },
-        ))
-        .as_bad_as(
-            if ["/tmp/", "/var/tmp/", "/dev/shm/"].iter().any(|place| file.starts_with(place)) {
-                Severity::Critical
-            } else {
-                Severity::High
-            },
-        ),
-        None => Finding::pass(match modules.len() {
+    let Some((name, file)) = server.planted.first() else {
+        return Finding::pass(match modules.len() {
             0 => "no module is loaded".to_owned(),
-            count => format!("{count} of the system's"),
+            count => format!("{count}, each in a file that is root's"),
         })
-        .into(),
+        .into();
+    };
+    let verdict = Verdict::from(Finding::fail(
+        format!("it has loaded {name} from {file}"),
+        "a module may do all that the server may, and others than root could put this one there",
+        put_right(server),
+    ));
+    let Some(instance) = &server.instance else { return verdict };
+    match server.conf.get("loadmodule") {
+        Some(_) => set(verdict, server, "loadmodule", None),
+        None => {
+            let why = "a module was loaded that no file names";
+            verdict.with(Fix::Restart { instance: instance.clone(), why })
+        }
     }
 }
 

@@ -25,14 +25,14 @@ pub(super) fn package(seen: &Seen) -> Verdict {
             "what was repaired since is known to everybody",
             format!("apt-get install --only-upgrade {name} {}", seen.engine.tools_package()),
         ))
-        .as_bad_as(severity);
+        .rated(severity);
     }
     if package.days > STALE {
-        return Finding::unknown(
+        return Verdict::from(Finding::unknown(
             format!("{name} {installed}; apt's index is {} days old", package.days),
             "apt-get update",
-        )
-        .into();
+        ))
+        .rated(Severity::Medium);
     }
     Finding::pass(format!("{name} {installed}")).into()
 }

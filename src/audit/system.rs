@@ -39,7 +39,7 @@ pub(super) fn confinement(_: &Seen, server: &Server) -> Verdict {
     if !process.no_new_privileges {
         open.push("it may gain privileges");
     }
-    if process.capabilities != 0 {
+    if process.capabilities != 0 && !process.no_new_privileges {
         open.push("it has capabilities to gain");
     }
     if !process.filtered {
@@ -56,7 +56,7 @@ pub(super) fn confinement(_: &Seen, server: &Server) -> Verdict {
                 _ => "redis-tp apply".to_owned(),
             },
         ))
-        .as_bad_as(severity),
+        .rated(severity),
     }
 }
 

@@ -6,7 +6,6 @@ use super::fix::Fix;
 use super::reach::unasked;
 use super::seen::{Seen, Server};
 use super::{Severity, Verdict, put_right};
-use crate::facts::Role;
 use crate::finding::Finding;
 use crate::secret::Secret;
 
@@ -62,14 +61,11 @@ pub(super) fn password(_: &Seen, server: &Server) -> Verdict {
 /// What a password is worth in bits, if its characters were chosen at random; and whether everybody knows it.
 fn worth(secret: &Secret) -> (f64, bool) {
     let text = secret.expose();
-    let classes: [(fn(&char) -> bool, f64); 4] = [
-        (|c| c.is_ascii_lowercase(), 26.0),
-        (|c| c.is_ascii_uppercase(), 26.0),
-        (|c| c.is_ascii_digit(), 10.0),
-        (|c| !c.is_ascii_alphanumeric(), 32.0),
-    ];
-    let alphabet: f64 =
-        classes.iter().filter(|(class, _)| text.chars().any(|c| class(&c))).map(|(_, size)| size).sum();
+    let any = |class: fn(&char) -> bool, size: f64| if text.chars().any(|c| class(&c)) { size } else { 0.0 };
+    let alphabet = any(char::is_ascii_lowercase, 26.0)
+        + any(char::is_ascii_uppercase, 26.0)
+        + any(char::is_ascii_digit, 10.0)
+        + any(|c| !c.is_ascii_alphanumeric(), 32.0);
     // A character that comes again tells nothing new.
     let distinct = text.chars().collect::<BTreeSet<_>>().len() * 2;
     let length = text.chars().count().min(distinct);
@@ -151,7 +147,7 @@ pub(super) fn others(_: &Seen, server: &Server) -> Verdict {
             "whoever knows the name gets in",
             cure(user.name, "off"),
         ))
-        .as_bad_as(if server.beyond().is_empty() { Severity::High } else { Severity::Critical });
+        .rated(if server.beyond().is_empty() { Severity::High } else { Severity::Critical });
     }
     if let Some(user) = others().find(|user| user.may_all() && user.name != "admin") {
         return Finding::fail(
@@ -166,23 +162,6 @@ pub(super) fn others(_: &Seen, server: &Server) -> Verdict {
         count => format!("{count} beside `default`, none that may do everything but `admin`"),
     })
     .into()
-}
-
-/// A replica logs in as somebody who may do no more than replicate.
-pub(super) fn replica(_: &Seen, server: &Server) -> Verdict {
-    let Some(told) = &server.told else { return unasked(server, "masteruser") };
-    if !matches!(told.role, Role::Replica { .. }) {
-        return Finding::skip("it follows nobody").into();
-    }
-    match server.value("masteruser").filter(|user| !user.is_empty()) {
-        Some(user) => Finding::pass(format!("it follows as {user}")).into(),
-        None => Finding::fail(
-            "it follows its master as `default`",
-            "the password in its file is one that may do everything on the master",
-            "redis-tp cli master -- ACL SETUSER replica on '>PASSWORD' +psync +replconf +ping",
-        )
-        .into(),
-    }
 }
 
 #[cfg(test)]

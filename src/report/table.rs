@@ -10,8 +10,9 @@ use crate::finding::{Check, Finding, Findings};
 /// The columns of an id and of a subject; longer ones push the rest to the right.
 const ID: usize = 16;
 const SUBJECT: usize = 7;
-/// The column of the time or of a severity: a blank and `critical`.
-const TIME: usize = 9;
+/// The column of the time: a blank and `999 ms`; and where there are severities, a blank and `critical`.
+const TIME: usize = 7;
+const SEVERITY: usize = 9;
 
 /// A check as one line, its finding wrapped below itself where it is long; a failure is followed by
 /// its cause and the command that cures it.
@@ -28,12 +29,13 @@ pub fn line(check: &Check) -> String {
     };
     let head = format!("{:<ID$}  {:<SUBJECT$}  ", check.id, check.subject);
     let indent = 2 + columns(&head);
-    let room = WIDTH.saturating_sub(indent + TIME).max(20);
+    let last = if check.severity.is_some() { SEVERITY } else { TIME };
+    let room = WIDTH.saturating_sub(indent + last).max(20);
     let mut found = wrap(found, room).into_iter();
     // How bad it is counts more than how long the look at it took.
     let time = match check.severity.filter(|_| check.is_bad()) {
-        Some(severity) => format!("{:>TIME$}", severity.word()),
-        None => format!("{:>TIME$}", took(check.time)),
+        Some(severity) => format!("{:>last$}", severity.word()),
+        None => format!("{:>last$}", took(check.time)),
     };
     let mut text = format!("{mark} {head}{:<room$}{}", found.next().unwrap_or_default(), styled(FAINT, time));
     for more in found {

@@ -28,7 +28,8 @@ const RUNS: &[(&str, &str, Option<i32>)] = &[
     ("redis-tp verify --restart", "", None),
     ("redis-tp verify --shell", "", Some(0)),
     ("GITHUB_ACTIONS=true GITHUB_STEP_SUMMARY=/root/summary redis-tp verify", "", None),
-    ("redis-tp check; redis-tp check --json", "", None),
+    ("redis-tp check; redis-tp check --json; redis-tp check --all", "", None),
+    ("redis-tp check --fix --except password --dry-run; redis-tp adopt --dry-run", "", None),
     ("redis-tp status; redis-tp status --json; redis-tp replica list --json", "", None),
     ("redis-tp render", "", Some(0)),
     // The web app

@@ -4,7 +4,7 @@ mod bench;
 mod crowd;
 mod disks;
 mod dpkg;
-mod promoted;
+pub mod promoted;
 mod syscalls;
 
 use std::thread;

@@ -18,6 +18,7 @@
 mod adopt;
 mod app;
 mod attacks;
+mod audit;
 mod backup;
 mod backups;
 mod bad_input;
@@ -45,5 +46,6 @@ mod runtimes;
 mod same_as_server;
 mod service;
 mod story;
+mod strangers;
 mod user;
 mod verify_app;

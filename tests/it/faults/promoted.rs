@@ -10,14 +10,14 @@ use crate::machine::{Init, Release};
 use crate::story::bare;
 
 /// The package as it came, and nothing else.
-const WIPE: &str = r#"
+pub const WIPE: &str = r#"
     umask 022
     for pid in $(pidof redis-server); do
         [ $pid = "$(systemctl show -P MainPID redis-server 2>/dev/null)" ] || kill -9 $pid
     done
     systemctl stop redis-server redis-server@slave 2>/dev/null
     while pidof redis-server >/dev/null; do sleep 0.01; done
-    rm -rf /etc/redis-tp /var/lib/redis-tp /var/lib/redis-slave /var/lib/redis/* /var/log/redis/* /etc/redis/*
+    rm -rf /etc/redis-tp /var/lib/redis-tp /var/lib/redis-slave /var/lib/redis/* /var/log/redis/* /etc/redis/* /etc/redis/.[a-z]*
     rm -rf /etc/systemd/system/redis-server* /etc/systemd/system/multi-user.target.wants/redis-server*
     cp -a /root/package/. /etc/redis/
     systemctl daemon-reload 2>/dev/null; systemctl enable redis-server 2>/dev/null"#;

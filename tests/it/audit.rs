@@ -1,0 +1,181 @@
+//! Each check of the audit on a machine that is bad in just that way, where it fires, and put right, where it
+//! does not.
+
+mod cases;
+
+use std::collections::BTreeSet;
+
+use serde_json::Value;
+
+use crate::machine::{Init, Machine, Release};
+use crate::story::bare;
+use cases::{CASES, Case, Right};
+
+/// A machine as redis-tp makes it, with an address that is not loopback.
+fn good(release: Release) -> Option<Machine> {
+    let machine = bare(release, Init::Systemd)?;
+    machine.run("ip addr add 10.9.0.1/32 dev lo && apt-get install -y nftables redis-server").ok();
+    // The kernel is the host's, and not changed for a test: other files stand in the place of its own.
+    for (path, value) in [
+        ("/proc/sys/vm/overcommit_memory", "1"),
+        ("/proc/sys/net/core/somaxconn", "4096"),
+        ("/sys/kernel/mm/transparent_hugepage/enabled", "always [madvise] never"),
+    ] {
+        let name = path.rsplit('/').next().expect("a name");
+        machine.run(&format!("echo '{value}' > /root/{name} && mount --bind /root/{name} {path}")).ok();
+    }
+    machine.run("touch /var/lib/apt/lists/partial && redis-tp up").ok();
+    machine.run("redis-tp check --fix").ok();
+    install_module(&machine);
+    Some(machine)
+}
+
+/// A module as an attacker drops it beside the data: it does nothing, and is there.
+const MODULE: &str = r#"
+    int RedisModule_OnLoad(void **ctx, void **argv, int argc) {
+        void (*attributes)(void *, const char *, int, int);
+        int (*get)(const char *, void *) = (int (*)(const char *, void *)) ctx[0];
+        get("RedisModule_SetModuleAttribs", &attributes);
+        attributes(ctx, "evil", 1, 1);
+        return 0;
+    }"#;
+
+fn install_module(machine: &Machine) {
+    let at = |name: &str| machine.root().join("root").join(name);
+    std::fs::write(at("evil.c"), MODULE).expect("the source");
+    let built = std::process::Command::new("cc")
+        .args(["-w", "-shared", "-fPIC", "-o"])
+        .args([at("evil.so"), at("evil.c")])
+        .status()
+        .expect("cc, which links this test, too");
+    assert!(built.success());
+    machine.run("install -o redis -g redis -m 755 /root/evil.so /var/lib/redis/evil.so").ok();
+}
+
+/// The checks with this id, and their results with severities.
+fn results(machine: &Machine, id: &str) -> Vec<(String, String)> {
+    let out = machine.run("redis-tp check --json --fail-on critical");
+    let json: Value = serde_json::from_str(&out.stdout).unwrap_or_else(|error| panic!("{error}: {out}"));
+    let word = |check: &Value, name: &str| check[name].as_str().unwrap_or_default().to_owned();
+    let checks = json["checks"].as_array().expect("checks").iter();
+    checks
+        .filter(|check| check["id"] == id)
+        .map(|check| (word(check, "result"), word(check, "severity")))
+        .collect()
+}
+
+/// The severity of the worst that fired.
+fn fired(machine: &Machine, id: &str) -> Option<String> {
+    let order = ["low", "medium", "high", "critical"];
+    let bad = |(result, _): &(String, String)| result == "fail" || result == "unknown";
+    let failed = results(machine, id).into_iter().filter(bad);
+    failed.map(|(_, severity)| severity).max_by_key(|word| order.iter().position(|known| known == word))
+}
+
+fn fires_and_is_put_right(machine: &Machine, case: &Case) {
+    let Case { id, bad, severity, right } = case;
+    assert_eq!(fired(machine, id), None, "{id} fires on a good machine");
+    machine.run(bad).ok();
+    assert_eq!(fired(machine, id).as_deref(), Some(*severity), "{id} on a machine with: {bad}");
+    match right {
+        Right::Fix => drop(machine.run("redis-tp check --fix --fail-on critical").ok()),
+        Right::Typed(command) | Right::TypedThen(command, _) => drop(machine.run(command).ok()),
+    }
+    let after = results(machine, id);
+    assert!(
+        after.iter().all(|(result, _)| result == "pass" || result == "skip"),
+        "{id} after {right:?}: {after:?}"
+    );
+    if let Right::TypedThen(_, back) = right {
+        machine.run(back).ok();
+    }
+}
+
+#[test]
+fn every_check_fires_on_a_machine_that_is_bad_in_its_way_and_not_when_that_is_put_right() {
+    let Some(machine) = good(Release::Bookworm) else { return };
+    for case in CASES {
+        fires_and_is_put_right(&machine, case);
+    }
+    machine.run("redis-tp verify").ok();
+}
+
+#[test]
+fn no_check_of_the_audit_is_without_a_case() {
+    let Some(machine) = good(Release::Bookworm) else { return };
+    let out = machine.run("redis-tp check --json --fail-on critical").ok();
+    let json: Value = serde_json::from_str(&out.stdout).expect("JSON");
+    let ids: BTreeSet<&str> = json["checks"]
+        .as_array()
+        .expect("checks")
+        .iter()
+        .filter(|check| check["severity"].is_string())
+        .filter_map(|check| check["id"].as_str())
+        .collect();
+    let tried: BTreeSet<&str> = CASES.iter().map(|case| case.id).collect();
+    assert_eq!(ids.difference(&tried).collect::<Vec<_>>(), [&""; 0]);
+    assert!(ids.len() >= 30, "only {} checks", ids.len());
+    assert!(
+        include_str!("../../README.md").contains(&format!(" {} checks", ids.len())),
+        "the README has another number"
+    );
+}
+
+#[test]
+fn a_fix_that_would_lock_somebody_out_is_refused_before_anything_changes() {
+    let Some(machine) = bare(Release::Bookworm, Init::Systemd) else { return };
+    machine.run("redis-tp install --bind 0.0.0.0").ok();
+    machine
+        .run(
+            "ip netns add far && ip link add near type veth peer name eth0 netns far
+            ip addr add 10.9.1.1/24 dev near && ip link set near up
+            ip -n far addr add 10.9.1.2/24 dev eth0 && ip -n far link set eth0 up",
+        )
+        .ok();
+    machine
+        .run(
+            "export REDISCLI_AUTH=$(cat /etc/redis-tp/password)
+            nohup ip netns exec far redis-cli -h 10.9.1.1 BLPOP nothing 0 >/dev/null 2>&1 </dev/null &
+            echo $! > /root/pid
+            for i in $(seq 100); do redis-tp cli -- CLIENT LIST | grep -q 10.9.1.2 && exit; sleep 0.05; done; exit 1",
+        )
+        .ok();
+    let before = machine.read("/etc/redis-tp/topology.ini");
+    let refused = machine.run("redis-tp check --fix").exits(5);
+    assert!(refused.stderr.contains("10.9.1.2 is connected to master"), "{refused}");
+    assert!(refused.stderr.contains("redis-tp check --fix --except wide-bind"), "{refused}");
+    assert_eq!(machine.read("/etc/redis-tp/topology.ini"), before);
+    machine.run("redis-tp check --fix --except wide-bind --fail-on critical").ok();
+    machine.run("kill $(cat /root/pid)    # the client is still there").ok();
+}
+
+#[test]
+fn what_could_not_be_looked_at_is_no_pass() {
+    let Some(machine) = bare(Release::Bookworm, Init::Systemd) else { return };
+    machine.run("redis-tp install --bind 0.0.0.0 && redis-tp check --fail-on high").ok();
+    // No nft and no iptables to ask.
+    assert_eq!(results(&machine, "firewall"), [("unknown".to_owned(), "medium".to_owned())]);
+    machine.run("redis-tp check --fail-on medium").exits(4);
+    machine.run("redis-tp cli -- CONFIG SET requirepass somebodys-own").ok();
+    assert_eq!(results(&machine, "let-in"), [("unknown".to_owned(), "high".to_owned())]);
+}
+
+#[test]
+fn the_labs_own_machine_is_audited_taken_over_and_put_right() {
+    let Some(machine) = bare(Release::Bookworm, Init::Systemd) else { return };
+    machine.run("apt-get install -y nftables >/dev/null").ok();
+    machine.run(cases::LAB).ok();
+    let seen = machine.run("redis-tp check").exits(4);
+    for id in ["password", "root", "protected-mode", "wide-bind", "firewall", "default-user", "data-mode"] {
+        assert!(seen.stdout.contains(&format!("✗ {id} ")), "{id}: {seen}");
+    }
+    assert!(seen.stdout.contains("next: redis-tp adopt --dry-run"), "{seen}");
+    assert!(!seen.to_string().contains("motdepasse"), "{seen}");
+    machine.run("redis-tp adopt").ok();
+    machine.run("redis-tp check --fix").ok();
+    for id in ["password", "root", "protected-mode", "wide-bind", "firewall", "default-user", "data-mode"] {
+        assert_eq!(fired(&machine, id), None, "{id} is still there");
+    }
+    machine.run("redis-tp verify").ok();
+    assert_eq!(machine.run("redis-tp cli slave -- GET precious").ok().stdout, "data\n");
+}

