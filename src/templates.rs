@@ -215,14 +215,21 @@ mod tests {
             libraries: None,
             run: String::new(),
             paths: Vec::new(),
+            hardening: None,
         };
         let given = serde_json::to_value(&context).unwrap();
-        for template in [UNIT, USER_UNIT] {
+        for template in [UNIT, USER_UNIT, DROP_IN] {
             let mut tera = Tera::default();
             tera.add_raw_template("t", template).unwrap();
             for name in tera.get_template_variables("t").unwrap() {
                 assert!(name == "path" || given.get(name).is_some(), "{name}");
             }
+        }
+        let given = serde_json::to_value(Hardening { local: true, low_port: true }).unwrap();
+        let mut tera = Tera::default();
+        tera.add_raw_template("t", HARDENING).unwrap();
+        for name in tera.get_template_variables("t").unwrap() {
+            assert!(given.get(name).is_some(), "{name}");
         }
     }
 }
