@@ -135,7 +135,7 @@ fn a_fix_that_would_lock_somebody_out_is_refused_before_anything_changes() {
     machine
         .run(
             "export REDISCLI_AUTH=$(cat /etc/redis-tp/password)
-            nohup ip netns exec far redis-cli -h 10.9.1.1 BLPOP nothing 0 >/dev/null 2>&1 </dev/null &
+            nohup ip netns exec far redis-cli --user admin -h 10.9.1.1 BLPOP nothing 0 >/dev/null 2>&1 </dev/null &
             echo $! > /root/pid
             for i in $(seq 100); do redis-tp cli -- CLIENT LIST | grep -q 10.9.1.2 && exit; sleep 0.05; done; exit 1",
         )
@@ -152,7 +152,7 @@ fn a_fix_that_would_lock_somebody_out_is_refused_before_anything_changes() {
 #[test]
 fn what_could_not_be_looked_at_is_no_pass() {
     let Some(machine) = bare(Release::Bookworm, Init::Systemd) else { return };
-    machine.run("redis-tp install --bind 0.0.0.0 && redis-tp check --fail-on high").ok();
+    machine.run("redis-tp install --plain --bind 0.0.0.0 && redis-tp check --fail-on high").ok();
     // No nft and no iptables to ask.
     assert_eq!(results(&machine, "firewall"), [("unknown".to_owned(), "medium".to_owned())]);
     machine.run("redis-tp check --fail-on medium").exits(4);

@@ -34,8 +34,8 @@ pub const CASES: &[Case] = &[
     case(
         "let-in",
         "high",
-        "redis-tp cli -- CONFIG SET requirepass somebodys-own",
-        Typed("echo \"CONFIG SET requirepass $(cat /etc/redis-tp/password)\" | redis-cli --no-auth-warning -a somebodys-own"),
+        "redis-tp cli -- ACL SETUSER admin off && redis-cli -a \"$(cat /etc/redis-tp/password)\" CONFIG SET requirepass somebodys-own",
+        Typed("echo \"CONFIG SET requirepass $(cat /etc/redis-tp/password)\" | redis-cli --no-auth-warning -a somebodys-own && redis-cli -a \"$(cat /etc/redis-tp/password)\" ACL SETUSER admin on"),
     ),
     case(
         "open-door",
