@@ -40,7 +40,7 @@ pub const CASES: &[Case] = &[
     case(
         "open-door",
         "critical",
-        "redis-tp install --bind 0.0.0.0; for set in 'protected-mode no' 'requirepass \"\"'; do eval redis-tp cli -- CONFIG SET $set; done",
+        "redis-tp install --plain --bind 0.0.0.0; for set in 'protected-mode no' 'requirepass \"\"'; do eval redis-tp cli -- CONFIG SET $set; done",
         Fix,
     ),
     case("open-door", "medium", "redis-tp install --no-password", Fix),
@@ -64,7 +64,7 @@ pub const CASES: &[Case] = &[
     case(
         "default-user",
         "medium",
-        "redis-tp install --bind 10.9.0.1,127.0.0.1",
+        "redis-tp install --plain --bind 10.9.0.1,127.0.0.1",
         Typed("redis-tp install --bind 127.0.0.1"),
     ),
     case(
