@@ -234,6 +234,8 @@ impl Run<'_> {
             Step::Set { target, settings } => self.set(target, settings),
             Step::Admit { target } => self.admit(target),
             Step::Password { target } => self.password(target),
+            Step::LetIn { target, users } => self.users(target, users, &[]),
+            Step::Users { target, users, gone } => self.users(target, users, gone),
             Step::Stop { target, lose } => {
                 if service::runs(self.host, target)? {
                     self.announce_stop(target)?;

@@ -123,6 +123,9 @@ pub struct Up {
     /// Leave the web app out, where no topology is written yet
     #[arg(long)]
     pub no_app: bool,
+    /// One password for everybody, and no users
+    #[arg(long)]
+    pub plain: bool,
     #[command(flatten)]
     /// Common flags
     pub change: Change,
@@ -140,6 +143,9 @@ pub struct Install {
     /// Ask for no password
     #[arg(long, conflicts_with = "password_file")]
     pub no_password: bool,
+    /// One password for everybody, and no users
+    #[arg(long)]
+    pub plain: bool,
     /// Redis or Valkey
     #[arg(long)]
     pub engine: Option<Engine>,

@@ -12,6 +12,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::directives::{self, Kind};
 use crate::secret::{MASK, Secret};
+use crate::users;
 
 mod amend;
 
@@ -101,8 +102,10 @@ impl Conf {
         let mut settings = Settings::new();
         for directive in &self.directives {
             let name = directives::canonical(&directive.name);
-            let value: Vec<String> =
-                directive.args.iter().map(|arg| meaning(directives::kind(name), arg)).collect();
+            let value: Vec<String> = match name {
+                "user" => users::canonical(&directive.args),
+                _ => directive.args.iter().map(|arg| meaning(directives::kind(name), arg)).collect(),
+            };
             if directives::repeats(name) {
                 let values = settings.entry(name.to_owned()).or_default();
                 gather(name, values, value);
@@ -117,6 +120,15 @@ impl Conf {
         }
         if settings.get(LIMITS).is_some_and(Vec::is_empty) {
             settings.remove(LIMITS);
+        }
+        // The server may write its default user out, as it is without a line.
+        let password = settings.get("requirepass").and_then(|values| values.first()?.first()).cloned();
+        let password = password.filter(|password| !password.is_empty());
+        if let Some(lines) = settings.get_mut("user") {
+            lines.retain(|line| !directives::is_default_user(line, password.as_deref()));
+        }
+        if settings.get("user").is_some_and(Vec::is_empty) {
+            settings.remove("user");
         }
         if settings.get("bind").is_some_and(|values| *values == [EVERYWHERE]) {
             settings.remove("bind");

@@ -4,9 +4,8 @@
 use std::collections::HashMap;
 use std::sync::OnceLock;
 
-use sha2::{Digest, Sha256};
-
 use crate::engine::{Engine, Version};
+use crate::users;
 
 /// What the words of a directive mean, as far as two spellings can mean the same.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -156,7 +155,7 @@ pub fn rewrite_noise(name: &str, values: &[Vec<String>], password: Option<&str>)
     let words: Vec<Vec<&str>> =
         values.iter().map(|value| value.iter().map(String::as_str).collect()).collect();
     match name {
-        "user" => words.iter().all(|user| is_default_user(user, password)),
+        "user" => values.iter().all(|user| is_default_user(user, password)),
         "latency-tracking-info-percentiles" => words == [["50", "99", "99.9"]],
         "save" => is_default_save(&words),
         // The distribution's units give these on the command line, and REWRITE puts them into the file.
@@ -166,13 +165,14 @@ pub fn rewrite_noise(name: &str, values: &[Vec<String>], password: Option<&str>)
 }
 
 /// The default user as the server itself writes it out.
-fn is_default_user(words: &[&str], password: Option<&str>) -> bool {
+pub fn is_default_user(words: &[String], password: Option<&str>) -> bool {
+    let words: Vec<&str> = words.iter().map(String::as_str).collect();
     let key = match password {
-        Some(password) => format!("#{:x}", Sha256::digest(password)),
+        Some(password) => users::hash(password),
         None => "nopass".to_owned(),
     };
     let expected = |word: &&str| ["sanitize-payload", "~*", "&*", "+@all"].contains(word) || **word == *key;
-    match words {
+    match words.as_slice() {
         ["default", "on", rest @ ..] => rest.iter().all(expected) && rest.contains(&key.as_str()),
         _ => false,
     }
@@ -180,10 +180,10 @@ fn is_default_user(words: &[&str], password: Option<&str>) -> bool {
 
 /// The default user as the server itself writes it out, but with the hash of another password.
 pub fn is_stale_default(words: &[String], password: Option<&str>) -> bool {
+    let own = is_default_user(words, password);
     let words: Vec<&str> = words.iter().map(String::as_str).collect();
     let expected =
         |word: &&str| ["sanitize-payload", "~*", "&*", "+@all"].contains(word) || word.starts_with('#');
-    let own = is_default_user(&words, password);
     match words.as_slice() {
         ["default", "on", rest @ ..] => {
             !own && rest.iter().all(expected) && rest.iter().any(|word| word.starts_with('#'))

@@ -238,9 +238,12 @@ pub struct Running {
     /// CONFIG GET *, without its secrets; empty where the command is forbidden.
     #[serde(default)]
     pub config: BTreeMap<String, String>,
-    /// Secrets, requirepass apart, that it has and its file has not.
+    /// Secrets that it has and its file has not; `user` where users may do something else than by it.
     #[serde(default)]
     pub exchanged: Vec<String>,
+    /// The users that may do something else than by its file.
+    #[serde(default)]
+    pub users: Vec<String>,
     /// It says that it takes none of the passwords that we know.
     #[serde(default)]
     pub locked: bool,

@@ -12,14 +12,16 @@ use crate::conf::{self, Conf};
 use crate::directives;
 use crate::engine::{Engine, Version};
 use crate::exit::Fault;
+use crate::host::Host;
 use crate::runtime::{Runtime, container};
 use crate::secret::Secret;
-use crate::secrets::Secrets;
+use crate::secrets::{OfUsers, Secrets};
 use crate::state::Kept;
 use crate::store::Store;
 use crate::templates::{self, ConfContext};
 use crate::topology::{Bind, Defaults, Name, Named, ReplicaOf, Section, Topology};
-use crate::wire::Address;
+use crate::users::{self, Users};
+use crate::wire::{Address, Trouble, Wire};
 
 /// One redis-server as wanted.
 #[derive(Clone, Debug)]
@@ -50,8 +52,12 @@ pub struct Instance {
     pub unit: String,
     /// What clients must say.
     pub requirepass: Option<Secret>,
+    /// Its users, where it has any beside the default one.
+    pub users: Option<Users>,
     /// What it says to its master.
     pub masterauth: Option<Secret>,
+    /// As whom it says that; none for the default user.
+    pub masteruser: Option<String>,
     /// Whom it follows.
     pub upstream: Option<Upstream>,
     /// Every other directive of its section.
@@ -86,9 +92,20 @@ pub struct Target {
     pub password: Option<Secret>,
     /// Whether it is a copy of another, so that losing its data loses nothing.
     pub replica: bool,
+    /// Whether the password is that of its user `admin`, and not of the default user.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub admin: bool,
 }
 
 impl Target {
+    /// Connects as the user that may do everything.
+    ///
+    /// # Errors
+    /// See [`Wire::open`].
+    pub fn connect(&self, host: &Host) -> Result<Wire, Trouble> {
+        Wire::enter(host, &self.address, self.admin, self.password.as_ref())
+    }
+
     /// The same for the journal, which holds no secret.
     pub fn without_password(&self) -> Self {
         Self { password: None, ..self.clone() }
@@ -123,6 +140,7 @@ impl Target {
             address: Address { host: kept.address.clone(), port: kept.port },
             password,
             replica: kept.replica,
+            admin: kept.users,
         }
     }
 }
@@ -138,14 +156,28 @@ impl Instance {
             let requirepass =
                 inline(section, "requirepass").or_else(|| secrets.password.clone()).filter(said);
             let upstream = section.replicaof.as_ref().map(|of| upstream(topology, of, runtime));
-            let masterauth = inline(section, "masterauth").or_else(|| match &section.replicaof {
-                Some(ReplicaOf::Remote { .. }) => secrets.upstream.get(&section.name).cloned(),
-                Some(ReplicaOf::Instance(of)) => topology
-                    .instance(of.as_str())
-                    .and_then(|master| inline(master, "requirepass"))
-                    .or_else(|| secrets.password.clone()),
-                // A master may have to follow one of its replicas after a failover.
-                None => requirepass.clone().filter(|_| section.defaults != Defaults::Off),
+            let users = users_of(topology, section, secrets);
+            let of = match &section.replicaof {
+                Some(ReplicaOf::Instance(of)) => topology.instance(of.as_str()),
+                Some(ReplicaOf::Remote { .. }) => None,
+                None => Some(section),
+            };
+            // One that names what it says to its master says that.
+            let named = ["masteruser", "masterauth"].iter().any(|name| names(section, name));
+            let as_replica = of
+                .filter(|_| !named && section.defaults == Defaults::On)
+                .and_then(|master| users_of(topology, master, secrets))
+                .map(|users| users.replica);
+            let masterauth = inline(section, "masterauth").or_else(|| as_replica.clone()).or_else(|| {
+                match &section.replicaof {
+                    Some(ReplicaOf::Remote { .. }) => secrets.upstream.get(&section.name).cloned(),
+                    Some(ReplicaOf::Instance(of)) => topology
+                        .instance(of.as_str())
+                        .and_then(|master| inline(master, "requirepass"))
+                        .or_else(|| secrets.password.clone()),
+                    // A master may have to follow one of its replicas after a failover.
+                    None => requirepass.clone().filter(|_| section.defaults != Defaults::Off),
+                }
             });
             Self {
                 name: section.name.clone(),
@@ -171,7 +203,9 @@ impl Instance {
                 conf: conf(engine, &section.name, runtime),
                 unit: engine.unit(name),
                 requirepass,
+                users,
                 masterauth,
+                masteruser: as_replica.map(|_| users::REPLICA.to_owned()),
                 upstream,
                 directives: section
                     .directives
@@ -227,6 +261,7 @@ impl Instance {
             address: self.address(),
             password: self.requirepass.clone(),
             replica: self.upstream.is_some(),
+            admin: self.users.is_some(),
         }
     }
 
@@ -238,6 +273,7 @@ impl Instance {
             port: self.port,
             address: self.address().host,
             replica: self.upstream.is_some(),
+            users: self.users.is_some(),
             dir: self.store.clone(),
             logfile: self.logfile.clone(),
             active: true,
@@ -319,6 +355,11 @@ impl Instance {
             port: word("port", self.port.to_string()),
             requirepass: optional("requirepass", secret(&self.requirepass)),
             masterauth: optional("masterauth", secret(&self.masterauth)),
+            masteruser: optional("masteruser", self.masteruser.clone()),
+            users: match hand("user") {
+                Some(_) => Vec::new(),
+                None => self.user_lines(version),
+            },
             replicaof: optional("replicaof", self.follows()),
             dir: word("dir", place(&self.dir)),
             logfile: word("logfile", self.logfile.as_deref().map_or_else(|| "\"\"".into(), place)),
@@ -372,6 +413,12 @@ impl Instance {
         }
         let all = parts.into_iter().flat_map(|(_, lines)| lines).collect();
         templates::plain_configuration(self.name.as_str(), topology, all)
+    }
+
+    /// The lines of its users, behind the word `user`.
+    fn user_lines(&self, version: Version) -> Vec<String> {
+        let both = self.users.as_ref().zip(self.requirepass.as_ref());
+        both.map(|(users, admin)| users.lines(admin, self.engine, version)).unwrap_or_default()
     }
 
     /// Whom it follows, as its file has it.
@@ -441,11 +488,42 @@ pub const DEFAULTS: [(&str, &str); 4] =
     [("repl-diskless-sync-delay", "0"), ("save", "3600 1"), ("save", "300 100"), ("save", "60 10000")];
 
 /// The directives that the templates name themselves.
-pub const TEMPLATED: [&str; 9] =
-    ["bind", "protected-mode", "port", "requirepass", "masterauth", "replicaof", "dir", "logfile", "pidfile"];
+pub const TEMPLATED: [&str; 10] = [
+    "bind",
+    "protected-mode",
+    "port",
+    "requirepass",
+    "masterauth",
+    "masteruser",
+    "replicaof",
+    "dir",
+    "logfile",
+    "pidfile",
+];
 
 fn typed_secret(name: &str) -> bool {
     matches!(name, "requirepass" | "masterauth")
+}
+
+fn names(section: &Section, name: &str) -> bool {
+    section.directives.iter().any(|named| directives::canonical(&named.name) == name)
+}
+
+/// The users of an instance: not where others say who may enter, by a file of users or by all that its section
+/// names.
+fn users_of(topology: &Topology, section: &Section, secrets: &Secrets) -> Option<Users> {
+    let OfUsers { replica, app } = secrets.users.clone().filter(|_| topology.has_users())?;
+    let own = inline(section, "requirepass").is_some_and(|password| password.expose().is_empty());
+    if own || section.defaults != Defaults::On || names(section, "aclfile") {
+        return None;
+    }
+    let exposed = section.bind.iter().flatten().any(|bind| !bind.is_loopback());
+    let app = topology
+        .app
+        .as_ref()
+        .zip(app)
+        .map(|(section, password)| users::App { password, prefix: section.prefix.as_str().to_owned() });
+    Some(Users { replica, app, default: !exposed })
 }
 
 fn inline(section: &Section, name: &str) -> Option<Secret> {

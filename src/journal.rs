@@ -120,6 +120,13 @@ pub enum Undo {
         /// The instance.
         target: Target,
     },
+    /// Let the users of a running server do what they did before, those of its former file, and no others.
+    Users {
+        /// The instance.
+        target: Target,
+        /// The users that are told.
+        names: Vec<String>,
+    },
     /// Put former data back that were set aside, or take new ones away where there were none.
     Replaced {
         /// The instance whose they are: it must not run meanwhile.

@@ -62,5 +62,6 @@ pub mod store;
 pub mod templates;
 pub mod topology;
 pub mod unit;
+pub mod users;
 pub mod verify;
 pub mod wire;

@@ -15,11 +15,12 @@ use crate::facts::parse::{self, Tally};
 use crate::host::{Child, Done, Host, Ids};
 use crate::instance::Target;
 use crate::log;
-use crate::secret::MASK;
+use crate::secret::{MASK, Secret};
 use crate::software::{self, Tool};
 use crate::step::{Candidate, Inside, Owner};
 use crate::topology::Name;
-use crate::wire::Wire;
+use crate::users;
+use crate::wire::{Login, Wire};
 
 mod inside;
 
@@ -95,10 +96,11 @@ pub fn loads(host: &Host, target: &Target, file: &Path) -> Result<Tally> {
     let word = |path: Option<&std::ffi::OsStr>| path.unwrap_or_default().to_string_lossy().into_owned();
     let dir = word(file.parent().map(Path::as_os_str));
     let more = ["--dir".to_owned(), dir, "--dbfilename".into(), word(file.file_name())];
-    let password = Conf::parse(&conf).ok().and_then(|conf| conf.password("requirepass"));
+    let parsed = Conf::parse(&conf).unwrap_or_default();
+    let password = parsed.password("requirepass");
     let look = |socket: &Path| {
-        let info =
-            Wire::open_socket(host, socket, password.as_ref()).and_then(|mut wire| wire.info("keyspace"));
+        let info = Wire::open_socket(host, socket, login(&parsed, password.as_ref()))
+            .and_then(|mut wire| wire.info("keyspace"));
         info.map(|info| parse::tally(&info)).unwrap_or_default()
     };
     boot(host, server.child().user(ids), ids, &text, &more, LOAD, look)?.map_err(|done| {
@@ -161,12 +163,18 @@ fn asked(host: &Host, socket: &Path, candidate: &Candidate) -> BTreeMap<String, 
     }
     let conf = Conf::parse(candidate.text.expose()).unwrap_or_default();
     let password = conf.password("requirepass");
-    let mut all = Wire::open_socket(host, socket, password.as_ref())
+    let mut all = Wire::open_socket(host, socket, login(&conf, password.as_ref()))
         .ok()
         .and_then(|mut wire| wire.config())
         .unwrap_or_default();
     all.retain(|name, _| candidate.ask.contains(name));
     all
+}
+
+/// As whom a server with this configuration is asked.
+fn login<'a>(conf: &Conf, password: Option<&'a Secret>) -> Option<Login<'a>> {
+    let user = users::names(conf, users::ADMIN).then_some(users::ADMIN);
+    password.map(|password| Login { user, password })
 }
 
 /// The arguments that keep a scratch server from all that is live: without every one of these it removes

@@ -15,6 +15,7 @@ use crate::runtime::container;
 use crate::secret::Secret;
 use crate::state::State;
 use crate::topology::{self, Name, ReplicaOf, Topology};
+use crate::users;
 
 /// The directory of the topology and of the secrets.
 pub fn dir() -> &'static Path {
@@ -28,6 +29,15 @@ pub fn is_secret(path: &Path) -> bool {
     path.starts_with(dir()) && !configuration && !path.starts_with(container::dir())
 }
 
+/// The passwords of the users that may do no more than they need.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct OfUsers {
+    /// With which a replica follows its master.
+    pub replica: Secret,
+    /// With which the web app caches, where one is wanted.
+    pub app: Option<Secret>,
+}
+
 /// The passwords that a topology needs.
 #[derive(Clone, Debug, Default)]
 pub struct Secrets {
@@ -35,6 +45,8 @@ pub struct Secrets {
     pub password: Option<Secret>,
     /// Those of masters elsewhere, by the replica that follows one.
     pub upstream: BTreeMap<Name, Secret>,
+    /// That of the replicas and that of the web app, where instances have users.
+    pub users: Option<OfUsers>,
     /// Those that are not on disk yet.
     pub fresh: BTreeMap<PathBuf, Secret>,
 }
@@ -60,6 +72,19 @@ impl Secrets {
                     }
                 }
             }
+        }
+        if topology.has_users() {
+            let mut one = |user: &str| -> Result<Secret> {
+                if let Some(kept) = read(host, &user_file(user))? {
+                    return Ok(kept);
+                }
+                let made = host.generate_password()?;
+                secrets.fresh.insert(user_file(user), made.clone());
+                Ok(made)
+            };
+            let replica = one(users::REPLICA)?;
+            let app = topology.app.as_ref().map(|_| one(users::APP)).transpose()?;
+            secrets.users = Some(OfUsers { replica, app });
         }
         for section in &topology.instances {
             if let Some(ReplicaOf::Remote { .. }) = section.replicaof
@@ -129,6 +154,11 @@ pub fn lost_password(
 /// Where the password of the machine's own instances is.
 pub fn password_file() -> PathBuf {
     dir().join("password")
+}
+
+/// Where the password of a user of ours is that may do no more than it needs.
+pub fn user_file(user: &str) -> PathBuf {
+    dir().join(format!("{user}.password"))
 }
 
 /// Where a replica's password for its master elsewhere is.

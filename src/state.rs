@@ -96,6 +96,9 @@ pub struct Kept {
     pub address: String,
     /// Whether it followed another.
     pub replica: bool,
+    /// Whether it has users of its own (ACL), by one of which we speak to it.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub users: bool,
     /// Its data.
     pub dir: Store,
     /// Its log.

@@ -207,7 +207,8 @@ fn ask(host: &Host, instance: &Instance, facts: &Facts) -> Heard {
         Some(Auth::Former) => former.as_ref(),
         Some(Auth::Open | Auth::Unknown) => None,
     };
-    Wire::open(host, &facts::address_on_disk(instance, &conf), password)?.info("default")
+    let at = facts::address_on_disk(instance, &conf);
+    Wire::enter(host, &at, instance.users.is_some(), password)?.info("default")
 }
 
 /// An instance's configuration as the file has it.

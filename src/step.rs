@@ -258,6 +258,22 @@ pub enum Step {
         /// The instance.
         target: Target,
     },
+    /// Let users into a running server beside those that it has.
+    LetIn {
+        /// The instance, where it runs now.
+        target: Target,
+        /// The users, as behind ACL SETUSER.
+        users: Vec<Secret>,
+    },
+    /// Let the users of a running server do what they are to, and no more.
+    Users {
+        /// The instance.
+        target: Target,
+        /// The users, as behind ACL SETUSER.
+        users: Vec<Secret>,
+        /// Those that leave.
+        gone: Vec<String>,
+    },
     /// Stop an instance.
     Stop {
         /// The instance.
@@ -535,6 +551,14 @@ impl Step {
                 Some(_) => format!("let {} take the new password only", target.name),
                 None => format!("let {} take no password", target.name),
             },
+            Self::LetIn { target, users } => {
+                format!("let the users of {} in: {}", target.name, users_of(users).join(", "))
+            }
+            Self::Users { target, users, gone } => {
+                let mut all = users_of(users);
+                all.extend(gone.iter().map(|name| format!("no {name}")));
+                format!("settle the users of {}: {}", target.name, all.join(", "))
+            }
             Self::Stop { target, .. } => format!("stop {}", target.name),
             Self::StartUnit { unit } => format!("start {}, as it ran before", systemd::unit_word(unit)),
             Self::AwaitLink { target, master } => format!("link {} to {master}", target.name),
@@ -553,11 +577,20 @@ pub fn cli_command(target: &Target) -> String {
         Some(_) => format!("REDISCLI_AUTH=\"$(cat {})\" ", crate::secrets::password_file().display()),
         None => String::new(),
     };
+    let user = match target.password {
+        Some(_) if target.admin => format!(" --user {}", crate::users::ADMIN),
+        _ => String::new(),
+    };
     let host = match target.address.host.as_str() {
         "127.0.0.1" => String::new(),
         host => format!(" -h {host}"),
     };
-    format!("{auth}{}{host} -p {}", target.engine.cli(), target.address.port)
+    format!("{auth}{}{user}{host} -p {}", target.engine.cli(), target.address.port)
+}
+
+/// The names of users, of which each stands at the head of its line.
+pub fn users_of(lines: &[Secret]) -> Vec<String> {
+    lines.iter().filter_map(|line| line.expose().split(' ').next().map(str::to_owned)).collect()
 }
 
 fn short_list(paths: &[PathBuf]) -> String {

@@ -36,6 +36,10 @@ pub struct ConfContext {
     pub requirepass: Option<String>,
     /// `masterauth`
     pub masterauth: Option<String>,
+    /// `masteruser`
+    pub masteruser: Option<String>,
+    /// The users, without the word `user`.
+    pub users: Vec<String>,
     /// `replicaof`; none in a replica that somebody promoted
     pub replicaof: Option<String>,
     /// `dir`
@@ -167,6 +171,8 @@ mod tests {
             port: None,
             requirepass: None,
             masterauth: None,
+            masteruser: None,
+            users: Vec::new(),
             replicaof: None,
             dir: None,
             logfile: None,
@@ -181,7 +187,7 @@ mod tests {
             let mut tera = Tera::default();
             tera.add_raw_template("t", template).unwrap();
             for name in tera.get_template_variables("t").unwrap() {
-                assert!(name == "line" || given.get(name).is_some(), "{name}");
+                assert!(matches!(name, "line" | "user") || given.get(name).is_some(), "{name}");
             }
         }
         let context = AppUnitContext {

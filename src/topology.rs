@@ -75,6 +75,17 @@ pub enum RuntimeChoice {
     Podman,
 }
 
+/// Who may enter an instance.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
+#[serde(rename_all = "lowercase")]
+pub enum Access {
+    /// Users that may do what they need each: admin, replica, app.
+    #[default]
+    Acl,
+    /// Whoever has the one password.
+    Plain,
+}
+
 /// A directive that the topology names and we have no type for: Redis judges its words.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Named {
@@ -132,6 +143,9 @@ pub struct Topology {
     pub image: Option<Image>,
     /// Whether a password is asked for (`password = none` switches it off).
     pub password: bool,
+    /// `users`
+    #[serde(default)]
+    pub users: Access,
     /// The instances, in the order of the file.
     pub instances: Vec<Section>,
     /// The web app, if one is wanted.
@@ -151,6 +165,12 @@ impl Topology {
     /// The instance of this name.
     pub fn instance(&self, name: &str) -> Option<&Section> {
         self.instances.iter().find(|section| section.name.as_str() == name)
+    }
+
+    /// Whether instances have users of ours.
+    pub fn has_users(&self) -> bool {
+        let of_ours = |section: &Section| section.defaults == Defaults::On;
+        self.password && self.users == Access::Acl && self.instances.iter().any(of_ours)
     }
 
     /// The names of those that follow an instance of this name.

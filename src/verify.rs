@@ -27,6 +27,7 @@ mod servers;
 mod shell;
 #[cfg(test)]
 mod tests;
+mod users;
 
 pub use app::Curves;
 pub use shell::shell;
@@ -104,6 +105,10 @@ enum Of {
     Every,
     /// Those that are to follow another, or do.
     Replicas,
+    /// Those that have users of ours.
+    WithUsers,
+    /// Those that have one for the web app among them.
+    WithApp,
     /// All of them, each replica before its master; only when restarts are asked for.
     Restarts,
 }
@@ -120,6 +125,9 @@ const ROWS: &[Row] = &[
     Row { id: "readonly", of: Of::Replicas, did: keys::did_readonly, look: replication::readonly },
     Row { id: "auth-wrong", of: Of::Every, did: access::did_wrong, look: access::wrong_password },
     Row { id: "auth-missing", of: Of::Every, did: access::did_missing, look: access::no_password },
+    Row { id: "user-default", of: Of::WithUsers, did: users::did_default, look: users::default },
+    Row { id: "user-replica", of: Of::WithUsers, did: users::did_replica, look: users::replica },
+    Row { id: "user-app", of: Of::WithApp, did: users::did_app, look: users::app },
     Row { id: "listen", of: Of::Every, did: machine::did_listen, look: machine::listen },
     Row { id: "config", of: Of::Every, did: config::did, look: config::config },
     Row { id: "owner", of: Of::Every, did: machine::did_owner, look: machine::owner },
@@ -231,6 +239,10 @@ impl<'a> Proof<'a> {
             Of::Replicas => all.retain(|instance| {
                 instance.upstream.is_some() || self.servers.follows(&Place::of(instance)).is_some()
             }),
+            Of::WithUsers => all.retain(|instance| instance.users.is_some()),
+            Of::WithApp => {
+                all.retain(|instance| instance.users.as_ref().is_some_and(|users| users.app.is_some()));
+            }
             Of::Restarts if self.options.restart => {
                 all.sort_by_key(|instance| Reverse(chain(self.subject.instances, instance).count()));
             }

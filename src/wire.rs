@@ -12,6 +12,7 @@ use serde::{Deserialize, Serialize};
 use crate::host::Host;
 use crate::secret::Secret;
 use crate::topology::ReplicaOf;
+use crate::users;
 
 /// Where a server listens.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -94,6 +95,27 @@ impl From<RedisError> for Trouble {
     }
 }
 
+/// As whom one speaks to a server.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Login<'a> {
+    /// The user; none for the default one.
+    pub user: Option<&'a str>,
+    /// Its password.
+    pub password: &'a Secret,
+}
+
+impl<'a> Login<'a> {
+    /// The default user's.
+    pub fn default_user(password: &'a Secret) -> Self {
+        Self { user: None, password }
+    }
+
+    /// What AUTH is given.
+    pub fn words(&self) -> impl Iterator<Item = &'a str> {
+        self.user.into_iter().chain([self.password.expose()])
+    }
+}
+
 /// An open connection.
 pub struct Wire {
     connection: Connection,
@@ -115,10 +137,34 @@ impl Wire {
     /// See [`Trouble`]. A server without a password answers WRONGPASS or ERR to AUTH; both come
     /// back as [`Trouble::WrongPassword`].
     pub fn open(host: &Host, at: &Address, password: Option<&Secret>) -> Result<Self, Trouble> {
-        Self::open_within(host, at, password, Self::TIMEOUT)
+        Self::open_as(host, at, password.map(Login::default_user))
     }
 
-    /// The same with another limit in time.
+    /// The same as a user.
+    ///
+    /// # Errors
+    /// See [`Wire::open`].
+    pub fn open_as(host: &Host, at: &Address, login: Option<Login<'_>>) -> Result<Self, Trouble> {
+        let at = ConnectionAddr::Tcp(at.host.clone(), at.port);
+        Self::begin(host.connect(at, Self::TIMEOUT)?, login)
+    }
+
+    /// The same as the user `admin` where there is one, or as the default user. In the middle of a change, and
+    /// behind somebody's hand, a server may have the other one only.
+    ///
+    /// # Errors
+    /// See [`Wire::open`].
+    pub fn enter(host: &Host, at: &Address, admin: bool, password: Option<&Secret>) -> Result<Self, Trouble> {
+        let Some(password) = password else { return Self::open(host, at, None) };
+        let open = |user| Self::open_as(host, at, Some(Login { user, password }));
+        let users = if admin { [Some(users::ADMIN), None] } else { [None, Some(users::ADMIN)] };
+        match open(users[0]) {
+            Err(Trouble::WrongPassword) => open(users[1]).map_err(|_| Trouble::WrongPassword),
+            other => other,
+        }
+    }
+
+    /// The same as [`Wire::open`] with another limit in time.
     ///
     /// # Errors
     /// See [`Wire::open`].
@@ -129,22 +175,23 @@ impl Wire {
         limit: Duration,
     ) -> Result<Self, Trouble> {
         let at = ConnectionAddr::Tcp(at.host.clone(), at.port);
-        Self::begin(host.connect(at, limit)?, password)
+        Self::begin(host.connect(at, limit)?, password.map(Login::default_user))
     }
 
     /// The same over a Unix socket.
     ///
     /// # Errors
     /// See [`Wire::open`].
-    pub fn open_socket(host: &Host, path: &Path, password: Option<&Secret>) -> Result<Self, Trouble> {
+    pub fn open_socket(host: &Host, path: &Path, login: Option<Login<'_>>) -> Result<Self, Trouble> {
         let at = ConnectionAddr::Unix(path.to_path_buf());
-        Self::begin(host.connect(at, Self::TIMEOUT)?, password)
+        Self::begin(host.connect(at, Self::TIMEOUT)?, login)
     }
 
-    fn begin(connection: Connection, password: Option<&Secret>) -> Result<Self, Trouble> {
+    fn begin(connection: Connection, login: Option<Login<'_>>) -> Result<Self, Trouble> {
         let mut wire = Self { connection };
-        if let Some(password) = password {
-            wire.ask::<()>(&["AUTH", password.expose()])?;
+        if let Some(login) = login {
+            let words: Vec<&str> = ["AUTH"].into_iter().chain(login.words()).collect();
+            wire.ask::<()>(&words)?;
         }
         Ok(wire)
     }

@@ -11,6 +11,7 @@ use crate::instance::Instance;
 use crate::plan::drift::{SetLive, set_live};
 use crate::secret::Secret;
 use crate::topology::{Defaults, Document, Topology};
+use crate::users;
 
 /// What the machine has and the topology does not say.
 #[derive(Debug)]
@@ -104,7 +105,10 @@ impl Drift<'_> {
     /// One directive as the file has it. What cannot be said on top of our defaults makes the section one
     /// without them.
     fn directive(&self, document: &mut Document, instance: &Instance, there: &Conf, name: &str) {
-        let lines: Vec<String> = lines_of(there, name);
+        let mut lines: Vec<String> = lines_of(there, name);
+        if name == "user" && instance.users.is_some() {
+            lines.retain(|line| !users::OURS.iter().any(|ours| line.split(' ').next() == Some(*ours)));
+        }
         let section = self.topology.instance(instance.name.as_str());
         let named = section.is_some_and(|section| section.defaults != Defaults::On) || !is_ours(name);
         let own = matches!(name, "pidfile" | "daemonize" | "supervised") && instance.plain.is_none();

@@ -188,14 +188,14 @@ impl Nodes {
                 return;
             }
             let Some(seen) = nodes.iter_mut().find(|seen| seen.id == id) else { return };
-            let password = seen.node.password.clone();
+            let told_by = seen.node.clone();
             (seen.asked, seen.peer, seen.told) = (true, Some(peer), told.clone());
             (seen.state, seen.reason, seen.wired) = match told.loading {
                 true => (State::Loading, Some(Trouble::Loading.to_string()), None),
                 false => (State::Up, None, Some(Arc::clone(wired))),
             };
             for address in others(nodes, &told, peer) {
-                let node = Node::at(address, password.clone());
+                let node = told_by.beside(address);
                 nodes.push(Seen::new(*next, node.clone(), false));
                 found.push((*next, node));
                 *next += 1;
@@ -287,7 +287,7 @@ async fn attend(nodes: Arc<Nodes>, id: usize, node: Node) {
 }
 
 async fn connect(nodes: &Nodes, node: &Node) -> Result<(MultiplexedConnection, SocketAddr), RedisError> {
-    let attempt = nodes.host.redis(&node.address, node.password.as_ref(), DEADLINE);
+    let attempt = nodes.host.redis(&node.address, node.login(), DEADLINE);
     // A name may stand for several addresses, and its lookup takes time of its own.
     match timeout(DEADLINE * 4, attempt).await {
         Ok(done) => done,

@@ -10,7 +10,8 @@ use serde::{Deserialize, Serialize};
 use crate::instance::Instance;
 use crate::secret::{MASK, Secret};
 use crate::topology::AppSection;
-use crate::wire::Address;
+use crate::users::{self, Users};
+use crate::wire::{Address, Login};
 
 /// All that the app needs to know.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -28,6 +29,8 @@ pub struct Node {
     pub name: String,
     /// Where it listens.
     pub address: Address,
+    /// As whom it is spoken to; none for the default user.
+    pub user: Option<String>,
     /// What it wants to hear.
     pub password: Option<Secret>,
 }
@@ -35,7 +38,17 @@ pub struct Node {
 impl Node {
     /// A server of which no more is known than where it listens.
     pub fn at(address: Address, password: Option<Secret>) -> Self {
-        Self { name: address.to_string(), address, password }
+        Self { name: address.to_string(), address, user: None, password }
+    }
+
+    /// A server that is found by another's word, which takes the same login.
+    pub fn beside(&self, address: Address) -> Self {
+        Self { user: self.user.clone(), ..Self::at(address, self.password.clone()) }
+    }
+
+    /// As whom it is spoken to.
+    pub fn login(&self) -> Option<Login<'_>> {
+        self.password.as_ref().map(|password| Login { user: self.user.as_deref(), password })
     }
 }
 
@@ -55,6 +68,8 @@ struct FileNode {
     name: String,
     host: String,
     port: u16,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    user: Option<String>,
     #[serde(default)]
     password: Option<String>,
 }
@@ -74,10 +89,19 @@ impl Settings {
     }
 
     fn with(section: &AppSection, instances: &[Instance], at: fn(&Instance) -> Address) -> Self {
-        let node = |instance: &Instance| Node {
-            name: instance.name.to_string(),
-            address: at(instance),
-            password: instance.requirepass.clone(),
+        let node = |instance: &Instance| {
+            // One that is no service, as `verify` has it for a moment, is the administrator's.
+            let (user, password) = match &instance.users {
+                Some(Users { app: Some(app), .. }) => (Some(users::APP), Some(&app.password)),
+                Some(_) => (Some(users::ADMIN), instance.requirepass.as_ref()),
+                None => (None, instance.requirepass.as_ref()),
+            };
+            Node {
+                name: instance.name.to_string(),
+                address: at(instance),
+                user: user.map(str::to_owned),
+                password: password.cloned(),
+            }
         };
         let mut nodes: Vec<Node> = instances.iter().map(node).collect();
         for instance in instances {
@@ -110,6 +134,7 @@ impl Settings {
             name: node.name.clone(),
             host: node.address.host.clone(),
             port: node.address.port,
+            user: node.user.clone(),
             password: node.password.as_ref().map(|password| password.expose().to_owned()),
         };
         let file = File {
@@ -135,6 +160,7 @@ impl Settings {
         let node = |node: FileNode| Node {
             name: node.name,
             address: Address { host: node.host, port: node.port },
+            user: node.user,
             password: node.password.map(Secret::new),
         };
         Ok(Self { section, nodes: file.nodes.into_iter().map(node).collect() })
@@ -161,6 +187,7 @@ mod tests {
         let node = |name: &str, port, password: Option<&str>| Node {
             name: name.into(),
             address: Address { host: "::1".into(), port },
+            user: None,
             password: password.map(Secret::new),
         };
         Settings {

@@ -361,7 +361,7 @@ mod tests {
 
     fn seen(id: usize, told: &str) -> Seen {
         let address = Address { host: "127.0.0.1".into(), port: 7000 + id as u16 };
-        let mut seen = Seen::new(id, Node { name: format!("n{id}"), address, password: None }, true);
+        let mut seen = Seen::new(id, Node { name: format!("n{id}"), ..Node::at(address, None) }, true);
         seen.told = Told::parse(told);
         (seen.state, seen.reason, seen.asked) = (State::Up, None, true);
         seen

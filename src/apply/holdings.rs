@@ -13,7 +13,7 @@ use crate::secret::Secret;
 use crate::state::{Kept, State};
 use crate::store::Store;
 use crate::topology::Name;
-use crate::wire::{Trouble, Wire};
+use crate::wire::Trouble;
 use anyhow::Result;
 
 /// Asks all instances of our record.
@@ -105,7 +105,7 @@ fn dump(host: &Host, dir: &Path, conf: Option<&Conf>) -> Result<Option<PathBuf>>
 fn asked(host: &Host, target: &Target) -> Result<Holding, Trouble> {
     // The password file may be ahead of the servers.
     let target = live::let_in(host, target);
-    let mut wire = Wire::open(host, &target.address, target.password.as_ref())?;
+    let mut wire = target.connect(host)?;
     let (role, keys) = (parse::role(&wire.info("replication")?), parse::keys(&wire.info("keyspace")?));
     // Functions are data, too, since 7.0.
     let libraries = wire.info("memory")?.get("number_of_libraries").is_some_and(|number| number != "0");

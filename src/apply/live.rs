@@ -1,7 +1,7 @@
 //! Telling a running server, and taking that back: settings by CONFIG SET, whom to follow by REPLICAOF, and
 //! passwords, of which it takes two at once for a while.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
@@ -18,6 +18,8 @@ use crate::journal::{Record, Undo};
 use crate::live::{NO_ONE, Setting, Value};
 use crate::secret::Secret;
 use crate::secrets;
+use crate::step;
+use crate::users;
 use crate::wire::{Trouble, Wire};
 
 /// How long a server may take to write its first append only file.
@@ -65,6 +67,21 @@ impl Run<'_> {
         add_password(&mut wire, target, password)
     }
 
+    /// Tells a server of its users.
+    pub(super) fn users(&mut self, target: &Target, users: &[Secret], gone: &[String]) -> Result<()> {
+        let mut wire = reach(self.host, target, &passwords(self.host, target))?;
+        let names = step::users_of(users).into_iter().chain(gone.iter().cloned()).collect();
+        self.announce(Undo::Users { target: target.without_password(), names })?;
+        for user in users {
+            set_user(&mut wire, target, &conf::split(user.expose()).unwrap_or_default())?;
+        }
+        for user in gone {
+            wire.ask::<()>(&["ACL", "DELUSER", user])
+                .map_err(|trouble| refused(target, &format!("no user {user}"), &trouble))?;
+        }
+        Ok(())
+    }
+
     /// Lets a server take its new password only, or none.
     pub(super) fn password(&mut self, target: &Target) -> Result<()> {
         let mut wire = reach(self.host, target, &passwords(self.host, target))?;
@@ -73,12 +90,69 @@ impl Run<'_> {
     }
 }
 
+/// Lets the former users in again, beside those that a server has.
+fn former_users(host: &Host, record: &Record, only: bool) -> Result<()> {
+    for (target, names) in told_users(record) {
+        let Some(mut wire) = again(host, record, target)? else { continue };
+        let former = former(host, record, target)?;
+        let mut users = users::of(&former);
+        if let Some(password) = former.password("requirepass").filter(|_| !users.contains_key(users::DEFAULT))
+        {
+            let info = wire.info("server").unwrap_or_default();
+            let version = info.get("redis_version").and_then(|version| Version::parse(version));
+            let line = users::default_line(&password, target.engine, version.unwrap_or(Version::new(7, 0)));
+            users.insert(users::DEFAULT.into(), line.split(' ').map(str::to_owned).collect());
+        }
+        for name in names {
+            match users.get(&name) {
+                Some(words) if !only && !users::is_on(words) => {}
+                Some(words) => {
+                    let reset = (only && name != users::DEFAULT).then(|| "reset".to_owned());
+                    let words: Vec<String> =
+                        [name].into_iter().chain(reset).chain(words.iter().skip(1).cloned()).collect();
+                    set_user(&mut wire, target, &words)?;
+                }
+                None if only && name != users::DEFAULT => {
+                    wire.ask::<()>(&["ACL", "DELUSER", &name])
+                        .map_err(|trouble| refused(target, &format!("no user {name}"), &trouble))?;
+                }
+                None => {}
+            }
+        }
+    }
+    Ok(())
+}
+
+/// The instances whose users a run changed, each once, with their names.
+fn told_users(record: &Record) -> Vec<(&Target, BTreeSet<String>)> {
+    let mut told: Vec<(&Target, BTreeSet<String>)> = Vec::new();
+    for undo in &record.undo {
+        let Undo::Users { target, names } = undo else { continue };
+        match told.iter_mut().find(|(other, _)| other.name == target.name) {
+            Some((_, all)) => all.extend(names.iter().cloned()),
+            None => told.push((target, names.iter().cloned().collect())),
+        }
+    }
+    told
+}
+
+fn set_user(wire: &mut Wire, target: &Target, words: &[String]) -> Result<()> {
+    let name = words.first().map(String::as_str).unwrap_or_default();
+    let lines: Vec<String> = wire.ask(&["ACL", "LIST"]).unwrap_or_default();
+    let now = lines.iter().filter_map(|line| conf::split(line.strip_prefix("user ")?));
+    let now = now.rev().find(|now| now.first().is_some_and(|user| user == name));
+    let words = users::beside(now.as_deref(), words);
+    let all: Vec<&str> = ["ACL", "SETUSER"].into_iter().chain(words.iter().map(String::as_str)).collect();
+    wire.ask::<()>(&all).map_err(|trouble| refused(target, &format!("the user {name}"), &trouble))
+}
+
 /// Takes back what servers were told, while their files still have the new password: first the former
 /// password is let in again.
 ///
 /// # Errors
 /// A server that runs does not take it.
 pub fn take_back(host: &Host, record: &Record) -> Result<()> {
+    former_users(host, record, false)?;
     for target in told_passwords(record) {
         let Some(mut wire) = again(host, record, target)? else { continue };
         if let Some(former) = former(host, record, target)?.password("requirepass") {
@@ -140,7 +214,7 @@ pub(super) fn holds_more(wire: &mut Wire) -> bool {
     parse::role(&info) == Role::Master && written
 }
 
-/// The former password alone, when the files have it again.
+/// The former password and users alone, when the files have them again.
 ///
 /// # Errors
 /// A server that runs does not take it.
@@ -150,7 +224,7 @@ pub fn former_password_only(host: &Host, record: &Record) -> Result<()> {
             only_password(&mut wire, target, former(host, record, target)?.password("requirepass").as_ref())?;
         }
     }
-    Ok(())
+    former_users(host, record, true)
 }
 
 /// The instances whose passwords a run changed, each once.
@@ -207,7 +281,9 @@ pub(super) fn passwords(host: &Host, target: &Target) -> Vec<Option<Secret>> {
 /// An instance with the first of these that its server takes; as it is where that is none.
 pub(super) fn let_in(host: &Host, target: &Target) -> Target {
     for password in passwords(host, target) {
-        match Wire::open(host, &target.address, password.as_ref()).and_then(|mut wire| wire.ping()) {
+        match Wire::enter(host, &target.address, target.admin, password.as_ref())
+            .and_then(|mut wire| wire.ping())
+        {
             Ok(()) | Err(Trouble::Loading) => return Target { password, ..target.clone() },
             Err(Trouble::NoAuth | Trouble::WrongPassword) => {}
             // Another password will not help.
@@ -221,7 +297,7 @@ pub(super) fn let_in(host: &Host, target: &Target) -> Target {
 pub(super) fn reach(host: &Host, target: &Target, passwords: &[Option<Secret>]) -> Result<Wire> {
     let mut trouble = Trouble::Refused;
     for password in passwords {
-        match Wire::open(host, &target.address, password.as_ref()) {
+        match Wire::enter(host, &target.address, target.admin, password.as_ref()) {
             Ok(mut wire) => match wire.ping() {
                 Ok(()) | Err(Trouble::Loading) => return Ok(wire),
                 Err(other) => trouble = other,

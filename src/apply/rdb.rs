@@ -18,7 +18,6 @@ use crate::layout;
 use crate::prove;
 use crate::software;
 use crate::step::{Owner, Place, Source};
-use crate::wire::Wire;
 
 /// How long a check of a file may take.
 const CHECK: Duration = Duration::from_secs(3600);
@@ -108,7 +107,7 @@ impl Run<'_> {
 
     /// What expires may be gone, and clients may have written more.
     pub(super) fn count(&mut self, target: &Target) -> Result<()> {
-        let mut wire = Wire::open(self.host, &target.address, target.password.as_ref())?;
+        let mut wire = target.connect(self.host)?;
         let (keys, brought) = (parse::keys(&wire.info("keyspace")?), self.brought);
         if keys + brought.expires < brought.keys {
             bail!("{} has {keys} keys, and the backup {}", target.name, brought.keys);

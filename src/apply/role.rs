@@ -13,7 +13,7 @@ use crate::facts::{Role, parse};
 use crate::host::{Host, Ids};
 use crate::instance::Target;
 use crate::journal::{self, Record, Undo};
-use crate::wire::{Trouble, Wire};
+use crate::wire::Trouble;
 
 /// How long a daemon that left no pid file may take to answer.
 const BORN: Duration = Duration::from_secs(3);
@@ -121,7 +121,7 @@ pub fn is_copy(host: &Host, target: &Target) -> Result<bool> {
 /// Whether a server says that what it holds is a copy, or nothing; none where a link that comes up now may
 /// make it one.
 fn is_copy_now(host: &Host, target: &Target) -> Result<Option<bool>, Trouble> {
-    let mut wire = Wire::open(host, &target.address, target.password.as_ref())?;
+    let mut wire = target.connect(host)?;
     let (role, keys) = (wire.info("replication")?, wire.info("keyspace")?);
     let empty = !keys.keys().any(|name| name.starts_with("db"));
     Ok(match parse::role(&role) {

@@ -22,7 +22,7 @@ use crate::software;
 use crate::state::State;
 use crate::step::Owner;
 use crate::store::Store;
-use crate::wire::{Address, Trouble, Wire};
+use crate::wire::{Address, Trouble};
 
 /// How long a server may take until it answers.
 const READY: Duration = Duration::from_secs(30);
@@ -159,9 +159,7 @@ fn start_process(host: &Host, target: &Target) -> Result<()> {
 
 /// Waits until a server answers and has read its data.
 fn await_ready(host: &Host, target: &Target) -> Result<()> {
-    let ping = || match Wire::open(host, &target.address, target.password.as_ref())
-        .and_then(|mut wire| wire.ping())
-    {
+    let ping = || match target.connect(host).and_then(|mut wire| wire.ping()) {
         Ok(()) | Err(Trouble::NoAuth | Trouble::WrongPassword) => Some(true),
         Err(Trouble::Loading) => Some(false),
         Err(Trouble::Refused | Trouble::Other(_)) => None,
@@ -288,7 +286,7 @@ fn cannot_save(host: &Host, target: &Target) -> Option<String> {
     if target.runtime.is_container() {
         return None;
     }
-    let mut wire = Wire::open(host, &target.address, target.password.as_ref()).ok()?;
+    let mut wire = target.connect(host).ok()?;
     let config = wire.config()?;
     let saves = config.get("save").is_some_and(|save| !save.is_empty());
     let dir = config.get("dir").filter(|_| saves)?;
@@ -376,8 +374,7 @@ fn unsaved(target: &Target, why: &str) -> Fault {
 /// Whether a server that was asked to end goes on as if nothing were. While it saves it does not answer;
 /// while it waits for its replicas (from 7.0, `shutdown-timeout`, 10 s by default) it says so.
 fn has_refused(host: &Host, target: &Target, since: Duration) -> bool {
-    let info =
-        Wire::open(host, &target.address, target.password.as_ref()).and_then(|mut wire| wire.info("server"));
+    let info = target.connect(host).and_then(|mut wire| wire.info("server"));
     match info {
         Ok(info) => !info.contains_key("shutdown_in_milliseconds"),
         // It answers, but will not tell us: its password is another one just now.
@@ -412,7 +409,7 @@ fn end_unsaved(host: &Host, target: &Target) -> Result<()> {
 
 /// Tells a server to save nothing when it ends.
 pub fn forget_data(host: &Host, target: &Target) {
-    if let Ok(mut wire) = Wire::open(host, &target.address, target.password.as_ref()) {
+    if let Ok(mut wire) = target.connect(host) {
         // It may have another password, or no CONFIG; then the signal has to do.
         let _ = wire.ask::<()>(&["CONFIG", "SET", "save", ""]);
         let _ = wire.ask::<()>(&["CONFIG", "SET", "appendonly", "no"]);
@@ -443,7 +440,7 @@ pub fn await_link(host: &Host, target: &Target, master: &Address, tell: Listener
     loop {
         let mut progress = String::new();
         let linked = host.poll(LINK, || {
-            let Ok(mut wire) = Wire::open(host, &target.address, target.password.as_ref()) else {
+            let Ok(mut wire) = target.connect(host) else {
                 return Ok(None);
             };
             let Ok(info) = wire.info("replication") else { return Ok(None) };

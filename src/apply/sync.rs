@@ -10,7 +10,8 @@ use anyhow::{Context, Result, bail};
 
 use crate::host::{Host, Staged};
 use crate::instance::Target;
-use crate::wire::Wire;
+use crate::users;
+use crate::wire::Login;
 
 /// The directive that lets a server hand its data out without a file.
 pub const DISKLESS: &str = "repl-diskless-sync";
@@ -30,8 +31,7 @@ const NO_MASTER: &str = "NOMASTERLINK";
 /// Whether a server hands its data out only by a file of its own: before 7.0 that is the default, and it is the
 /// very one that the server reads at its start. One that lets nobody set this does as it does for replicas.
 pub fn makes_a_file(host: &Host, target: &Target) -> bool {
-    let said =
-        Wire::open(host, &target.address, target.password.as_ref()).ok().and_then(|mut wire| wire.config());
+    let said = target.connect(host).ok().and_then(|mut wire| wire.config());
     said.is_some_and(|config| config.get(DISKLESS).is_some_and(|value| value == "no"))
 }
 
@@ -40,7 +40,7 @@ pub fn makes_a_file(host: &Host, target: &Target) -> bool {
 /// # Errors
 /// It does not take that.
 pub fn set_diskless(host: &Host, target: &Target, on: bool) -> Result<()> {
-    let mut wire = Wire::open(host, &target.address, target.password.as_ref())?;
+    let mut wire = target.connect(host)?;
     Ok(wire.ask::<()>(&["CONFIG", "SET", DISKLESS, if on { "yes" } else { "no" }])?)
 }
 
@@ -55,7 +55,7 @@ pub fn has_no_master(error: &anyhow::Error) -> bool {
 /// # Errors
 /// It does not write it.
 pub fn have_it_saved(host: &Host, target: &Target) -> Result<PathBuf> {
-    let mut wire = Wire::open(host, &target.address, target.password.as_ref())?;
+    let mut wire = target.connect(host)?;
     // Not beside another child of its own.
     let mut begun = false;
     let done = host.poll(SAVED, || {
@@ -101,9 +101,7 @@ fn ask<'a>(host: &'a Host, target: &Target) -> Result<(BufReader<Patient<'a>>, L
     let stream = host.stream(&target.address.host, target.address.port, SILENCE)?;
     stream.set_read_timeout(Some(GLANCE))?;
     let mut wire = Conversation { stream: BufReader::with_capacity(1 << 16, Patient { host, stream }) };
-    if let Some(password) = &target.password {
-        wire.say(&["AUTH", password.expose()])?;
-    }
+    wire.log_in(target)?;
     // So the data need no file of the server's own. One that knows no such word says so, and goes on.
     wire.try_to_say(&["REPLCONF", "capa", "eof"])?;
     wire.try_to_say(&["REPLCONF", "rdb-only", "1"])?;
@@ -156,12 +154,23 @@ struct Conversation<'a> {
 }
 
 impl Conversation<'_> {
-    fn say(&mut self, words: &[&str]) -> Result<()> {
-        match self.try_to_say(words)?.strip_prefix('-') {
-            // The answer to AUTH, with none of its words.
-            Some(error) => bail!("it says {error}"),
-            None => Ok(()),
+    /// As [`crate::wire::Wire::enter`] does it.
+    fn log_in(&mut self, target: &Target) -> Result<()> {
+        let Some(password) = &target.password else { return Ok(()) };
+        let mut logins = [Login { user: Some(users::ADMIN), password }, Login::default_user(password)];
+        if !target.admin {
+            logins.reverse();
         }
+        let mut last = String::new();
+        for login in logins {
+            let words: Vec<&str> = ["AUTH"].into_iter().chain(login.words()).collect();
+            last = self.try_to_say(&words)?;
+            if !last.starts_with('-') {
+                return Ok(());
+            }
+        }
+        // The answer to AUTH, with none of its words.
+        bail!("it says {}", last.trim_start_matches('-'))
     }
 
     fn try_to_say(&mut self, words: &[&str]) -> Result<String> {

@@ -307,6 +307,7 @@ fn one(host: &Host, undo: &Undo, kept: &mut Vec<Store>) -> Result<()> {
         Undo::Reload
         | Undo::Set { .. }
         | Undo::Password { .. }
+        | Undo::Users { .. }
         | Undo::Start { .. }
         | Undo::Role { .. }
         | Undo::Revive { .. }

@@ -88,8 +88,7 @@ fn instance_as_seen(
         ..Server::default()
     };
     if pid.is_some() {
-        server.told =
-            Wire::open(host, &target.address, target.password.as_ref()).ok().map(|wire| told(wire, here));
+        server.told = target.connect(host).ok().map(|wire| told(wire, here));
     }
     surroundings(host, &mut server, pid.filter(|_| !contained), here)?;
     Ok(server)
@@ -124,7 +123,7 @@ fn others(
             };
             server.told = taken
                 .filter(|taken| taken.file.is_some())
-                .and_then(|taken| Wire::open(host, &site.address(), taken.password.as_ref()).ok())
+                .and_then(|taken| Wire::enter(host, &site.address(), false, taken.password.as_ref()).ok())
                 .map(|wire| told(wire, here));
             surroundings(host, &mut server, taken.map(|taken| taken.process.pid), here)?;
             seen.servers.push(server);

@@ -15,11 +15,12 @@ use crate::journal;
 use crate::layout;
 use crate::plan::refuse;
 use crate::runtime::{Runtime, systemd};
-use crate::secrets::{self, password_file, upstream_file};
+use crate::secrets::{self, password_file, upstream_file, user_file};
 use crate::software;
 use crate::state;
 use crate::step::Inside;
 use crate::topology::ReplicaOf;
+use crate::users;
 
 /// The oldest version that this program was tried with.
 const OLDEST: Version = Version::new(6, 0);
@@ -247,6 +248,10 @@ pub(super) fn secrets(host: &Host, subject: &Subject<'_>) -> Result<Finding> {
     let mut files: Vec<PathBuf> = Vec::new();
     if subject.topology.password {
         files.push(password_file());
+    }
+    if subject.topology.has_users() {
+        files.push(user_file(users::REPLICA));
+        files.extend(subject.topology.app.as_ref().map(|_| user_file(users::APP)));
     }
     for section in &subject.topology.instances {
         let path = upstream_file(&section.name);

@@ -26,7 +26,12 @@ pub fn run(host: &Host, args: &cli::RedisCli) -> Result<Code> {
     let program = instance.engine.cli();
     let found = software::find(host, instance.engine, program);
     if let (None, Runtime::Container(engine)) = (&found, instance.runtime) {
-        return inside(host, engine, instance, strict(&scene, args));
+        return inside(
+            host,
+            engine,
+            instance,
+            as_admin(&scene, instance).into_iter().chain(strict(&scene, args)).collect(),
+        );
     }
     let tool = found.ok_or_else(|| {
         Fault::refused(format!("{program} is not on this machine"))
@@ -34,8 +39,15 @@ pub fn run(host: &Host, args: &cli::RedisCli) -> Result<Code> {
     })?;
     let address = instance.address();
     let mut words = vec!["-h".into(), address.host, "-p".into(), address.port.to_string()];
+    words.extend(as_admin(&scene, instance));
     words.extend(strict(&scene, args));
     Err(host.exec(&tool, &words, instance.requirepass.as_ref().map(|password| ("REDISCLI_AUTH", password))))
+}
+
+/// The flag for the user that may do everything, where there is one.
+fn as_admin(scene: &Scene, instance: &Instance) -> Vec<String> {
+    let user = scene.admin(instance).map(|user| ["--user".to_owned(), user.to_owned()]);
+    user.into_iter().flatten().collect()
 }
 
 /// The user's words behind `-e`: an error reply is an exit status other than 0, which redis-cli forgets by

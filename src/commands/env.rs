@@ -20,6 +20,8 @@ struct Json {
     instance: String,
     host: String,
     port: u16,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    user: Option<&'static str>,
     password: Option<String>,
     url: String,
 }
@@ -31,7 +33,8 @@ struct Json {
 pub fn run(host: &Host, args: &cli::Env) -> Result<Code> {
     let scene = Scene::standing(host)?;
     let instance = scene.pick(args.name.as_ref())?;
-    let (address, url) = (instance.address(), url(instance));
+    let user = scene.admin(instance);
+    let (address, url) = (instance.address(), url(instance, user));
     let password = instance.requirepass.as_ref().map(|password| password.expose().to_owned());
     if args.json {
         let name = instance.name.to_string();
@@ -40,12 +43,14 @@ pub fn run(host: &Host, args: &cli::Env) -> Result<Code> {
             instance: name,
             host: address.host,
             port: address.port,
+            user,
             password,
             url,
         })?;
         return Ok(Code::Done);
     }
     let mut exports = vec![("REDIS_HOST", address.host), ("REDIS_PORT", address.port.to_string())];
+    exports.extend(user.map(|user| ("REDIS_USER", user.to_owned())));
     if let Some(password) = password {
         exports.push(("REDIS_PASSWORD", password.clone()));
         exports.push(("REDISCLI_AUTH", password));
@@ -71,9 +76,11 @@ pub fn programs(host: &Host, engine: Engine) -> Vec<String> {
     ]
 }
 
-/// `redis://:PASSWORD@HOST:PORT`
-fn url(instance: &Instance) -> String {
-    let password = instance.requirepass.as_ref().map(|password| format!(":{}@", percent(password.expose())));
+/// `redis://USER:PASSWORD@HOST:PORT`
+fn url(instance: &Instance, user: Option<&str>) -> String {
+    let user = user.unwrap_or_default();
+    let password =
+        instance.requirepass.as_ref().map(|password| format!("{user}:{}@", percent(password.expose())));
     format!("redis://{}{}", password.unwrap_or_default(), instance.address())
 }
 

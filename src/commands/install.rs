@@ -36,6 +36,9 @@ pub fn run(host: &Host, args: cli::Install) -> Result<Code> {
         if let Some(runtime) = args.runtime {
             wish.document.set("redis-tp", "runtime", &word(runtime));
         }
+        if args.plain {
+            wish.document.set("redis-tp", "users", "plain");
+        }
         set_image(&mut wish, args.image.as_ref())?;
         access(&mut wish.document, MASTER, &args.access)?;
         if let Some(source) = &args.access.password_file {

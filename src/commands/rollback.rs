@@ -103,6 +103,7 @@ fn describe(undo: &Undo) -> Option<String> {
             format!("set {} on {} back", names.join(", "), target.name)
         }
         Undo::Password { target } => format!("let {} take the former password only", target.name),
+        Undo::Users { target, .. } => format!("let {} take its former users only", target.name),
         Undo::Replaced { path, aside: Some(_), .. } => format!("put the former {} back", path.display()),
         Undo::Replaced { path, aside: None, .. } => format!("remove {}", path.display()),
         Undo::Role { .. } | Undo::Staged { .. } => return None,

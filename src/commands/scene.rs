@@ -18,6 +18,7 @@ use crate::secret::Secret;
 use crate::secrets::Secrets;
 use crate::state::State;
 use crate::topology::{self, Document, Image, Name, Topology};
+use crate::users;
 
 /// The topology to be, and the passwords that come with it.
 #[derive(Debug)]
@@ -231,6 +232,13 @@ impl Scene {
     /// Nothing is set up here.
     pub fn standing(host: &Host) -> Result<Self> {
         Self::load(host, &Wish::standing(host)?)
+    }
+
+    /// The user that an instance's password is of; none for the default one. Until a run has made users, there are
+    /// none.
+    pub fn admin(&self, instance: &Instance) -> Option<&'static str> {
+        let kept = self.facts.state.instances.get(&instance.name);
+        kept.map_or(instance.users.is_some(), |kept| kept.users).then_some(users::ADMIN)
     }
 
     /// The scene as a planner takes it.

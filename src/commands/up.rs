@@ -28,6 +28,9 @@ pub fn run(host: &Host, args: cli::Up) -> Result<Code> {
         if let Some(engine) = args.engine {
             wish.document.set("redis-tp", "engine", &word(engine));
         }
+        if args.plain {
+            wish.document.set("redis-tp", "users", "plain");
+        }
         set_image(&mut wish, args.image.as_ref())?;
         Ok(wish)
     };

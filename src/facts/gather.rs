@@ -13,7 +13,7 @@ use super::{
 };
 use crate::app::App;
 use crate::backup;
-use crate::conf::Conf;
+use crate::conf::{self, Conf};
 use crate::directives;
 use crate::engine::{Engine, Version};
 use crate::host::{Child, Host};
@@ -25,6 +25,7 @@ use crate::software::{self, Tool};
 use crate::state::{Kept, State};
 use crate::store::Store;
 use crate::topology::{BindAddress, Image, Name};
+use crate::users;
 use crate::wire::{Address, Trouble, Wire};
 
 /// What the facts are to be about.
@@ -287,7 +288,7 @@ fn ask(host: &Host, instance: &Instance, facts: &Facts) -> Option<Running> {
     let mut former: Vec<Secret> =
         [&conf, &written].iter().filter_map(|conf| conf.word("requirepass").map(Secret::new)).collect();
     former.dedup();
-    let (mut wire, auth, locked) = authenticate(host, &address, instance.requirepass.as_ref(), &former)?;
+    let (mut wire, auth, locked) = authenticate(host, &address, instance, &former)?;
     let Ok(info) = wire.info("all") else {
         return Some(Running { locked, ..Running::default() });
     };
@@ -297,7 +298,19 @@ fn ask(host: &Host, instance: &Instance, facts: &Facts) -> Option<Running> {
     // The server counts us, and a replica its master.
     let known = 1 + u64::from(matches!(role, Role::Replica { up: true, .. }));
     let mut config = wire.config().unwrap_or_default();
-    let exchanged = exchanged(&config, [&conf, &written]);
+    let mut exchanged = exchanged(&config, [&conf, &written]);
+    let mut users = Vec::new();
+    // Where the default user has a password of its own, that of `admin` tells nothing of it.
+    if instance.users.is_some() && auth == Auth::Wanted {
+        let by_no_file;
+        (users, by_no_file) = other_users(&mut wire, &config, [&conf, &written]);
+        exchanged.extend(by_no_file.then(|| "user".to_owned()));
+        let now = config.get("requirepass").map(String::as_str);
+        let of_a_file =
+            |conf: &&Conf| conf.word("requirepass").unwrap_or_default() == now.unwrap_or_default();
+        let other = now.is_some() && ![&conf, &written].iter().any(of_a_file);
+        exchanged.extend(other.then(|| "requirepass".to_owned()));
+    }
     config.retain(|name, _| !directives::secret(name));
     Some(Running {
         pid: get("process_id").parse().unwrap_or(0),
@@ -312,6 +325,7 @@ fn ask(host: &Host, instance: &Instance, facts: &Facts) -> Option<Running> {
         memory: number("used_memory"),
         config,
         exchanged,
+        users,
         locked,
     })
 }
@@ -329,6 +343,30 @@ fn exchanged(config: &BTreeMap<String, String>, files: [&Conf; 2]) -> Vec<String
     secrets.filter(|(name, now)| !from_a_file(name, now)).map(|(name, _)| name.clone()).collect()
 }
 
+/// The users that may do something else than by a server's file, and whether one of them may by what we wrote, too.
+fn other_users(wire: &mut Wire, config: &BTreeMap<String, String>, files: [&Conf; 2]) -> (Vec<String>, bool) {
+    let lines: Vec<String> = wire.ask(&["ACL", "LIST"]).unwrap_or_default();
+    // As in a file, with the password that the default user has now.
+    let password =
+        config.get("requirepass").map(|password| format!("requirepass {}\n", conf::quote(password)));
+    let Ok(now) = Conf::parse(&format!("{}{}", password.unwrap_or_default(), lines.join("\n"))) else {
+        return (Vec::new(), false);
+    };
+    let by = files.map(users::of);
+    let now = users::of(&now);
+    if lines.is_empty() || files.iter().any(|conf| conf.get("include").or(conf.get("aclfile")).is_some()) {
+        return (Vec::new(), false);
+    }
+    let meaning =
+        |all: &BTreeMap<String, Vec<String>>, name: &str| all.get(name).map(|words| users::canonical(words));
+    let names: BTreeSet<&String> = now.keys().chain(by.iter().flat_map(BTreeMap::keys)).collect();
+    let other =
+        |name: &&String, file: &BTreeMap<String, Vec<String>>| meaning(file, name) != meaning(&now, name);
+    let all: Vec<&String> = names.into_iter().filter(|name| other(name, &by[0])).collect();
+    let by_no_file = all.iter().any(|name| other(name, &by[1]));
+    (all.into_iter().cloned().collect(), by_no_file)
+}
+
 /// Where an instance is to be asked for: on the port that its file names, which a hand may have changed.
 pub fn address_on_disk(instance: &Instance, conf: &Conf) -> Address {
     let mut address = instance.address();
@@ -343,9 +381,10 @@ pub fn address_on_disk(instance: &Instance, conf: &Conf) -> Address {
 fn authenticate(
     host: &Host,
     at: &Address,
-    wanted: Option<&Secret>,
+    instance: &Instance,
     former: &[Secret],
 ) -> Option<(Wire, Auth, bool)> {
+    let wanted = instance.requirepass.as_ref();
     let mut tries: Vec<(Option<&Secret>, Auth)> = vec![(wanted, Auth::Wanted)];
     for former in former.iter().filter(|former| Some(*former) != wanted) {
         tries.push((Some(former), Auth::Former));
@@ -353,7 +392,7 @@ fn authenticate(
     tries.push((None, if wanted.is_none() { Auth::Wanted } else { Auth::Open }));
     let mut locked = false;
     for (password, auth) in tries {
-        let trouble = match Wire::open(host, at, password) {
+        let trouble = match Wire::enter(host, at, instance.users.is_some(), password) {
             Ok(mut wire) => match wire.ping() {
                 Ok(()) | Err(Trouble::Loading) => return Some((wire, auth, false)),
                 Err(trouble) => trouble,
@@ -556,9 +595,7 @@ pub fn is_starting(host: &Host, target: &Target, uid: u32) -> Result<bool> {
 
 /// Whether a process answers under the instance's address, and names the instance's configuration.
 fn says_so(host: &Host, pid: u32, target: &Target) -> bool {
-    let info = Wire::open(host, &target.address, target.password.as_ref())
-        .and_then(|mut wire| wire.info("server"))
-        .unwrap_or_default();
+    let info = target.connect(host).and_then(|mut wire| wire.info("server")).unwrap_or_default();
     let get = |name: &str| info.get(name).map(String::as_str).unwrap_or_default();
     get("process_id") == pid.to_string() && Path::new(get("config_file")) == target.conf()
 }

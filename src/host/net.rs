@@ -12,8 +12,7 @@ use redis::{AsyncConnectionConfig, IntoConnectionInfo, RedisConnectionInfo, Redi
 use tokio::signal::unix::{SignalKind, signal};
 
 use super::Host;
-use crate::secret::Secret;
-use crate::wire::Address;
+use crate::wire::{Address, Login};
 
 /// How many connections may wait to be accepted.
 const BACKLOG: i32 = 1024;
@@ -65,12 +64,12 @@ impl Host {
     pub async fn redis(
         &self,
         at: &Address,
-        password: Option<&Secret>,
+        login: Option<Login<'_>>,
         timeout: Duration,
     ) -> RedisResult<(MultiplexedConnection, SocketAddr)> {
         let mut last: RedisError = io::Error::from(io::ErrorKind::NotFound).into();
         for address in tokio::net::lookup_host((at.host.as_str(), at.port)).await? {
-            match connect(address, password, timeout).await {
+            match connect(address, login, timeout).await {
                 Ok(connection) => return Ok((connection, address)),
                 Err(error) => last = error,
             }
@@ -117,7 +116,7 @@ impl Host {
 
 async fn connect(
     at: SocketAddr,
-    password: Option<&Secret>,
+    login: Option<Login<'_>>,
     timeout: Duration,
 ) -> RedisResult<MultiplexedConnection> {
     let info = (at.ip().to_string(), at.port())
@@ -130,9 +129,10 @@ async fn connect(
         .set_pipeline_buffer_size(COMMANDS);
     let client = redis::Client::open(info)?;
     let mut connection = client.get_multiplexed_async_connection_with_config(&config).await?;
-    if let Some(password) = password {
+    if let Some(login) = login {
         // By hand: the library would hide in words of its own what the server answers.
-        redis::cmd("AUTH").arg(password.expose()).exec_async(&mut connection).await?;
+        let words: Vec<&str> = login.words().collect();
+        redis::cmd("AUTH").arg(words).exec_async(&mut connection).await?;
     }
     Ok(connection)
 }

@@ -118,7 +118,10 @@ pub fn of<'a>(
             true if restart.is_none() => {
                 live.settings.extend(drift::back(instance, version, set));
                 let text = file.text.as_ref().or_else(|| facts.texts.get(&instance.conf));
-                live.settings.extend(live::divide(facts, instance, version, &secrets, text).settings);
+                let told = live::divide(facts, instance, version, &secrets, text);
+                live.settings.extend(told.settings);
+                live.password = live.password.or(told.password);
+                live.users = live.users.or(told.users);
             }
             true => {}
             false => {

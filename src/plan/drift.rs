@@ -10,6 +10,7 @@ use crate::engine::Version;
 use crate::facts::{Auth, Facts, Running};
 use crate::instance::Instance;
 use crate::live::{Setting, Value};
+use crate::users;
 
 /// One directive that a running server has by CONFIG SET.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -83,7 +84,7 @@ pub fn password_set(facts: &Facts, instance: &Instance, changes: &[String]) -> O
     let (running, there) =
         (facts.running.get(&instance.name)?, Conf::parse(facts.text(&instance.conf)?).ok()?);
     let own = facts.state.instances.get(&instance.name).is_some_and(|kept| kept.active);
-    let users = |conf: &Conf| conf.get("aclfile").is_some() || conf.get("user").is_some();
+    let users = |conf: &Conf| conf.get("aclfile").is_some() || users::opens_default(conf);
     let wanted = there.word("requirepass").is_some_and(|password| !password.is_empty());
     if !own || !wanted || users(&there) || changes.iter().any(|name| name == "requirepass") {
         return None;
@@ -108,6 +109,7 @@ pub fn not_read_yet(running: Option<&Running>, [last, there, want]: [&Conf; 3]) 
     let changed = |name: &&String| last.get(*name) != there.get(*name) && there.get(*name) == want.get(*name);
     let names = want.keys().filter(changed).filter(|name| match name.as_str() {
         "requirepass" => running.auth == Auth::Former,
+        "user" => !running.users.is_empty(),
         name if directives::secret(name) => false,
         // Only what it tells of can be compared.
         name => now.get(name).is_some_and(|now| Some(now) != want.get(name)),

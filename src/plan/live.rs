@@ -1,7 +1,7 @@
 //! The smallest action: of what changes for a server that runs, what it can be told, and what needs a
 //! restart; what that restart costs; and that nothing is lost by it unasked.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::change::Change;
 use super::{Consent, Note, Plan, as_it_runs, memory};
@@ -15,6 +15,7 @@ use crate::live::{Cost, NO_ONE, Setting, Value};
 use crate::secret::Secret;
 use crate::step::Step;
 use crate::topology::Name;
+use crate::users;
 
 /// What changes for a server that runs.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -23,6 +24,8 @@ pub struct Live {
     pub settings: Vec<Setting>,
     /// How its password changes.
     pub password: Option<Password>,
+    /// How its users change.
+    pub users: Option<Told>,
     /// The directives that need a restart.
     pub rest: Vec<String>,
 }
@@ -36,6 +39,18 @@ pub enum Password {
     ComesOrGoes,
 }
 
+/// How the users of a running server change: first those that come are let in, and at the end those that leave
+/// are not any more.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Told {
+    /// What users may do from now on, beside what they may already.
+    pub admit: Vec<Secret>,
+    /// What they may do in the end, and nothing else.
+    pub only: Vec<Secret>,
+    /// Those that leave.
+    pub gone: Vec<String>,
+}
+
 impl Live {
     /// Whether it is told whom to follow.
     pub fn follows(&self) -> bool {
@@ -45,8 +60,9 @@ impl Live {
     /// Only what has to be told although a restart follows: an append only file has to be whole before it,
     /// what is held has to be saved at the end, and the link must not break in between.
     pub fn before_a_restart(&mut self) {
-        self.settings
-            .retain(|setting| matches!(setting.directive.as_str(), "appendonly" | "save" | "masterauth"));
+        self.settings.retain(|setting| {
+            matches!(setting.directive.as_str(), "appendonly" | "save" | "masterauth" | "masteruser")
+        });
     }
 
     /// The directives of which only a proof tells the value.
@@ -73,6 +89,10 @@ pub fn divide(
         match name.as_str() {
             "requirepass" => match password(facts, instance, running, &conf) {
                 Some(password) => live.password = Some(password),
+                None => live.rest.push(name.clone()),
+            },
+            "user" => match users(facts, instance, version, &conf) {
+                Some(users) => live.users = Some(users),
                 None => live.rest.push(name.clone()),
             },
             name if is_live(facts, instance, name, version) => match value(&conf, name) {
@@ -117,6 +137,7 @@ fn value(conf: &Conf, name: &str) -> Value {
         ("replicaof", None) => Value::Plain(NO_ONE.into()),
         ("appendonly", None) => Value::Plain("no".into()),
         ("masterauth", None) => Value::Secret(Secret::new("")),
+        ("masteruser", None) => Value::Plain(String::new()),
         // A class that no line names is not told by the others.
         (LIMITS, _) | (_, None) => Value::Proved,
         ("save", _) => {
@@ -132,10 +153,7 @@ fn value(conf: &Conf, name: &str) -> Value {
 /// enter: what those mean is not ours to change.
 fn password(facts: &Facts, instance: &Instance, running: &Running, conf: &Conf) -> Option<Password> {
     let there = Conf::parse(facts.text(&instance.conf).unwrap_or_default()).ok()?;
-    let default = |line: &crate::conf::Directive| {
-        line.name == "user" && line.args.first().is_some_and(|user| user == "default")
-    };
-    let acl = |conf: &Conf| conf.get("aclfile").is_some() || conf.directives.iter().any(default);
+    let acl = |conf: &Conf| conf.get("aclfile").is_some() || users::opens_default(conf);
     // The server itself writes its default user out, and reads requirepass afterwards.
     if acl(conf) || (acl(&there) && !there.rewritten) {
         return None;
@@ -146,6 +164,45 @@ fn password(facts: &Facts, instance: &Instance, running: &Running, conf: &Conf) 
         (Auth::Unknown, ..) => None,
         _ => Some(Password::ComesOrGoes),
     }
+}
+
+/// What a running server is told of its users; none where a file of them, or a line for the default user that opens
+/// it, says who may enter.
+fn users(facts: &Facts, instance: &Instance, version: Version, conf: &Conf) -> Option<Told> {
+    let there = Conf::parse(facts.text(&instance.conf).unwrap_or_default()).ok()?;
+    let acl = |conf: &Conf| conf.get("aclfile").is_some() || users::opens_default(conf);
+    if acl(conf) || (acl(&there) && !there.rewritten) {
+        return None;
+    }
+    let (before, after) = (users::of(&there), users::of(conf));
+    let mut told = Told::default();
+    let same = |one: &[String], other: &[String]| users::canonical(one) == users::canonical(other);
+    let other = facts.running.get(&instance.name).map(|running| running.users.clone()).unwrap_or_default();
+    let stays = |name: &String, words: &[String]| {
+        before.get(name).is_some_and(|before| same(before, words)) && !other.contains(name)
+    };
+    for (name, words) in after.iter().filter(|(name, words)| !stays(name, words)) {
+        let line = |head: &str| {
+            Secret::new(format!("{name} {head}{}", conf::quote_all(words.get(1..).unwrap_or_default())))
+        };
+        // The default user keeps what it may: connections that it has stay as they are.
+        told.only.push(line(if name == users::DEFAULT { "" } else { "reset " }));
+        if name != users::DEFAULT {
+            told.admit.push(line(""));
+        }
+    }
+    let gone = |name: &&String| !after.contains_key(*name);
+    let all: BTreeSet<&String> = before.keys().chain(&other).collect();
+    for name in all.into_iter().filter(gone) {
+        match (name.as_str(), conf.password("requirepass")) {
+            (users::DEFAULT, Some(password)) => {
+                told.admit.push(Secret::new(users::default_line(&password, instance.engine, version)));
+            }
+            (users::DEFAULT, None) => return None,
+            _ => told.gone.push(name.clone()),
+        }
+    }
+    Some(told)
 }
 
 /// A server that starts with `appendonly yes` reads its append only file and nothing else, and with `no` the
@@ -213,6 +270,12 @@ pub fn before_files(facts: &Facts, changes: &[Change<'_>], plan: &mut Plan) {
     for change in changes.iter().filter(|change| change.live.password == Some(Password::Rotates)) {
         plan.steps.push(Step::Admit { target: target(change) });
     }
+    for change in changes {
+        let users = change.live.users.as_ref().map(|users| users.admit.clone()).unwrap_or_default();
+        if !users.is_empty() {
+            plan.steps.push(Step::LetIn { target: target(change), users });
+        }
+    }
     for change in changes.iter().filter(|change| !change.live.settings.is_empty()) {
         plan.steps.push(Step::Set { target: target(change), settings: change.live.settings.clone() });
     }
@@ -223,9 +286,15 @@ pub fn after_files(changes: &[Change<'_>], plan: &mut Plan) {
     passwords(changes, Password::ComesOrGoes, plan);
 }
 
-/// The former password is withdrawn when nobody needs it any more, the web app included.
+/// The former password is withdrawn when nobody needs it any more, the web app included, and so are users.
 pub fn at_the_end(changes: &[Change<'_>], plan: &mut Plan) {
     passwords(changes, Password::Rotates, plan);
+    for change in changes.iter().filter(|change| change.restart.is_none()) {
+        let Some(Told { only, gone, .. }) = change.live.users.clone() else { continue };
+        if !(only.is_empty() && gone.is_empty()) {
+            plan.steps.push(Step::Users { target: change.instance.target(), users: only, gone });
+        }
+    }
 }
 
 fn passwords(changes: &[Change<'_>], how: Password, plan: &mut Plan) {

@@ -166,7 +166,8 @@ impl std::fmt::Display for Note {
             ),
             Self::SecretSet { instance, directive } => write!(
                 f,
-                "{instance}: {directive} was set by CONFIG SET, and not in its file; kept, but a restart would lose it"
+                "{instance}: {directive} was set by {}, and not in its file; kept, but a restart would lose it",
+                if directive == "user" { "ACL SETUSER" } else { "CONFIG SET" }
             ),
             Self::PasswordSet { instance, open: true } => write!(
                 f,

@@ -15,6 +15,7 @@ use crate::layout;
 use crate::runtime::{Runtime, container, process, systemd};
 use crate::state::{Kept, State};
 use crate::topology::{self, BindAddress, Name, Topology, did_you_mean};
+use crate::users;
 
 /// The first thing that stands in the way.
 ///
@@ -28,6 +29,7 @@ pub fn impossible(wanted: &Wanted<'_>, facts: &Facts) -> Result<(), Fault> {
     data_of_another_name(wanted, facts)?;
     for instance in wanted.instances {
         known_directives(wanted, facts, instance)?;
+        user_lines(wanted, facts, instance)?;
         safe_password(facts, instance)?;
         places(facts, instance)?;
         data_left_behind(wanted, facts, instance)?;
@@ -149,9 +151,35 @@ fn known_directives(wanted: &Wanted<'_>, facts: &Facts, instance: &Instance) -> 
             .hint("keep one of them"));
         }
         seen.push(setting);
-        if named.args.iter().skip(1).any(|word| word.starts_with('#')) {
+        let hash = |word: &str| name == "user" && users::is_hash(word);
+        if named.args.iter().skip(1).any(|word| word.starts_with('#') && !hash(word)) {
             return Err(Fault::refused(format!("{at}: a '#' behind a value is no comment in redis.conf"))
                 .hint("write the comment on a line of its own, or behind a ';'"));
+        }
+    }
+    Ok(())
+}
+
+/// A `user` line with a rule that this version does not know, or that takes one of our users from us.
+fn user_lines(wanted: &Wanted<'_>, facts: &Facts, instance: &Instance) -> Result<(), Fault> {
+    let file = wanted.topology.file.display();
+    for named in instance.directives.iter().filter(|named| named.name == "user") {
+        let Some((user, rules)) = named.args.split_first() else { continue };
+        let at = format!("{file}:{}: [{}] user {user}", named.line, instance.name);
+        if let Some(server) = &facts.server
+            && let Some((rule, why)) = users::unknown_rule(rules, instance.engine, server.version)
+        {
+            return Err(Fault::refused(format!(
+                "{at}: {} {} does not know '{rule}': {why}",
+                instance.engine, server.version
+            ))
+            .hint("take the rule out of the line; what there is tells:\nredis-tp cli -- ACL CAT"));
+        }
+        if instance.users.is_some() && users::OURS.contains(&user.as_str()) {
+            return Err(Fault::refused(format!(
+                "{at}: redis-tp has this user itself, and a line of yours could lock it out"
+            ))
+            .hint("name the user otherwise, or say who may enter all by yourself:\n`users = plain` in [redis-tp]"));
         }
     }
     Ok(())

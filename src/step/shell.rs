@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use super::{Body, Candidate, Inside, NewVolume, Owner, Source, Step, cli_command};
+use super::{Body, Candidate, Inside, NewVolume, Owner, Source, Step, cli_command, users_of};
 use crate::app::{AppTarget, service as app_service};
 use crate::engine::Engine;
 use crate::instance::Target;
@@ -154,6 +154,18 @@ impl Step {
                 }
                 None => vec![format!("{} CONFIG SET requirepass ''", cli_command(target))],
             },
+            Self::LetIn { target, users } | Self::Users { target, users, .. } => {
+                let gone = match self {
+                    Self::Users { gone, .. } => gone.as_slice(),
+                    _ => &[],
+                };
+                let cli = cli_command(target);
+                // Of what a line says, the file has the hash: nobody types that.
+                let set = users_of(users).into_iter().map(|user| {
+                    format!("{cli} ACL SETUSER $(sed -n 's/^user \\({user} .*\\)/\\1/p' {})", target.conf().display())
+                });
+                set.chain(gone.iter().map(|user| format!("{cli} ACL DELUSER {user}"))).collect()
+            }
             Self::Stop { target, .. } => match target.runtime {
                 Runtime::Systemd => vec![systemd::command("stop", &[target])],
                 Runtime::Process => vec![process::stop_command(target)],

@@ -7,7 +7,7 @@ use ini::{Ini, ParseOption};
 
 use super::values::{Defaults, absolute, port_number, yes_or_no};
 use super::{
-    APP, AppSection, Bind, Image, Name, Named, OURS, ReplicaOf, RuntimeChoice, Section, Topology,
+    APP, Access, AppSection, Bind, Image, Name, Named, OURS, ReplicaOf, RuntimeChoice, Section, Topology,
     did_you_mean,
 };
 use crate::conf;
@@ -79,6 +79,7 @@ impl<'a> Reader<'a> {
             runtime: RuntimeChoice::default(),
             image: None,
             password: true,
+            users: Access::default(),
             instances: Vec::new(),
             app: None,
         };
@@ -175,6 +176,7 @@ impl<'a> Reader<'a> {
         match key {
             "engine" => topology.engine = self.choice(line, key, value)?,
             "runtime" => topology.runtime = self.choice(line, key, value)?,
+            "users" => topology.users = self.choice(line, key, value)?,
             "image" => {
                 let image = Image::parse(value).map_err(|why| {
                     self.fault(line, &format!("image = {value}: {why}"), "write it as docker does: redis:7")
@@ -192,11 +194,11 @@ impl<'a> Reader<'a> {
                 )),
             },
             _ => {
-                let near = closest(key, ["engine", "runtime", "image", "password"]);
+                let near = closest(key, ["engine", "runtime", "image", "password", "users"]);
                 return Err(self.fault(
                     line,
                     &format!("unknown key '{key}' in [{OURS}]"),
-                    &did_you_mean(near, "known keys: engine, runtime, image, password"),
+                    &did_you_mean(near, "known keys: engine, runtime, image, password, users"),
                 ));
             }
         }

@@ -16,6 +16,7 @@ use crate::runtime::systemd::{typed, unit_word};
 use crate::runtime::{Program, Runtime};
 use crate::secrets;
 use crate::topology::BindAddress;
+use crate::users;
 
 /// The process that answers under an instance's address.
 fn pid(proof: &mut Proof<'_>, instance: &Instance) -> Result<u32, Finding> {
@@ -156,6 +157,8 @@ pub fn owner(proof: &mut Proof<'_>, instance: &Instance) -> Look {
     ours.extend([
         (secrets::password_file(), layout::here().own(), false),
         (secrets::upstream_file(&instance.name), layout::here().own(), false),
+        (secrets::user_file(users::REPLICA), layout::here().own(), false),
+        (secrets::user_file(users::APP), layout::here().own(), false),
     ]);
     let (mut found, mut cures, mut seen) = (Vec::new(), Vec::new(), 0);
     for (path, owner, required) in ours {

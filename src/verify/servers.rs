@@ -86,16 +86,13 @@ impl<'a> Servers<'a> {
 
     /// A connection counts once it answers PING: one that wants a password opens as well.
     fn open(&self, place: &Place) -> Result<Wire, Trouble> {
-        let (address, password) = match place {
-            Place::Ours(name) => {
-                let instance = self.instance(name);
-                (instance.map(Instance::address), instance.and_then(|at| at.requirepass.as_ref()))
-            }
+        let mut wire = match place {
+            Place::Ours(name) => self.instance(name).ok_or(Trouble::Refused)?.target().connect(self.host)?,
             Place::Elsewhere { address, by } => {
-                (Some(address.clone()), self.instance(by).and_then(|at| at.masterauth.as_ref()))
+                let password = self.instance(by).and_then(|at| at.masterauth.as_ref());
+                Wire::open(self.host, address, password)?
             }
         };
-        let mut wire = Wire::open(self.host, &address.ok_or(Trouble::Refused)?, password)?;
         wire.ping()?;
         Ok(wire)
     }

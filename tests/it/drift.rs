@@ -49,6 +49,28 @@ fn secrets_that_were_set_on_a_running_server_are_told_and_put_back_by_name() {
     says_no_changes(&machine);
     assert_eq!(machine.run(pid).ok().stdout, before, "it was restarted");
 
+    for set in
+        ["CONFIG SET requirepass s3cret", "ACL SETUSER app +keys", "ACL SETUSER mallory on nopass +@all"]
+    {
+        machine.run(&format!("redis-tp cli -- {set}")).ok();
+        let plan = machine.run("redis-tp plan --detailed-exitcode").exits(3);
+        let words: Vec<&str> = set.split(' ').collect();
+        let told = match words[0] {
+            "ACL" => "master: user was set by ACL SETUSER",
+            _ => "master: requirepass was set by CONFIG SET",
+        };
+        assert!(plan.stderr.contains(told), "{set}: {plan}");
+        machine.run("redis-tp apply").exits(3);
+        machine.run("redis-tp apply --overwrite").ok();
+        says_no_changes(&machine);
+        machine.run("redis-tp verify").ok();
+    }
+    let users = machine.run("redis-tp cli -- ACL LIST").ok().stdout;
+    assert!(!users.contains("mallory") && !users.contains("+keys"), "{users}");
+    assert_eq!(machine.run(pid).ok().stdout, before, "it was restarted");
+
+    // With one password for everybody it locks us out.
+    machine.run("redis-tp install --plain").ok();
     for (set, told) in [("''", "master: asks for no password"), ("s3cret", "master: takes no password")] {
         machine.run("redis-tp cli -- SET precious data && redis-tp cli -- SAVE").ok();
         machine.run(&format!("redis-tp cli -- CONFIG SET requirepass {set}")).ok();
@@ -84,7 +106,7 @@ fn a_file_edited_by_hand_is_taken_into_the_topology_and_its_server_told() {
     machine
         .run("sed -i 's/^port = 6379.*/port = 6379   ; the lab says so/' /etc/redis-tp/topology.ini
             sed -i 's/^repl-diskless-sync-delay.*//; s/^bind .*/bind 127.0.0.1/; $a hz 50' /etc/redis/redis.conf
-            sed -i '$a user app on >s3cret ~app:* +@read' /etc/redis/redis-slave.conf")
+            sed -i '$a user bob on >s3cret ~bob:* +@read' /etc/redis/redis-slave.conf")
         .ok();
     machine.run("redis-tp apply").exits(3);
     let adopted = machine.run("redis-tp apply --adopt").ok();
@@ -92,7 +114,7 @@ fn a_file_edited_by_hand_is_taken_into_the_topology_and_its_server_told() {
     says_no_changes(&machine);
     let topology = machine.run("cat /etc/redis-tp/topology.ini").ok().stdout;
     for line in
-        ["; the lab says so", "bind = 127.0.0.1\n", "hz = 50\n", "defaults = masterauth\n", "user = app on"]
+        ["; the lab says so", "bind = 127.0.0.1\n", "hz = 50\n", "defaults = masterauth\n", "user = bob on"]
     {
         assert!(topology.contains(line), "{line}: {topology}");
     }

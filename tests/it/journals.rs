@@ -38,7 +38,7 @@ fn a_journal_of_every_format_reads_whole() {
 }
 
 /// How many kinds of effect there are, as [`kind`] knows them.
-const KINDS: usize = 23;
+const KINDS: usize = 24;
 
 /// The compiler asks for a line here, and the test above for one in the case, for every new kind.
 fn kind(undo: &Undo) -> &'static str {
@@ -55,6 +55,7 @@ fn kind(undo: &Undo) -> &'static str {
         Undo::Enabled { .. } => "enabled",
         Undo::Set { .. } => "set",
         Undo::Password { .. } => "password",
+        Undo::Users { .. } => "users",
         Undo::Replaced { .. } => "replaced",
         Undo::Staged { .. } => "staged",
         Undo::Reload => "reload",

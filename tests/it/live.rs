@@ -195,7 +195,7 @@ fn a_master_that_saves_nothing_is_not_restarted_unasked() {
 #[test]
 fn a_master_that_saves_nothing_and_locked_us_out_is_not_restarted_unasked() {
     let Some(machine) = pair(Release::Bookworm, Init::Systemd) else { return };
-    machine.run("redis-tp install --set save='\"\"' && redis-tp cli -- SET only copy").ok();
+    machine.run("redis-tp install --plain --set save='\"\"' && redis-tp cli -- SET only copy").ok();
     machine.run("redis-tp cli -- CONFIG SET requirepass by-hand").ok();
     for command in ["install --set databases=20", "service restart master", "service stop master"] {
         let refused = machine.run(&format!("redis-tp {command}")).exits(5);

@@ -16,6 +16,7 @@
 )]
 
 mod adopt;
+mod adversary;
 mod app;
 mod attacks;
 mod audit;

@@ -107,11 +107,21 @@ fn carry_out_step(step: &Step, facts: &mut Facts) {
         }
         Step::Set { target, settings } => set(target, settings, facts),
         Step::Admit { .. }
+        | Step::LetIn { .. }
         | Step::Backup { .. }
         | Step::Bring { .. }
         | Step::Replace { .. }
         | Step::Count { .. } => {}
-        Step::Password { target } => running(target, facts).auth = Auth::Wanted,
+        Step::Password { target } => {
+            let running = running(target, facts);
+            running.auth = Auth::Wanted;
+            running.exchanged.retain(|name| name != "requirepass");
+        }
+        Step::Users { target, .. } => {
+            let running = running(target, facts);
+            running.users.clear();
+            running.exchanged.retain(|name| name != "user");
+        }
         Step::Stop { target, .. } => stop(target, facts),
         Step::StartUnit { unit } => unit_of(unit, facts).active = "active".into(),
         Step::User { name } => {

@@ -30,9 +30,10 @@ use redis_tp::plan::{Consent, Note, Plan, Wanted, leave, plan, refuse};
 use redis_tp::report::plan as show;
 use redis_tp::runtime::{Means, Runtime, container};
 use redis_tp::secret::Secret;
-use redis_tp::secrets::{Secrets, lost_password, password_file, upstream_file};
+use redis_tp::secrets::{OfUsers, Secrets, lost_password, password_file, upstream_file, user_file};
 use redis_tp::store::Store;
 use redis_tp::topology::{self, Name, Topology};
+use redis_tp::users;
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
 use similar::TextDiff;
@@ -317,6 +318,18 @@ fn secrets(topology: &Topology, facts: &Facts, wish: &Wish) -> Result<Secrets> {
             secrets.set_password(lost.unwrap_or_else(|| Secret::new(PASSWORD)));
         }
         wish.password.iter().for_each(|password| secrets.set_password(Secret::new(password)));
+    }
+    if topology.has_users() {
+        let mut one = |user: &str| {
+            let kept = facts.text(&user_file(user)).map(|text| Secret::new(text.trim_end()));
+            kept.unwrap_or_else(|| {
+                let made = Secret::new(format!("{PASSWORD}-of-{user}"));
+                secrets.fresh.insert(user_file(user), made.clone());
+                made
+            })
+        };
+        let (replica, app) = (one(users::REPLICA), topology.app.as_ref().map(|_| one(users::APP)));
+        secrets.users = Some(OfUsers { replica, app });
     }
     for (replica, password) in &wish.upstream {
         if let Some(text) = facts.text(&upstream_file(replica)) {

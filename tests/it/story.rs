@@ -157,7 +157,7 @@ fn replicas_come_chain_and_go_and_nothing_is_left_behind() {
 #[test]
 fn the_labs_own_flags_are_one_command() {
     on_every_machine(|machine, _| {
-        let install = "redis-tp install --bind 0.0.0.0 --protected-mode no --password-file -";
+        let install = "redis-tp install --plain --bind 0.0.0.0 --protected-mode no --password-file -";
         machine.run_with_input(install, "motdepasse\n").ok();
         machine.run("redis-tp replica add --port 6380").ok();
         machine.run("redis-tp verify").ok();

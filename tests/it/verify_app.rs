@@ -148,12 +148,12 @@ fn the_installed_app_has_to_run_and_to_read_our_redis() {
     machine.write("/etc/redis-tp/topology.ini", topology + section);
 
     let out = machine.run("redis-tp verify --json").exits(4);
-    assert_eq!(failed(&out), ["app-service"], "{out}");
+    assert_eq!(failed(&out), ["app-service", "app-cold"], "{out}");
     assert!(out.stdout.contains("redis-tp service start app"), "{out}");
 
     let app = by_hand(&machine);
     let out = machine.run("redis-tp verify --json").exits(4);
-    assert_eq!(failed(&out), ["app-service"], "{out}");
+    assert_eq!(failed(&out), ["app-service", "app-cold"], "{out}");
     end(app);
 
     machine.run("redis-tp apply").ok();
@@ -162,7 +162,7 @@ fn the_installed_app_has_to_run_and_to_read_our_redis() {
     // Changed, and not applied yet.
     machine.run("sed -i 's/^prefix = lab:/prefix = other:/' /etc/redis-tp/topology.ini").ok();
     let out = machine.run("redis-tp verify --json").exits(4);
-    assert_eq!(failed(&out), ["app-reads"], "{out}");
+    assert_eq!(failed(&out), ["app-reads", "app-cold"], "{out}");
     let left = machine.run("redis-tp cli -- --scan --pattern '*:*'").ok().stdout;
     assert_eq!(left, "", "a key is left behind");
 }

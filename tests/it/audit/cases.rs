@@ -40,7 +40,7 @@ pub const CASES: &[Case] = &[
     case(
         "open-door",
         "critical",
-        "for set in 'bind 0.0.0.0' 'protected-mode no' 'requirepass \"\"'; do eval redis-tp cli -- CONFIG SET $set; done",
+        "redis-tp install --bind 0.0.0.0; for set in 'protected-mode no' 'requirepass \"\"'; do eval redis-tp cli -- CONFIG SET $set; done",
         Fix,
     ),
     case("open-door", "medium", "redis-tp install --no-password", Fix),

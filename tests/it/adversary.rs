@@ -1,0 +1,191 @@
+//! An adversary who has a little: the password of the web app, that of a replica, the one that was right before, or
+//! a server of his own that wants to be a replica. Each attempt is a line in tests/cases/adversary.
+
+use std::path::Path;
+
+use crate::machine::{Init, Machine, Release};
+use crate::story::bare;
+
+const CASES: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/cases/adversary");
+
+/// A key of the web app's.
+const OWN: &str = "cache:bonjour";
+
+/// Types each line of a file as a user, and says what came back.
+const TRY: &str = r#"cd /var/empty 2>/dev/null || cd /; set -f
+export REDISCLI_AUTH="$(cat /etc/redis-tp/$1.password)"
+while IFS= read -r line; do
+    answer=$(eval "timeout 5 redis-cli --no-auth-warning --user $1 -h $2 -p 6379 $line" 2>&1 | head -c 200 | tr '\n' ' ')
+    printf '%s => %s\n' "$line" "$answer"
+done < /root/attempts
+"#;
+
+/// A server of the adversary's that follows the master with what he has.
+const ROGUE: &str = r#"rm -rf /tmp/rogue; mkdir /tmp/rogue
+redis-server --port 7777 --dir /tmp/rogue --save '' --logfile /tmp/rogue/log --daemonize yes --pidfile /tmp/rogue/pid \
+    --repl-diskless-sync-delay 0 --replicaof "$1" 6379 $2 >/dev/null
+for i in $(seq 30); do
+    redis-cli -p 7777 INFO replication | grep -q master_link_status:up && break
+    sleep 0.1
+done
+redis-cli -p 7777 INFO replication | grep master_link_status
+redis-cli -p 7777 GET secret
+redis-cli -p 7777 SHUTDOWN NOSAVE
+"#;
+
+/// The lines of some files, without comments, and with the app's key in its place.
+fn attempts(files: &[&str]) -> Vec<String> {
+    let read = |file: &&str| std::fs::read_to_string(Path::new(CASES).join(file)).unwrap();
+    let text: String = files.iter().map(read).collect();
+    text.lines().filter(|line| !line.starts_with('#')).map(|line| line.replace("{own}", OWN)).collect()
+}
+
+/// Beyond loopback, with a key that is nobody's to see.
+fn exposed(release: Release, init: Init) -> Option<Machine> {
+    let machine = bare(release, init)?;
+    machine.run("redis-tp up").ok();
+    machine.run("redis-tp app install --prefix cache: && redis-tp install --bind 0.0.0.0").ok();
+    machine.run("redis-tp cli -- SET secret precious").ok();
+    machine.write("/root/try", TRY);
+    machine.write("/root/rogue", ROGUE);
+    Some(machine)
+}
+
+/// What must be as before, whatever was tried.
+fn whole(machine: &Machine) -> String {
+    let command = "redis-tp cli -- GET secret; redis-tp cli -- DBSIZE; redis-tp cli -- ACL LIST; \
+        redis-tp cli -- CONFIG GET dir; redis-tp cli -- CONFIG GET requirepass; redis-tp cli -- ROLE | head -1; \
+        redis-tp cli -- INFO server | grep process_id; cat /etc/redis/redis.conf";
+    machine.run(command).ok().stdout
+}
+
+fn held(machine: &Machine, user: &str, attempts: &[String]) -> usize {
+    machine.write("/root/attempts", attempts.join("\n") + "\n");
+    let out = machine.run(&format!("sh /root/try {user} 127.0.0.1")).ok().stdout;
+    let answers: Vec<&str> = out.lines().collect();
+    assert_eq!(answers.len(), attempts.len(), "{out}");
+    // Before it looks at users, a server tells that a command is switched off.
+    let refused = ["NOPERM", "=> ERR DEBUG command not allowed", "=> ERR MODULE command not allowed"];
+    let through: Vec<&&str> =
+        answers.iter().filter(|answer| !refused.iter().any(|word| answer.contains(word))).collect();
+    assert!(through.is_empty(), "{user} was not refused:\n{through:#?}");
+    answers.len()
+}
+
+#[test]
+fn whoever_has_the_apps_or_a_replicas_password_gets_nothing_else_on_redis_7() {
+    passwords_open_no_more(Release::Bookworm, Init::Systemd);
+}
+
+#[test]
+fn whoever_has_the_apps_or_a_replicas_password_gets_nothing_else_on_redis_8() {
+    passwords_open_no_more(Release::Trixie, Init::None);
+}
+
+fn passwords_open_no_more(release: Release, init: Init) {
+    let Some(machine) = exposed(release, init) else { return };
+    let before = whole(&machine);
+    let tried = held(&machine, "app", &attempts(&["commands.txt", "app.txt"]))
+        + held(&machine, "replica", &attempts(&["commands.txt", "replica.txt"]));
+    assert_eq!(whole(&machine), before);
+
+    // Whoever names no user is nobody there, with the right password, too.
+    for login in [
+        "-a \"$(cat /etc/redis-tp/password)\"",
+        "-a wrong",
+        "--user admin -a wrong",
+        "",
+        "--user default -a ''",
+    ] {
+        for command in ["PING", "GET secret", "CONFIG GET dir", "ACL LIST", "DBSIZE"] {
+            let out = machine
+                .run(&format!("timeout 5 redis-cli --no-auth-warning -p 6379 {login} {command}"))
+                .stdout;
+            assert!(out.contains("NOAUTH"), "{login} {command}: {out}");
+        }
+    }
+    // What they are for, they may.
+    machine.write("/root/attempts", format!("SET {OWN} x\nGET {OWN}\nPTTL {OWN}\nINFO replication\n"));
+    let out = machine.run("sh /root/try app 127.0.0.1").ok().stdout;
+    assert!(
+        out.contains("=> OK") && out.contains("=> x") && out.contains("=> -1") && !out.contains("NOPERM"),
+        "{out}"
+    );
+    machine.run(&format!("redis-tp cli -- DEL {OWN}")).ok();
+    machine.run("redis-tp verify").ok();
+    eprintln!("{} attempts with a password that is for something else: each was refused", tried + 25);
+}
+
+#[test]
+fn a_rogue_replica_gets_nothing() {
+    let Some(machine) = exposed(Release::Bookworm, Init::Systemd) else { return };
+    let auth =
+        |user: &str, file: &str| format!("--masteruser {user} --masterauth $(cat /etc/redis-tp/{file})");
+    for (login, status) in [
+        (String::new(), "down"),
+        ("--masterauth wrong".to_owned(), "down"),
+        ("--masterauth $(cat /etc/redis-tp/password)".to_owned(), "down"),
+        (auth("replica", "password"), "down"),
+        (auth("app", "app.password"), "down"),
+        (auth("admin", "replica.password"), "down"),
+        // With the right one it is no rogue: that this can be told is what makes the others count.
+        (auth("replica", "replica.password"), "up"),
+    ] {
+        let out = machine.run(&format!("sh /root/rogue 127.0.0.1 \"{login}\"")).ok().stdout;
+        assert!(out.contains(&format!("master_link_status:{status}")), "{login}: {out}");
+        assert_eq!(out.contains("precious"), status == "up", "{login}: {out}");
+    }
+    machine.run("redis-tp verify").ok();
+}
+
+#[test]
+fn servers_with_users_are_promoted_and_follow_each_other() {
+    for (release, init, engine) in
+        [(Release::Bookworm, Init::Systemd, "redis"), (Release::Trixie, Init::None, "valkey")]
+    {
+        let Some(machine) = bare(release, init) else { return };
+        machine.run(&format!("redis-tp up --engine {engine}")).ok();
+        machine.run("redis-tp install --bind 0.0.0.0").ok();
+        // As Sentinel does it.
+        machine
+            .run(
+                "redis-tp cli slave -- REPLICAOF NO ONE && redis-tp cli slave -- CONFIG REWRITE
+                redis-tp cli -- REPLICAOF 127.0.0.1 6380 && redis-tp cli -- CONFIG REWRITE
+                until redis-tp cli -- INFO replication | grep -q master_link_status:up; do sleep 0.1; done
+                redis-tp cli slave -- SET after promotion && redis-tp cli slave -- WAIT 1 2000",
+            )
+            .ok();
+        assert_eq!(machine.run("redis-tp cli -- GET after").ok().stdout.trim(), "promotion");
+        machine.run("redis-tp apply --adopt").ok();
+        let plan = machine.run("redis-tp plan --detailed-exitcode").ok();
+        assert!(plan.stdout.starts_with("No changes."), "{plan}");
+        machine.run("redis-tp verify --restart").ok();
+    }
+}
+
+#[test]
+fn users_come_and_go_on_servers_that_run_and_the_way_back_is_whole() {
+    let Some(machine) = bare(Release::Bookworm, Init::Systemd) else { return };
+    machine.run("redis-tp up --plain && redis-tp install --bind 0.0.0.0").ok();
+    let pids = "systemctl show -P MainPID redis-server redis-server@slave";
+    let before = machine.run(pids).ok().stdout;
+    let link = "redis-tp cli slave -- INFO replication | grep master_link_status";
+    for (wish, users) in [("acl", true), ("plain", false), ("acl", true)] {
+        machine.run(&format!("sed -i 's/^users = .*/users = {wish}/' /etc/redis-tp/topology.ini")).ok();
+        machine.run("redis-tp apply").ok();
+        machine.run("redis-tp verify").ok();
+        let plan = machine.run("redis-tp plan --detailed-exitcode").ok();
+        assert!(plan.stdout.starts_with("No changes.") && plan.stderr.is_empty(), "{plan}");
+        let list = machine.run("redis-tp cli -- ACL LIST").ok().stdout;
+        assert_eq!(list.contains("user replica on"), users, "{list}");
+        assert_eq!(list.contains("user default off"), users, "{list}");
+        assert!(machine.run(link).ok().stdout.contains(":up"));
+    }
+    machine.run("redis-tp rollback --overwrite").ok();
+    let list = machine.run("redis-cli -a \"$(cat /etc/redis-tp/password)\" ACL LIST").ok().stdout;
+    assert!(list.starts_with("user default on") && list.lines().count() == 1, "{list}");
+    machine.run("redis-tp install --plain && redis-tp verify").ok();
+    assert_eq!(machine.run(pids).ok().stdout, before, "a server was restarted");
+    machine.run("redis-tp uninstall --purge --no-backup").ok();
+    assert!(!machine.exists("/etc/redis-tp"));
+}
