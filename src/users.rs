@@ -322,6 +322,24 @@ mod tests {
     }
 
     #[test]
+    fn a_version_gets_the_rules_that_it_knows() {
+        let secret = || Secret::new("s3cret");
+        let app = App { password: secret(), prefix: "cache:".into() };
+        let users = Users { replica: secret(), app: Some(app), default: false };
+        for (version, all, none) in [((6, 0), "", ""), ((6, 2), " &*", " resetchannels")] {
+            let hash = hash("s3cret");
+            let version = Version::new(version.0, version.1);
+            let expected = [
+                format!("admin on {hash} ~*{all} +@all"),
+                format!("replica on {hash}{none} -@all +psync +replconf +ping"),
+                format!("app on {hash} ~cache:*{none} -@all +get +set +pttl +info"),
+                "default off".to_owned(),
+            ];
+            assert_eq!(users.lines(&secret(), Engine::Redis, version), expected);
+        }
+    }
+
+    #[test]
     fn a_pattern_is_not_added_to_everything() {
         let of = |now: &str, then: &str| beside(Some(&words(now)), &words(then)).join(" ");
         assert_eq!(of("app on ~* &*", "app on ~x:* resetchannels -@all +get"), "app on -@all +get");

@@ -30,6 +30,7 @@ pub fn impossible(wanted: &Wanted<'_>, facts: &Facts) -> Result<(), Fault> {
     for instance in wanted.instances {
         known_directives(wanted, facts, instance)?;
         user_lines(wanted, facts, instance)?;
+        nameless_link(wanted, instance)?;
         safe_password(facts, instance)?;
         places(facts, instance)?;
         data_left_behind(wanted, facts, instance)?;
@@ -183,6 +184,22 @@ fn user_lines(wanted: &Wanted<'_>, facts: &Facts, instance: &Instance) -> Result
         }
     }
     Ok(())
+}
+
+/// A replica that says its own `masterauth` and no user, to a master of ours that lets nobody in without one.
+fn nameless_link(wanted: &Wanted<'_>, instance: &Instance) -> Result<(), Fault> {
+    let name = instance.upstream.as_ref().and_then(|of| of.instance.as_ref());
+    let master = wanted.instances.iter().find(|other| Some(&other.name) == name);
+    let closed = master.and_then(|master| master.users.as_ref()).is_some_and(|users| !users.default);
+    let named = instance.directives.iter().any(|named| directives::canonical(&named.name) == "masteruser");
+    let (Some(master), true, true, false) = (master, closed, instance.masteruser.is_none(), named) else {
+        return Ok(());
+    };
+    Err(Fault::refused(format!(
+        "[{}] says masterauth and no masteruser, and [{}] lets nobody in from the network who names no user",
+        instance.name, master.name
+    ))
+    .hint("take masterauth out of the section: redis-tp sets both. Or, for the administrator's password:\nmasteruser = admin"))
 }
 
 /// A lesson that goes round has a directive in it that no Redis ever had.

@@ -8,7 +8,7 @@ use redis_tp::engine::Version;
 use redis_tp::instance::Instance;
 use redis_tp::runtime::{Runtime, systemd};
 use redis_tp::secret::Secret;
-use redis_tp::secrets::Secrets;
+use redis_tp::secrets::{OfUsers, Secrets};
 use redis_tp::templates;
 use redis_tp::topology::Topology;
 
@@ -51,7 +51,9 @@ fn with_package(release: Release) -> Option<(Machine, Version)> {
 
 fn instances(text: &str) -> Vec<Instance> {
     let topology = Topology::parse(text, Path::new("t.ini")).expect("the case is a topology");
-    let secrets = Secrets { password: Some(Secret::new(PASSWORD)), ..Secrets::default() };
+    let users = OfUsers { replica: Secret::new("of-a-replica"), app: Some(Secret::new("of-the-app")) };
+    let password = Some(Secret::new(PASSWORD));
+    let secrets = Secrets { password, users: Some(users), ..Secrets::default() };
     Instance::resolve(&topology, &secrets, Runtime::Systemd)
 }
 
@@ -101,7 +103,8 @@ fn a_server_takes_every_value_as_the_topology_has_it() {
             machine.run(&format!("runuser -u redis -- redis-server {}", instance.conf.display())).ok();
         }
         let ask = |port: u16, words: &str| {
-            let cli = format!("REDISCLI_AUTH=\"$(cat /tmp/password)\" redis-cli -e -p {port} {words}");
+            let cli =
+                format!("REDISCLI_AUTH=\"$(cat /tmp/password)\" redis-cli -e --user admin -p {port} {words}");
             machine.run(&cli)
         };
         machine.run("sleep 0.5").ok();
@@ -114,7 +117,7 @@ fn a_server_takes_every_value_as_the_topology_has_it() {
         assert!(keys.stderr.contains("unknown command"), "KEYS was not renamed away: {keys}");
         let worker = "redis-cli -e -p 7000 --user worker --pass 'pa55#word' GET jobs:1";
         machine.run(worker).ok();
-        let link = "for i in $(seq 50); do redis-cli -p 7001 INFO replication | grep -q status:up && exit 0; sleep 0.1; done; exit 1";
+        let link = "for i in $(seq 50); do redis-cli --user admin -p 7001 INFO replication | grep -q status:up && exit 0; sleep 0.1; done; exit 1";
         machine.run(&format!("export REDISCLI_AUTH=\"$(cat /tmp/password)\"; {link}")).ok();
     }
 }

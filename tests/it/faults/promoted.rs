@@ -41,7 +41,8 @@ const LAB: &str = r#"
 
 /// Both as redis-tp makes them, and a change that restarts both.
 const OURS: &str = r"
-    (umask 077; echo s3cret >/root/password)
+    (umask 077; echo s3cret >/root/password; mkdir -p /etc/redis-tp; echo fixed >/etc/redis-tp/replica.password)
+    chmod 755 /etc/redis-tp
     redis-tp install --password-file /root/password && redis-tp replica add --port 6380
     redis-tp cli -- SET precious data
     sed -i '/^port/adatabases = 20' /etc/redis-tp/topology.ini";
