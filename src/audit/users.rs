@@ -125,7 +125,13 @@ pub(super) fn default_user(_: &Seen, server: &Server) -> Verdict {
     Finding::fail(
         "the user `default` may do everything, from the network",
         "one password that every client has is the whole server",
-        "redis-tp install --bind 127.0.0.1    # until every client has a user of its own",
+        match &server.instance {
+            Some(_) => format!(
+                "sed -i '/^users *= *plain/d' {} && redis-tp apply    # clients then log in as app or admin",
+                crate::topology::file().display()
+            ),
+            None => put_right(server).to_owned(),
+        },
     )
     .into()
 }

@@ -65,7 +65,10 @@ pub const CASES: &[Case] = &[
         "default-user",
         "medium",
         "redis-tp install --plain --bind 10.9.0.1,127.0.0.1",
-        Typed("redis-tp install --bind 127.0.0.1"),
+        TypedThen(
+            "sed -i '/^users *= *plain/d' /etc/redis-tp/topology.ini && redis-tp apply",
+            "redis-tp install --bind 127.0.0.1",
+        ),
     ),
     case(
         "unix-socket",
