@@ -16,6 +16,8 @@ use crate::secrets;
 /// Miners that came in through Redis, as their processes are called.
 const MINERS: [&str; 8] =
     ["kdevtmpfsi", "kinsing", "xmrig", "minerd", "watchbog", "pnscan", "zzh", "networkservics"];
+/// How much of a file is looked through for a password, in bytes.
+const SCANNED: u64 = 1 << 20;
 /// Where an attacker lets a server write its RDB.
 const PLANTABLE: [&str; 6] = [
     "/var/spool/cron",
@@ -198,7 +200,9 @@ fn readable(host: &Host, secrets: &[Secret]) -> Result<Vec<(PathBuf, Stat)>> {
         if stat.kind != Kind::File || stat.mode & 0o004 == 0 || !reachable(host, &path) {
             continue;
         }
-        let text = host.lossy(&path).ok().flatten().unwrap_or_default();
+        // By now it may be a fifo that nobody writes to; and a log may have no end.
+        let bytes = host.beginning(&path, SCANNED).ok().flatten().unwrap_or_default();
+        let text = String::from_utf8_lossy(&bytes);
         let words = |line: &str| {
             line.split(|c: char| c.is_whitespace() || "\"'=".contains(c))
                 .any(|word| secrets.iter().any(|secret| gives_away(word, secret)))
