@@ -292,27 +292,27 @@ impl Run<'_> {
     fn announce_stop(&mut self, target: &Target) -> Result<()> {
         let path = target.conf();
         let wrote = self.wrote.contains(&path);
-        if wrote || role::differs(self.host, target) {
-            self.announce_role(target)?;
-        }
-        if !wrote && let Some(role) = role::now(self.host, target) {
-            if role::conf_with(self.host, target, &role).is_some() {
-                self.journal.announce_file(self.host, &path)?;
+        if let Some(role) = role::now(self.host, target) {
+            let differs = role::conf_with(self.host, target, &role).is_some();
+            if wrote || differs {
+                self.announce_role(target, &role)?;
             }
-            role::write(self.host, target, &role)?;
+            if !wrote && differs {
+                self.journal.announce_file(self.host, &path)?;
+                role::write(self.host, target, &role)?;
+            }
         }
         let pid = service::pid(self.host, target)?;
         self.announce(Undo::Start { target: target.without_password(), pid })
     }
 
     /// What a server is before it ends: on the way back, its former file may say otherwise.
-    fn announce_role(&mut self, target: &Target) -> Result<()> {
-        match role::now(self.host, target) {
-            // What this run made of it is not what it was.
-            Some(Role::Replica { .. }) if self.told.contains(&target.name) => Ok(()),
-            Some(role) => self.announce(Undo::Role { target: target.without_password(), role }),
-            None => Ok(()),
+    fn announce_role(&mut self, target: &Target, role: &Role) -> Result<()> {
+        // What this run made of it is not what it was.
+        if matches!(role, Role::Replica { .. }) && self.told.contains(&target.name) {
+            return Ok(());
         }
+        self.announce(Undo::Role { target: target.without_password(), role: role.clone() })
     }
 
     fn stop_app(&mut self, app: &AppTarget) -> Result<()> {

@@ -110,6 +110,13 @@ impl<'a> Login<'a> {
         Self { user: None, password }
     }
 
+    /// The user `admin`, then the default one; or, where `admin` is not to be there, the other way round. In the
+    /// middle of a change, and behind somebody's hand, a server may have the other one only.
+    pub fn both(admin: bool, password: &'a Secret) -> [Self; 2] {
+        let (one, other) = (Self { user: Some(users::ADMIN), password }, Self::default_user(password));
+        if admin { [one, other] } else { [other, one] }
+    }
+
     /// What AUTH is given.
     pub fn words(&self) -> impl Iterator<Item = &'a str> {
         self.user.into_iter().chain([self.password.expose()])
@@ -156,10 +163,11 @@ impl Wire {
     /// See [`Wire::open`].
     pub fn enter(host: &Host, at: &Address, admin: bool, password: Option<&Secret>) -> Result<Self, Trouble> {
         let Some(password) = password else { return Self::open(host, at, None) };
-        let open = |user| Self::open_as(host, at, Some(Login { user, password }));
-        let users = if admin { [Some(users::ADMIN), None] } else { [None, Some(users::ADMIN)] };
-        match open(users[0]) {
-            Err(Trouble::WrongPassword) => open(users[1]).map_err(|_| Trouble::WrongPassword),
+        let [first, second] = Login::both(admin, password);
+        match Self::open_as(host, at, Some(first)) {
+            Err(Trouble::WrongPassword) => {
+                Self::open_as(host, at, Some(second)).map_err(|_| Trouble::WrongPassword)
+            }
             other => other,
         }
     }

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 
-use super::{Run, ids, live, service};
+use super::{Run, ids, live, role, service};
 use crate::conf::Conf;
 use crate::facts;
 use crate::host::{Host, Ids};
@@ -42,7 +42,9 @@ impl Run<'_> {
         }
         let gid = self.host.stat(Path::new(&format!("/proc/{pid}")))?.map_or(uid, |stat| stat.gid);
         let ids = Ids { uid, gid };
-        self.announce_role(target)?;
+        if let Some(role) = role::now(self.host, target) {
+            self.announce_role(target, &role)?;
+        }
         self.announce(Undo::Revive { target: target.without_password(), ids, pid: Some(pid) })?;
         let mut wire = live::reach(self.host, target, &live::passwords(self.host, target))?;
         match wire.ask::<()>(&["SHUTDOWN", "SAVE"]) {

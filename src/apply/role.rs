@@ -75,8 +75,9 @@ pub fn kept(host: &Host, record: &Record) -> Result<Record> {
         let (Undo::Start { target, .. } | Undo::Revive { target, .. }) = undo else { continue };
         let Some(role) = now(host, &target) else { continue };
         let own = role == Role::Master && holds_its_own(host, &target);
+        let differs = conf_with(host, &target, &role).is_some();
         let undo = Undo::Role { target: target.without_password(), role };
-        if (own || differs(host, &target)) && !record.undo.contains(&undo) {
+        if (own || differs) && !record.undo.contains(&undo) {
             journal::add_undo(host, record.run, &undo)?;
             record.undo.push(undo);
         }

@@ -10,7 +10,6 @@ use anyhow::{Context, Result, bail};
 
 use crate::host::{Host, Staged};
 use crate::instance::Target;
-use crate::users;
 use crate::wire::Login;
 
 /// The directive that lets a server hand its data out without a file.
@@ -157,12 +156,8 @@ impl Conversation<'_> {
     /// As [`crate::wire::Wire::enter`] does it.
     fn log_in(&mut self, target: &Target) -> Result<()> {
         let Some(password) = &target.password else { return Ok(()) };
-        let mut logins = [Login { user: Some(users::ADMIN), password }, Login::default_user(password)];
-        if !target.admin {
-            logins.reverse();
-        }
         let mut last = String::new();
-        for login in logins {
+        for login in Login::both(target.admin, password) {
             let words: Vec<&str> = ["AUTH"].into_iter().chain(login.words()).collect();
             last = self.try_to_say(&words)?;
             if !last.starts_with('-') {

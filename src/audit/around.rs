@@ -154,10 +154,7 @@ pub(super) fn processes(host: &Host, password: Option<&Secret>, seen: &mut Seen)
             Err(_) => seen.blind |= host.euid() != 0,
         }
     }
-    for (path, stat) in readable(host, &secrets)? {
-        seen.readable.push(path.clone());
-        seen.stats.insert(path, stat);
-    }
+    seen.readable = readable(host, &secrets)?;
     Ok(())
 }
 
@@ -272,13 +269,12 @@ pub(super) fn planted(host: &Host) -> Result<Vec<PathBuf>> {
     Ok(files.into_iter().filter(begins).collect())
 }
 
-pub(super) fn kernel(host: &Host, seen: &mut Seen) -> Result<()> {
+pub(super) fn kernel(host: &Host, seen: &mut Seen) {
     for (name, path) in KERNEL {
         if let Some(value) = host.text(Path::new(path)).ok().flatten() {
             seen.kernel.insert(name, value.trim().to_owned());
         }
     }
-    Ok(())
 }
 
 #[cfg(test)]

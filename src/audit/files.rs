@@ -1,6 +1,6 @@
 //! What lies about: files that others can read or change, and passwords in them, in arguments and environments.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use super::fix::Fix;
 use super::reach::unasked;
@@ -126,13 +126,12 @@ fn closed(path: &Path, stat: Stat, wrong: u32, cause: &str) -> Verdict {
         return Finding::pass(format!("{} has mode {mode:04o}", path.display())).into();
     }
     let to = mode & !wrong;
-    let ids = Ids { uid: stat.uid, gid: stat.gid };
     Verdict::from(Finding::fail(
         format!("{} has mode {mode:04o}", path.display()),
         cause,
         format!("chmod {to:04o} {}", path.display()),
     ))
-    .with(Fix::Close { path: path.to_path_buf(), ids, mode: to })
+    .with(close(path, stat, wrong))
 }
 
 /// No password is among arguments, which every user can read.
@@ -179,21 +178,20 @@ fn found(seen: &Seen, processes: &[(u32, String)], what: &str, cause: &str, cure
 
 /// No password is in a file that everybody can read.
 pub(super) fn readable(seen: &Seen) -> Verdict {
-    let Some(first) = seen.readable.first() else {
+    let Some((first, _)) = seen.readable.first() else {
         return Finding::pass("no password is in a file that everybody can read").into();
     };
-    let all: Vec<String> = seen.readable.iter().map(|path| path.display().to_string()).collect();
+    let all: Vec<String> = seen.readable.iter().map(|(path, _)| path.display().to_string()).collect();
     let verdict = Verdict::from(Finding::fail(
         format!("{} has a password in it, and everybody can read it", all.join(", ")),
         "every user of this machine knows it",
         format!("chmod o-rwx {}    # and give the servers another password", first.display()),
     ));
-    seen.readable.iter().fold(verdict, |verdict, path: &PathBuf| match seen.stats.get(path) {
-        Some(stat) => verdict.with(Fix::Close {
-            path: path.clone(),
-            ids: Ids { uid: stat.uid, gid: stat.gid },
-            mode: stat.mode & 0o7770,
-        }),
-        None => verdict,
-    })
+    seen.readable.iter().fold(verdict, |verdict, (path, stat)| verdict.with(close(path, *stat, 0o007)))
+}
+
+/// A mode without some bits, as a fix.
+fn close(path: &Path, stat: Stat, wrong: u32) -> Fix {
+    let ids = Ids { uid: stat.uid, gid: stat.gid };
+    Fix::Close { path: path.to_path_buf(), ids, mode: stat.mode & 0o7777 & !wrong }
 }

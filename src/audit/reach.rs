@@ -72,15 +72,13 @@ pub(super) fn protected_mode(_: &Seen, server: &Server) -> Verdict {
     if is_yes(&value) {
         return Finding::pass("protected-mode yes").into();
     }
-    let cure = put_right(server);
     let cause = "the day its password is gone, everybody gets in from everywhere";
-    let verdict = Verdict::from(Finding::fail("protected-mode no", cause, cure));
     // With a password it is one wall of two.
     let severity = match (server.open_at.is_empty(), server.beyond().is_empty()) {
         (false, false) => Severity::Critical,
         _ => Severity::Medium,
     };
-    set(verdict, server, "protected-mode", Some("yes")).rated(severity)
+    wrong(server, "protected-mode no", cause, "protected-mode", "yes").rated(severity)
 }
 
 /// It listens where it is needed, and not everywhere.
@@ -112,11 +110,10 @@ pub(super) fn wide_bind(_: &Seen, server: &Server) -> Verdict {
             "every network of this machine reaches it; {others} need it: name the address that they use"
         ),
     };
-    let cure = put_right(server);
-    let verdict = Verdict::from(Finding::fail(format!("it listens on {first}"), cause, cure));
     // `-::1` is known from 6.2 on.
     let both = server.told.as_ref().and_then(|told| told.version) >= Some(Version::new(6, 2));
-    set(verdict, server, "bind", Some(if both { "127.0.0.1 -::1" } else { "127.0.0.1" }))
+    let loopback = if both { "127.0.0.1 -::1" } else { "127.0.0.1" };
+    wrong(server, format!("it listens on {first}"), cause, "bind", loopback)
 }
 
 /// What the network reaches is filtered.
@@ -185,6 +182,17 @@ pub(super) fn unasked(server: &Server, what: &str) -> Verdict {
         (true, None) => Finding::skip("nobody can ask it: see let-in").into(),
         (true, Some(_)) => Finding::skip(format!("this version has no {what}, or does not tell it")).into(),
     }
+}
+
+/// What has a value of the topology's to put it right.
+pub(super) fn wrong(
+    server: &Server,
+    found: impl Into<String>,
+    cause: impl Into<String>,
+    directive: &'static str,
+    value: &str,
+) -> Verdict {
+    set(Finding::fail(found, cause, put_right(server)).into(), server, directive, Some(value))
 }
 
 /// A directive of the topology is what puts it right.

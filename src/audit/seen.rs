@@ -40,9 +40,7 @@ pub struct Seen {
     /// Processes with one of them in their environment.
     pub environ: Vec<(u32, String)>,
     /// Files with one of them that everybody can read.
-    pub readable: Vec<PathBuf>,
-    /// What these files are.
-    pub stats: BTreeMap<PathBuf, Stat>,
+    pub readable: Vec<(PathBuf, Stat)>,
     /// Backups with their modes.
     pub backups: Vec<(PathBuf, Stat)>,
     /// Files of cron's and ssh's that begin as an RDB does.

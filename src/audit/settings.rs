@@ -1,7 +1,7 @@
 //! What a server was told to allow.
 
 use super::fix::Fix;
-use super::reach::{set, unasked};
+use super::reach::{set, unasked, wrong};
 use super::seen::{Seen, Server};
 use super::{Severity, Verdict, put_right};
 use crate::conf::is_yes;
@@ -37,9 +37,7 @@ fn allowed(server: &Server, directive: &'static str, cause: &str) -> Verdict {
         None => unasked(server, directive),
         Some("no") => Finding::pass(format!("{directive} no")).into(),
         Some(value) => {
-            let found = format!("{directive} {value}");
-            let cure = put_right(server);
-            let verdict = set(Finding::fail(found, cause, cure).into(), server, directive, Some("no"));
+            let verdict = wrong(server, format!("{directive} {value}"), cause, directive, "no");
             if value == "local" { verdict.rated(Severity::Medium) } else { verdict }
         }
     }
@@ -82,10 +80,8 @@ pub(super) fn replica_writable(_: &Seen, server: &Server) -> Verdict {
     match server.value("replica-read-only").or_else(|| server.value("slave-read-only")) {
         Some(value) if is_yes(&value) => Finding::pass("replica-read-only yes").into(),
         Some(_) => {
-            let cure = put_right(server);
             let cause = "what is written to it is nowhere else, and gone with the next full resync";
-            let verdict = Finding::fail("replica-read-only no", cause, cure).into();
-            set(verdict, server, "replica-read-only", Some("yes"))
+            wrong(server, "replica-read-only no", cause, "replica-read-only", "yes")
         }
         None => unasked(server, "replica-read-only"),
     }
@@ -103,10 +99,8 @@ pub(super) fn maxmemory(seen: &Seen, server: &Server) -> Verdict {
                 server.told.as_ref().and_then(|told| told.info.get("total_system_memory")?.parse().ok());
             let quarter: u64 = total.unwrap_or(1_u64 << 30) / 4 / (1 << 20);
             let value = format!("{quarter}mb");
-            let cure = put_right(server);
             let cause = "whoever writes keys without end takes the memory of the whole machine";
-            let verdict = Finding::fail("maxmemory 0: it takes all there is", cause, cure).into();
-            set(verdict, server, "maxmemory", Some(&value))
+            wrong(server, "maxmemory 0: it takes all there is", cause, "maxmemory", &value)
         }
         Some(value) => Finding::pass(format!("maxmemory {value}")).into(),
     }
@@ -120,11 +114,9 @@ pub(super) fn eviction(seen: &Seen, server: &Server) -> Verdict {
     match server.value("maxmemory-policy").as_deref() {
         None => unasked(server, "maxmemory-policy"),
         Some("noeviction") => {
-            let cure = put_right(server);
             let cause = "when it is full, every write fails, and the cache stands still";
-            let verdict = Finding::fail("maxmemory-policy noeviction", cause, cure).into();
             // Keys with a lifetime are the app's; the others are somebody's data.
-            set(verdict, server, "maxmemory-policy", Some("volatile-lru"))
+            wrong(server, "maxmemory-policy noeviction", cause, "maxmemory-policy", "volatile-lru")
         }
         Some(value) => Finding::pass(format!("maxmemory-policy {value}")).into(),
     }

@@ -125,7 +125,7 @@ fn put_right(host: &Host, args: &cli::Check) -> Result<Code> {
     fix::refuse_lock_out(&seen, &fixes)?;
     let consent = Consent { overwrite: fixes.contains(&Fix::Overwrite), ..Consent::default() };
     let wish = |host: &Host| {
-        let mut wish = Wish::standing(host)?;
+        let mut wish = standing;
         fix::edit(&mut wish.document, &fixes);
         if fixes.iter().any(|fix| matches!(fix, Fix::Password { .. })) {
             wish.password = Some(host.generate_password()?);

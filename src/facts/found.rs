@@ -147,18 +147,12 @@ fn processes(host: &Host, engine: Engine) -> Result<Vec<Process>> {
     let servers: Vec<Process> =
         pids.filter_map(|pid| about(host, pid)).filter(|it| it.program == engine.server()).collect();
     let all: Vec<u32> = servers.iter().map(|process| process.pid).collect();
-    let child = |process: &Process| parent(host, process.pid).is_some_and(|pid| all.contains(&pid));
+    let child = |process: &Process| host.parent_of(process.pid).is_some_and(|pid| all.contains(&pid));
     let sentinel = |pid: u32| {
         let line = host.text(Path::new(&format!("/proc/{pid}/cmdline"))).ok().flatten().unwrap_or_default();
         line.contains("[sentinel]") || line.contains("--sentinel")
     };
     Ok(servers.into_iter().filter(|process| !sentinel(process.pid) && !child(process)).collect())
-}
-
-/// The process that made another, by proc(5).
-fn parent(host: &Host, pid: u32) -> Option<u32> {
-    let status = host.text(Path::new(&format!("/proc/{pid}/status"))).ok()??;
-    status.lines().find_map(|line| line.strip_prefix("PPid:"))?.trim().parse().ok()
 }
 
 /// Whether a process counts its processes apart from ours.

@@ -9,6 +9,7 @@ use serde_json::Value;
 
 use crate::machine::{Init, Machine, Release};
 use crate::story::bare;
+use crate::strangers::FAR;
 use cases::{CASES, Case, Right};
 
 /// A machine as redis-tp makes it, with an address that is not loopback.
@@ -125,13 +126,7 @@ fn no_check_of_the_audit_is_without_a_case() {
 fn a_fix_that_would_lock_somebody_out_is_refused_before_anything_changes() {
     let Some(machine) = bare(Release::Bookworm, Init::Systemd) else { return };
     machine.run("redis-tp install --bind 0.0.0.0").ok();
-    machine
-        .run(
-            "ip netns add far && ip link add near type veth peer name eth0 netns far
-            ip addr add 10.9.1.1/24 dev near && ip link set near up
-            ip -n far addr add 10.9.1.2/24 dev eth0 && ip -n far link set eth0 up",
-        )
-        .ok();
+    machine.run(FAR).ok();
     machine
         .run(
             "export REDISCLI_AUTH=$(cat /etc/redis-tp/password)

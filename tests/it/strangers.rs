@@ -6,7 +6,7 @@ use crate::machine::{Init, Machine, Release};
 use crate::story::bare;
 
 /// A network beside the machine's own, and a stranger in it.
-const FAR: &str = "ip netns add far && ip link add near type veth peer name eth0 netns far
+pub const FAR: &str = "ip netns add far && ip link add near type veth peer name eth0 netns far
     ip addr add 10.9.1.1/24 dev near && ip link set near up
     ip -n far addr add 10.9.1.2/24 dev eth0 && ip -n far link set eth0 up";
 
