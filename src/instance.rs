@@ -137,7 +137,7 @@ impl Target {
             name: name.clone(),
             engine: kept.engine,
             runtime: kept.runtime,
-            address: Address { host: kept.address.clone(), port: kept.port },
+            address: Address::plain(&kept.address, kept.port),
             password,
             replica: kept.replica,
             admin: kept.users,
@@ -223,7 +223,7 @@ impl Instance {
 
     /// Where this machine reaches it.
     pub fn address(&self) -> Address {
-        Address { host: reach(self.bind.as_deref()), port: self.port }
+        Address::plain(reach(self.bind.as_deref()), self.port)
     }
 
     /// The directory of its log; none where the container's engine keeps that.
@@ -242,7 +242,7 @@ impl Instance {
     /// Where the other instances reach it.
     pub fn peer(&self) -> Address {
         match self.runtime {
-            Runtime::Container(_) => Address { host: self.container(), port: self.port },
+            Runtime::Container(_) => Address::plain(self.container(), self.port),
             _ => self.address(),
         }
     }
@@ -549,9 +549,7 @@ fn store(section: &Section, engine: Engine, runtime: Runtime) -> Store {
 
 fn upstream(topology: &Topology, of: &ReplicaOf, runtime: Runtime) -> Upstream {
     match of {
-        ReplicaOf::Remote { host, port } => {
-            Upstream { address: Address { host: host.clone(), port: *port }, instance: None }
-        }
+        ReplicaOf::Remote { host, port } => Upstream { address: Address::plain(host, *port), instance: None },
         ReplicaOf::Instance(name) => {
             let master = topology.instance(name.as_str());
             let bind = master.and_then(|master| master.bind.as_deref());
@@ -560,7 +558,7 @@ fn upstream(topology: &Topology, of: &ReplicaOf, runtime: Runtime) -> Upstream {
                 Runtime::Container(_) => container::of_instance(topology.engine, name.as_str()),
                 _ => reach(bind),
             };
-            Upstream { address: Address { host, port }, instance: Some(name.clone()) }
+            Upstream { address: Address::plain(host, port), instance: Some(name.clone()) }
         }
     }
 }

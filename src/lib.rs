@@ -60,6 +60,7 @@ pub mod status;
 pub mod step;
 pub mod store;
 pub mod templates;
+pub mod tls;
 pub mod topology;
 pub mod unit;
 pub mod users;

@@ -233,12 +233,12 @@ fn relate(
         let Some(Ok(info)) = heard.get(index) else { continue };
         let facts::Role::Replica { host, port, .. } = parse::role(info) else { continue };
         let local = |at: &Address| at.port == port && (at.host == host || is_here(&host, here));
-        let told = Address { host: host.clone(), port };
+        let told = Address::plain(&host, port);
         let by_name = instances.iter().position(|instance| instance.peer() == told);
         let master = by_name.or_else(|| addresses.iter().position(local));
         node.master = Some(match master.and_then(|at| instances.get(at)) {
             Some(master) => master.name.to_string(),
-            None => Address { host: host.clone(), port }.to_string(),
+            None => Address::plain(&host, port).to_string(),
         });
         if node.link == Some(Link::Up) {
             let master = master.and_then(|at| heard.get(at)?.as_ref().ok());

@@ -11,6 +11,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::host::Host;
 use crate::secret::Secret;
+use crate::tls::Tls;
 use crate::topology::ReplicaOf;
 use crate::users;
 
@@ -21,9 +22,17 @@ pub struct Address {
     pub host: String,
     /// The TCP port.
     pub port: u16,
+    /// By which files one speaks TLS there, if that is what it speaks.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tls: Option<Tls>,
 }
 
 impl Address {
+    /// One where no TLS is spoken.
+    pub fn plain(host: impl Into<String>, port: u16) -> Self {
+        Self { host: host.into(), port, tls: None }
+    }
+
     /// Reads `HOST:PORT`.
     ///
     /// # Errors
@@ -33,7 +42,7 @@ impl Address {
             return Err(format!("'{text}' is not HOST:PORT, as 127.0.0.1:6379 is"));
         }
         match ReplicaOf::parse(text)? {
-            ReplicaOf::Remote { host, port } => Ok(Self { host, port }),
+            ReplicaOf::Remote { host, port } => Ok(Self::plain(host, port)),
             ReplicaOf::Instance(_) => Err(format!("'{text}' is not HOST:PORT")),
         }
     }

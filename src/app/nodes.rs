@@ -216,7 +216,7 @@ impl Nodes {
 /// both addresses are known from then on.
 fn is_known_otherwise(nodes: &mut [Seen], id: usize, told: &Told) -> bool {
     let Some(found) = nodes.iter().find(|seen| seen.id == id && !seen.given) else { return false };
-    let Address { host, port } = found.node.address.clone();
+    let Address { host, port, .. } = found.node.address.clone();
     let same = |at: &&mut Seen| at.id != id && !told.run_id.is_empty() && at.told.run_id == told.run_id;
     let twin = nodes.iter_mut().find(same);
     twin.map(|twin| twin.aliases.push((host, port))).is_some()
@@ -228,7 +228,7 @@ fn others(nodes: &[Seen], told: &Told, peer: SocketAddr) -> Vec<Address> {
     let unknown = told.filter(|(host, port)| {
         *port != 0 && !is_elsewhere(host, peer) && !nodes.iter().any(|seen| seen.is_at(host, *port))
     });
-    unknown.map(|(host, port)| Address { host: host.clone(), port: *port }).collect()
+    unknown.map(|(host, port)| Address::plain(host, *port)).collect()
 }
 
 /// Whether an address means another machine to us than to the server at `peer` that told it.

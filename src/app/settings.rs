@@ -159,7 +159,7 @@ impl Settings {
         }
         let node = |node: FileNode| Node {
             name: node.name,
-            address: Address { host: node.host, port: node.port },
+            address: Address::plain(node.host, node.port),
             user: node.user,
             password: node.password.map(Secret::new),
         };
@@ -186,7 +186,7 @@ mod tests {
     fn settings() -> Settings {
         let node = |name: &str, port, password: Option<&str>| Node {
             name: name.into(),
-            address: Address { host: "::1".into(), port },
+            address: Address::plain("::1", port),
             user: None,
             password: password.map(Secret::new),
         };

@@ -289,7 +289,7 @@ impl View {
         });
         let name = above.map(|(host, port)| match upstream {
             Some(upstream) => upstream.node.name.clone(),
-            None => crate::wire::Address { host: host.clone(), port: *port }.to_string(),
+            None => crate::wire::Address::plain(host, *port).to_string(),
         });
         NodeStatus {
             name: &node.node.name,
@@ -360,7 +360,7 @@ mod tests {
     use crate::wire::Address;
 
     fn seen(id: usize, told: &str) -> Seen {
-        let address = Address { host: "127.0.0.1".into(), port: 7000 + id as u16 };
+        let address = Address::plain("127.0.0.1", 7000 + id as u16);
         let mut seen = Seen::new(id, Node { name: format!("n{id}"), ..Node::at(address, None) }, true);
         seen.told = Told::parse(told);
         (seen.state, seen.reason, seen.asked) = (State::Up, None, true);

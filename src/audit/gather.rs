@@ -141,7 +141,7 @@ fn others(
                 runs: true,
                 contained: stray.contained,
                 file: stray.file.clone(),
-                address: stray.ports.first().map(|port| Address { host: "127.0.0.1".into(), port: *port }),
+                address: stray.ports.first().map(|port| Address::plain("127.0.0.1", *port)),
                 ..Server::default()
             };
             server.told = server
@@ -279,7 +279,7 @@ fn open_at(host: &Host, listens: &[(IpAddr, u16)], here: &[IpAddr]) -> Vec<IpAdd
         }
     }
     let open = |(ip, port): &(IpAddr, u16)| {
-        let at = Address { host: ip.to_string(), port: *port };
+        let at = Address::plain(ip.to_string(), *port);
         let wire = Wire::open_within(host, &at, None, DOOR);
         wire.and_then(|mut wire| wire.ping()).is_ok()
     };

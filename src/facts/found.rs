@@ -112,7 +112,7 @@ impl Site {
         let all: Vec<String> = binds.map(|bind| bind.reach()).collect();
         let loopback = all.iter().find(|host| *host == "127.0.0.1");
         let host = loopback.or(all.first()).cloned().unwrap_or_else(|| "127.0.0.1".into());
-        Address { host, port: self.port() }
+        Address::plain(host, self.port())
     }
 }
 
@@ -201,7 +201,7 @@ fn ask(host: &Host, site: &Site, process: Process, passwords: &[Option<Secret>])
 
 fn stray(host: &Host, process: Process, ports: Vec<u16>, passwords: &[Option<Secret>]) -> Stray {
     let contained = is_contained(host, process.pid);
-    let at = |port: &u16| Address { host: "127.0.0.1".into(), port: *port };
+    let at = |port: &u16| Address::plain("127.0.0.1", *port);
     let told = ports.iter().find_map(|port| tell(host, &at(port), process.pid, passwords));
     Stray { contained, file: told.as_ref().and_then(file_of), ports, process }
 }

@@ -101,7 +101,7 @@ impl Redis {
 
     /// The server as the settings name it.
     pub fn node(&self, name: &str) -> Node {
-        let address = Address { host: "127.0.0.1".into(), port: self.port };
+        let address = Address::plain("127.0.0.1", self.port);
         Node { name: name.into(), ..Node::at(address, self.password.as_deref().map(Secret::new)) }
     }
 }

@@ -1,0 +1,29 @@
+//! What TLS is spoken with: a certificate authority of our own, and the certificates that it signs. Pure.
+
+use std::path::PathBuf;
+
+use serde::{Deserialize, Serialize};
+
+use crate::secret::Secret;
+
+/// The files by which one side speaks TLS, and by which it knows the other side.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Tls {
+    /// The certificates of those whose signature is trusted.
+    pub ca: PathBuf,
+    /// Its own certificate.
+    pub cert: PathBuf,
+    /// The key of that.
+    pub key: PathBuf,
+}
+
+/// What is in such files.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Pem {
+    /// The certificates of those whose signature is trusted.
+    pub ca: String,
+    /// Its own certificate.
+    pub cert: String,
+    /// The key of that.
+    pub key: Secret,
+}
