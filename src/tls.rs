@@ -1,10 +1,14 @@
 //! What TLS is spoken with: a certificate authority of our own, and the certificates that it signs. Pure.
 
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
 use crate::secret::Secret;
+
+pub mod issue;
+pub mod judge;
 
 /// The files by which one side speaks TLS, and by which it knows the other side.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -15,6 +19,17 @@ pub struct Tls {
     pub cert: PathBuf,
     /// The key of that.
     pub key: PathBuf,
+}
+
+/// How an instance speaks TLS.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Spoken {
+    /// Its files, by which we speak to it, too.
+    pub files: Tls,
+    /// Whether it speaks TLS to its master.
+    pub upstream: bool,
+    /// What the web app shows, where one is wanted.
+    pub app: Option<Arc<Pem>>,
 }
 
 /// What is in such files.
