@@ -121,6 +121,19 @@ pub fn load(host: &Host, topology: &Topology, renewal: &Renewal) -> Result<Certi
     Ok(Certificates { server, app, fresh: work.fresh })
 }
 
+/// A certificate for a client on another machine, with what it needs to know of us.
+///
+/// # Errors
+/// The authority cannot sign.
+pub fn for_client(host: &Host, topology: &Topology, name: &str) -> Result<Pem> {
+    let ca = load(host, topology, &Renewal::Due)?.server.ca;
+    let mut work = Work { host, now: host.unix_time(), fresh: Vec::new(), authority: None };
+    if host.stat(&authorities())?.is_none() {
+        return Err(gone(&authorities(), "there is no authority yet that could sign").into());
+    }
+    work.sign(&ca, &Holder { name, reached: &[] }, &[])
+}
+
 /// The names under which clients of this machine's own reach its instances, which a certificate has to have.
 fn must(topology: &Topology) -> Vec<String> {
     let mut names: Vec<String> = ["localhost", "127.0.0.1", "::1"].map(str::to_owned).into();
@@ -140,9 +153,8 @@ fn must(topology: &Topology) -> Vec<String> {
 
 /// The names under which others may reach it: what they are at this moment is good enough.
 fn may(host: &Host, topology: &Topology) -> Vec<String> {
-    let exposed = |section: &crate::topology::Section| {
-        section.bind.iter().flatten().any(|bind| !bind.is_loopback())
-    };
+    let exposed =
+        |section: &crate::topology::Section| section.bind.iter().flatten().any(|bind| !bind.is_loopback());
     if !topology.instances.iter().any(exposed) {
         return Vec::new();
     }
@@ -171,12 +183,15 @@ impl Work<'_> {
             Renewal::Due if self.has_ended(&former) => self.new_authority()?,
             _ if kept.is_none() => {
                 if self.host.stat(&authority_key())?.is_some() {
-                    return Err(gone(&authorities(), "the authority's key is there without its certificate").into());
+                    return Err(
+                        gone(&authorities(), "the authority's key is there without its certificate").into()
+                    );
                 }
                 self.new_authority()?
             }
             Renewal::Trust(others) => {
-                let new: String = blocks(others).into_iter().filter(|block| !former.contains(block)).collect();
+                let new: String =
+                    blocks(others).into_iter().filter(|block| !former.contains(block)).collect();
                 former.clone() + &new
             }
             Renewal::Due | Renewal::Certificates => former.clone(),
@@ -210,7 +225,14 @@ impl Work<'_> {
     }
 
     /// The certificate of a holder as it is kept, or another one.
-    fn one(&mut self, files: &Tls, ca: &str, holder: &Holder<'_>, must: &[String], anew: bool) -> Result<Pem> {
+    fn one(
+        &mut self,
+        files: &Tls,
+        ca: &str,
+        holder: &Holder<'_>,
+        must: &[String],
+        anew: bool,
+    ) -> Result<Pem> {
         let text = |path: &Path| self.host.text(path);
         let kept = match (text(&files.cert)?, text(&files.key)?) {
             (Some(cert), Some(key)) => Some(Pem { ca: ca.to_owned(), cert, key: Secret::new(key) }),
@@ -223,16 +245,18 @@ impl Work<'_> {
         if let Some(pem) = kept.filter(|pem| !anew && serves(pem)) {
             return Ok(pem);
         }
-        let key = self.host.new_key()?;
-        let now = self.now;
-        let cert = self.authority(ca)?.sign(holder, &key, now)?;
-        let pem = Pem { ca: ca.to_owned(), cert, key };
-        if let Err(flaw) = judge::server(&pem, must, self.now) {
-            return Err(unfit(&flaw).into());
-        }
+        let pem = self.sign(ca, holder, must)?;
         let reader = if holder.reached.is_empty() { Reader::Us } else { Reader::Server };
         self.write(files.cert.clone(), Secret::new(&pem.cert), Reader::All);
         self.write(files.key.clone(), pem.key.clone(), reader);
+        Ok(pem)
+    }
+
+    fn sign(&mut self, ca: &str, holder: &Holder<'_>, must: &[String]) -> Result<Pem> {
+        let (key, now) = (self.host.new_key()?, self.now);
+        let cert = self.authority(ca)?.sign(holder, &key, now)?;
+        let pem = Pem { ca: ca.to_owned(), cert, key };
+        judge::server(&pem, must, now).map_err(|flaw| unfit(&flaw))?;
         Ok(pem)
     }
 
@@ -240,7 +264,8 @@ impl Work<'_> {
     fn authority(&mut self, ca: &str) -> Result<&Authority> {
         if self.authority.is_none() {
             let path = authority_key();
-            let key = self.host.text(&path)?.ok_or_else(|| gone(&path, "nothing can be signed without it"))?;
+            let key =
+                self.host.text(&path)?.ok_or_else(|| gone(&path, "nothing can be signed without it"))?;
             let cert = blocks(ca).into_iter().next().context("there is no authority")?;
             self.authority = Some(Authority { cert, key: Secret::new(key) });
         }
@@ -277,6 +302,9 @@ fn gone(path: &Path, why: &str) -> Fault {
 /// What was just signed does not serve: the authority has ended, or its key is another one's.
 fn unfit(flaw: &Flaw) -> Fault {
     let why = flaw.words();
-    Fault::refused(format!("the certificate authority in {} cannot sign: what it signs {why}", dir().display()))
-        .hint("let redis-tp make another one; the former stays trusted beside it:\nredis-tp tls rotate --ca")
+    Fault::refused(format!(
+        "the certificate authority in {} cannot sign: what it signs {why}",
+        dir().display()
+    ))
+    .hint("let redis-tp make another one; the former stays trusted beside it:\nredis-tp tls rotate --ca")
 }

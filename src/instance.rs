@@ -20,8 +20,8 @@ use crate::secrets::{OfUsers, Secrets};
 use crate::state::Kept;
 use crate::store::Store;
 use crate::templates::{self, ConfContext};
-use crate::topology::{Bind, Defaults, Name, Named, ReplicaOf, Section, Topology};
 use crate::tls::{Spoken, Tls};
+use crate::topology::{Bind, Defaults, Name, Named, ReplicaOf, Section, Topology};
 use crate::users::{self, Users};
 use crate::wire::{Address, Trouble, Wire};
 
@@ -262,7 +262,9 @@ impl Instance {
     /// Where the other instances reach it.
     pub fn peer(&self) -> Address {
         match self.runtime {
-            Runtime::Container(_) => Address { tls: self.files(), ..Address::plain(self.container(), self.port) },
+            Runtime::Container(_) => {
+                Address { tls: self.files(), ..Address::plain(self.container(), self.port) }
+            }
             _ => self.address(),
         }
     }
@@ -375,7 +377,12 @@ impl Instance {
             bind: word("bind", binds.join(" ")),
             protected_mode: word("protected-mode", yes_no(self.protected_mode).into()),
             port: word("port", if self.tls.is_some() { "0".into() } else { self.port.to_string() }),
-            tls: self.tls_lines().into_iter().filter(|(name, _)| ours(name) && !named(name)).map(line).collect(),
+            tls: self
+                .tls_lines()
+                .into_iter()
+                .filter(|(name, _)| ours(name) && !named(name))
+                .map(line)
+                .collect(),
             requirepass: optional("requirepass", secret(&self.requirepass)),
             masterauth: optional("masterauth", secret(&self.masterauth)),
             masteruser: optional("masteruser", self.masteruser.clone()),
@@ -443,7 +450,9 @@ impl Instance {
         let Some(tls) = &self.tls else { return Vec::new() };
         let own = certificates::of_servers();
         let seen = |path: &Path| match self.runtime {
-            Runtime::Container(_) => Path::new(container::CONF_DIR).join(path.file_name().unwrap_or_default()),
+            Runtime::Container(_) => {
+                Path::new(container::CONF_DIR).join(path.file_name().unwrap_or_default())
+            }
             _ => path.to_path_buf(),
         };
         vec![

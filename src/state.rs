@@ -24,7 +24,7 @@ pub fn dir() -> &'static Path {
 }
 
 /// The format of the state and of the journal that this program writes.
-pub const SCHEMA: u32 = 4;
+pub const SCHEMA: u32 = 5;
 
 /// The record.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

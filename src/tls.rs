@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
+use crate::conf::Conf;
 use crate::secret::Secret;
 
 pub mod issue;
@@ -19,6 +20,15 @@ pub struct Tls {
     pub cert: PathBuf,
     /// The key of that.
     pub key: PathBuf,
+}
+
+impl Tls {
+    /// The files that a configuration names, if TLS is all that clients of it speak.
+    pub fn of(conf: &Conf) -> Option<Self> {
+        let (_, true) = conf.listens()? else { return None };
+        let path = |name: &str| conf.word(name).map(PathBuf::from);
+        Some(Self { ca: path("tls-ca-cert-file")?, cert: path("tls-cert-file")?, key: path("tls-key-file")? })
+    }
 }
 
 /// How an instance speaks TLS.

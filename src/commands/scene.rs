@@ -194,8 +194,12 @@ impl Scene {
         })?;
         let image = topology.image.clone().unwrap_or_else(|| container::default_image(topology.engine));
         let instances = Instance::resolve(&topology, &secrets, runtime);
-        let files =
-            vec![topology::file().to_path_buf(), crate::secrets::dir().to_path_buf(), wish.source.clone()];
+        let files = vec![
+            topology::file().into(),
+            crate::secrets::dir().into(),
+            certificates::dir(),
+            wish.source.clone(),
+        ];
         let app = App::resolve(&topology, &instances, runtime);
         let question = Question {
             engine: topology.engine,

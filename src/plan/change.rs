@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::Result;
 
+use super::certificates;
 use super::containers::{self, Due};
 use super::live::{self, Live};
 use super::{Note, Wanted, linked, master_is_away, under_another_runtime, whole};
@@ -105,6 +106,8 @@ pub fn of<'a>(
             names => Some(format!("{} changes", short_list(names))),
         })
         .flatten();
+    let restart =
+        restart.or_else(|| (alive && !made).then(|| certificates::restart(wanted, facts, instance))?);
     if restart.is_some() {
         live.before_a_restart();
     }

@@ -12,6 +12,7 @@ use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
 use rustls::server::WebPkiClientVerifier;
 use rustls::sign::CertifiedKey;
 use rustls::{CertificateError, Error, RootCertStore};
+use sha2::{Digest, Sha256};
 use x509_parser::parse_x509_certificate;
 
 use super::Pem;
@@ -155,6 +156,11 @@ pub fn roots(ca: &str) -> Result<Arc<RootCertStore>, Flaw> {
 pub fn chain(cert: &str) -> Result<Vec<CertificateDer<'static>>, Flaw> {
     let chain: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(cert.as_bytes()).collect();
     chain.ok().filter(|chain| !chain.is_empty()).ok_or(Flaw::NoCertificate)
+}
+
+/// What tells a certificate from any other.
+pub fn fingerprint(cert: &[u8]) -> String {
+    Sha256::digest(cert).iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 /// From when to when each certificate of a file holds.
