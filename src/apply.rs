@@ -247,7 +247,7 @@ impl Run<'_> {
             }
             Step::StartUnit { unit } => {
                 self.announce(Undo::StopUnit { unit: unit.clone() })?;
-                systemctl(self.host, &["start", unit])
+                service::start_units(self.host, std::slice::from_ref(unit))
             }
             Step::AwaitLink { target, master } => service::await_link(self.host, target, master, self.tell),
             Step::User { name } => {

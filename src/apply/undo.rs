@@ -210,7 +210,7 @@ fn back(host: &Host, record: &Record, packages: Packages) -> Result<()> {
                     again.push(target.clone());
                 }
             }
-            Undo::StartUnit { unit } => systemctl(host, &["start", unit])?,
+            Undo::StartUnit { unit } => service::start_units(host, std::slice::from_ref(unit))?,
             Undo::Revive { target, ids, pid } => {
                 let lives = |pid| adopt::lives(host, &current(host, target), pid);
                 if !pid.map(lives).transpose()?.unwrap_or(false) {
