@@ -41,14 +41,18 @@ pub fn files(wanted: &Wanted<'_>, facts: &Facts, changes: &[Change<'_>], plan: &
         due.filter(move |(path, _)| path.ends_with("ca.crt") == authority)
             .map(|(path, text)| copy(path, text))
     };
-    let engine = wanted.topology.engine;
+    // In containers it is the image's user that reads copies of its own.
+    let server = match contained.clone().next() {
+        Some(_) => (Owner::Root, 0o600),
+        None => (Owner::Server(wanted.topology.engine), 0o400),
+    };
     let mut begin = plan.steps.len();
-    plan.steps.extend(first.into_iter().map(|file| write(file, engine)).chain(copies(true)));
+    plan.steps.extend(first.into_iter().map(|file| write(file, server)).chain(copies(true)));
     if plan.steps.len() != begin {
         plan.steps.extend(told.iter().map(|change| tell(facts, change.instance)));
     }
     begin = plan.steps.len();
-    plan.steps.extend(then.into_iter().map(|file| write(file, engine)).chain(copies(false)));
+    plan.steps.extend(then.into_iter().map(|file| write(file, server)).chain(copies(false)));
     let other = |change: &&&Change<'_>| {
         plan.steps.len() != begin || shows_another(facts, change.instance, &all.server)
     };
@@ -80,11 +84,11 @@ pub fn impossible(wanted: &Wanted<'_>, facts: &Facts) -> Result<(), Fault> {
 
 fn own(wanted: &Wanted<'_>, facts: &Facts, instance: &Instance, files: &Tls) -> Result<(), Fault> {
     let name = &instance.name;
-    let refused = |path: &Path, what: String| Fault::refused(format!("[{name}] {}: {what}", path.display()));
+    let refused = |path: &Path, what: String| Fault::refused(format!("[{name}] {} {what}", path.display()));
     let back =
         |hint: &str| format!("{hint}, or take the lines tls-*-file out of [{name}]: redis-tp makes its own");
     if instance.runtime.is_container() {
-        let what = "a container sees no file of this machine".to_owned();
+        let what = "is a file of this machine, which no container sees".to_owned();
         return Err(refused(&files.cert, what).hint(back("put them into the image, and run it by hand")));
     }
     let ours = certificates::of_servers();
@@ -136,7 +140,7 @@ fn readable(facts: &Facts, instance: &Instance, path: &Path) -> Result<(), Fault
     }
     let account = layout::here().account(instance.engine.user());
     Err(Fault::refused(format!(
-        "[{}] {}: the server's user, {account}, may not read it",
+        "[{}] {} cannot be read by the server's user, {account}",
         instance.name,
         path.display()
     ))
@@ -169,11 +173,11 @@ fn tell(facts: &Facts, instance: &Instance) -> Step {
     Step::Certificates { target: as_it_runs(facts, instance) }
 }
 
-fn write(file: &Fresh, engine: crate::engine::Engine) -> Step {
+fn write(file: &Fresh, server: (Owner, u32)) -> Step {
     let (owner, mode) = match file.reader {
         Reader::All => (Owner::Root, 0o644),
         Reader::Us => (Owner::Root, 0o600),
-        Reader::Server => (Owner::Server(engine), 0o400),
+        Reader::Server => server,
     };
     let body = match file.reader {
         Reader::All => Body::Plain(file.text.expose().to_owned()),
