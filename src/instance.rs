@@ -19,6 +19,7 @@ use crate::secrets::{OfUsers, Secrets};
 use crate::state::Kept;
 use crate::store::Store;
 use crate::templates::{self, ConfContext};
+use crate::tls::Spoken;
 use crate::topology::{Bind, Defaults, Name, Named, ReplicaOf, Section, Topology};
 use crate::users::{self, Users};
 use crate::wire::{Address, Trouble, Wire};
@@ -66,6 +67,8 @@ pub struct Instance {
     pub plain: Option<Vec<Named>>,
     /// Whether its unit is closed to all that a server does not need.
     pub harden: bool,
+    /// What it speaks TLS with; none where it speaks plainly.
+    pub tls: Option<Spoken>,
 }
 
 /// The master of a replica.
@@ -137,7 +140,7 @@ impl Target {
             name: name.clone(),
             engine: kept.engine,
             runtime: kept.runtime,
-            address: Address::plain(&kept.address, kept.port),
+            address: Address { tls: kept.tls.clone(), ..Address::plain(&kept.address, kept.port) },
             password,
             replica: kept.replica,
             admin: kept.users,
@@ -216,6 +219,7 @@ impl Instance {
                 plain: plain.then(|| section.lines.clone()),
                 // The unit of what was taken over is sound as it is.
                 harden: section.harden.unwrap_or(!plain),
+                tls: None,
             }
         };
         topology.instances.iter().map(one).collect()
@@ -223,7 +227,12 @@ impl Instance {
 
     /// Where this machine reaches it.
     pub fn address(&self) -> Address {
-        Address::plain(reach(self.bind.as_deref()), self.port)
+        self.spoken_at(reach(self.bind.as_deref()))
+    }
+
+    fn spoken_at(&self, host: String) -> Address {
+        let files = self.tls.as_ref().map(|spoken| spoken.files.clone());
+        Address { tls: files, ..Address::plain(host, self.port) }
     }
 
     /// The directory of its log; none where the container's engine keeps that.
@@ -242,7 +251,7 @@ impl Instance {
     /// Where the other instances reach it.
     pub fn peer(&self) -> Address {
         match self.runtime {
-            Runtime::Container(_) => Address::plain(self.container(), self.port),
+            Runtime::Container(_) => self.spoken_at(self.container()),
             _ => self.address(),
         }
     }
@@ -274,6 +283,7 @@ impl Instance {
             address: self.address().host,
             replica: self.upstream.is_some(),
             users: self.users.is_some(),
+            tls: self.address().tls,
             dir: self.store.clone(),
             logfile: self.logfile.clone(),
             active: true,

@@ -15,6 +15,7 @@ use crate::layout;
 use crate::runtime::Runtime;
 use crate::runtime::container::Container;
 use crate::store::Store;
+use crate::tls::Tls;
 use crate::topology::{self, Name};
 
 /// The directory of our own state, mode 0700.
@@ -99,6 +100,9 @@ pub struct Kept {
     /// Whether it has users of its own (ACL), by one of which we speak to it.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub users: bool,
+    /// By which files TLS is spoken there, if that is what it speaks.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tls: Option<Tls>,
     /// Its data.
     pub dir: Store,
     /// Its log.

@@ -1,10 +1,13 @@
 //! What TLS is spoken with: a certificate authority of our own, and the certificates that it signs. Pure.
 
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
 use crate::secret::Secret;
+
+pub mod client;
 
 /// The files by which one side speaks TLS, and by which it knows the other side.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -26,4 +29,13 @@ pub struct Pem {
     pub cert: String,
     /// The key of that.
     pub key: Secret,
+}
+
+/// What an instance speaks TLS with.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Spoken {
+    /// The files by which this machine speaks with it.
+    pub files: Tls,
+    /// What the web app is given for that; none where there is no such app.
+    pub app: Option<Arc<Pem>>,
 }

@@ -399,7 +399,7 @@ fn authenticate(
             },
             Err(Trouble::Refused) => return None,
             // It hangs, or speaks another language: another password will not help.
-            Err(Trouble::Other(_)) => break,
+            Err(Trouble::Tls(_) | Trouble::Other(_)) => break,
             Err(trouble) => trouble,
         };
         locked |= matches!(trouble, Trouble::NoAuth | Trouble::WrongPassword);
