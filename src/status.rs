@@ -233,8 +233,7 @@ fn relate(
         let Some(Ok(info)) = heard.get(index) else { continue };
         let facts::Role::Replica { host, port, .. } = parse::role(info) else { continue };
         let local = |at: &Address| at.port == port && (at.host == host || is_here(&host, here));
-        let told = Address::plain(&host, port);
-        let by_name = instances.iter().position(|instance| instance.peer() == told);
+        let by_name = instances.iter().position(|instance| instance.peer().is_at(&host, port));
         let master = by_name.or_else(|| addresses.iter().position(local));
         node.master = Some(match master.and_then(|at| instances.get(at)) {
             Some(master) => master.name.to_string(),
@@ -323,7 +322,7 @@ fn state(instance: &Instance, facts: &Facts, heard: &Heard) -> State {
             Ok(()) => State::LockedOut,
             Err(_) => State::Foreign,
         },
-        Err(Trouble::Other(_)) => State::NoAnswer,
+        Err(Trouble::Tls(_) | Trouble::Other(_)) => State::NoAnswer,
     }
 }
 

@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 use crate::conf::Conf;
 use crate::secret::Secret;
 
+pub mod client;
 pub mod issue;
 pub mod judge;
 

@@ -246,7 +246,7 @@ fn trouble(error: &RedisError) -> (State, String) {
     }
     let trouble = Trouble::from(error.clone());
     let state = match trouble {
-        Trouble::NoAuth | Trouble::WrongPassword => State::Refused,
+        Trouble::NoAuth | Trouble::WrongPassword | Trouble::Tls(_) => State::Refused,
         Trouble::Loading => State::Loading,
         Trouble::Refused | Trouble::Other(_) => State::Down,
     };

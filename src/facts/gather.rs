@@ -26,7 +26,7 @@ use crate::secret::Secret;
 use crate::software::{self, Tool};
 use crate::state::{Kept, State};
 use crate::store::Store;
-use crate::tls::Tls;
+use crate::tls::{Tls, judge};
 use crate::topology::{BindAddress, Image, Name};
 use crate::users;
 use crate::wire::{Address, Trouble, Wire};
@@ -346,7 +346,7 @@ fn ask(host: &Host, instance: &Instance, facts: &Facts) -> Option<Running> {
         exchanged,
         users,
         locked,
-        certificate: None,
+        certificate: wire.peer_certificate().map(|shown| judge::fingerprint(&shown)),
     })
 }
 
@@ -427,7 +427,7 @@ fn authenticate(
             },
             Err(Trouble::Refused) => return None,
             // It hangs, or speaks another language: another password will not help.
-            Err(Trouble::Other(_)) => break,
+            Err(Trouble::Tls(_) | Trouble::Other(_)) => break,
             Err(trouble) => trouble,
         };
         locked |= matches!(trouble, Trouble::NoAuth | Trouble::WrongPassword);

@@ -48,5 +48,6 @@ mod same_as_server;
 mod service;
 mod story;
 mod strangers;
+mod tls_wire;
 mod user;
 mod verify_app;
