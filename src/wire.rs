@@ -273,7 +273,7 @@ impl Wire {
         // An answer, or at least silence: no server of TLS is silent to a plain word.
         let heard = answer.as_ref().map_or_else(RedisError::is_timeout, |_| true);
         match self.unheard.take().filter(|_| !heard) {
-            Some((host, at)) if host.speaks_tls(&at) => Err(Trouble::Tls("it speaks TLS only".into())),
+            Some((host, at)) if host.speaks_tls(&at) => Err(Trouble::Tls(client::TLS_ONLY.into())),
             _ => Ok(redis::from_redis_value(answer?.extract_error()?).map_err(RedisError::from)?),
         }
     }

@@ -24,10 +24,19 @@ pub enum State {
     Down,
     /// It does not take the password.
     Refused,
+    /// It and the app do not come to speak TLS, or it speaks nothing else.
+    Untrusted,
     /// It is still reading its data.
     Loading,
     /// Not in time.
     Slow,
+}
+
+impl State {
+    /// Whether it lasts until somebody does something about it.
+    pub fn is_lasting(self) -> bool {
+        matches!(self, Self::Refused | Self::Untrusted)
+    }
 }
 
 /// What a server is.
@@ -259,6 +268,12 @@ impl View {
             (State::Refused, false) => {
                 "until it takes the password, the database answers; see:\nredis-tp apply"
             }
+            (State::Untrusted, true) => {
+                "a server that is given by hand is spoken to without TLS; until it answers, the database does"
+            }
+            (State::Untrusted, false) => {
+                "until TLS with it is right, the database answers; see:\nredis-tp verify"
+            }
             (_, true) => "until it answers, the database does",
             (_, false) => "until it answers, the database does; see:\nredis-tp status",
         })
@@ -333,9 +348,8 @@ impl View {
     fn news_of(&self, node: &Seen, before: &Self) -> Option<Notice> {
         let then = before.node(node.id)?;
         let (is, was) = (node.state == State::Up, then.state == State::Up);
-        let worse = node.asked
-            && !is
-            && (was || !then.asked || node.state == State::Refused && node.state != then.state);
+        let worse =
+            node.asked && !is && (was || !then.asked || node.state.is_lasting() && node.state != then.state);
         let better = is && !was && then.asked;
         let reason = node.reason.as_deref().unwrap_or("it does not answer");
         let main = before.main().is_some_and(|main| main.id == node.id);

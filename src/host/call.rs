@@ -110,7 +110,7 @@ impl Drop for Stream {
 }
 
 /// An error of TLS as the trouble that it is.
-fn in_words(error: io::Error, words: impl FnOnce(&rustls::Error) -> String) -> io::Error {
+pub(super) fn in_words(error: io::Error, words: impl FnOnce(&rustls::Error) -> String) -> io::Error {
     match error.get_ref().and_then(|inner| inner.downcast_ref()) {
         Some(inner) => io::Error::other(Trouble::Tls(words(inner))),
         None => error,
@@ -185,7 +185,7 @@ impl Host {
         let end = Instant::now() + limit;
         let done = match greet(&mut stream, end.min(Instant::now() + SILENCE)) {
             Err(error) if is_silence(&error) => match self.speaks_plainly(at) {
-                true => return Err(Trouble::Tls("it does not speak TLS".into())),
+                true => return Err(Trouble::Tls(client::NOT_TLS.into())),
                 false => shake(&mut stream, end),
             },
             Err(error) => Err(error),

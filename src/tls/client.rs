@@ -18,6 +18,12 @@ use x509_parser::prelude::{FromDer, X509Certificate};
 
 use super::{Pem, Tls};
 
+/// A server that was to speak TLS, and does not.
+pub const NOT_TLS: &str = "it does not speak TLS";
+
+/// A server that was to speak plainly, and does not.
+pub const TLS_ONLY: &str = "it speaks TLS only";
+
 /// What a certificate is worth that is sound but for its time, which is over.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Expired {
@@ -186,7 +192,7 @@ fn last_moment(certificate: &CertificateDer<'_>) -> Option<UnixTime> {
 pub fn words(error: &Error, host: &str, ca: Option<&Path>) -> String {
     match error {
         Error::InvalidCertificate(flaw) => flaw_words(flaw, host, ca),
-        Error::InvalidMessage(_) | Error::PeerSentOversizedRecord => "it does not speak TLS".into(),
+        Error::InvalidMessage(_) | Error::PeerSentOversizedRecord => NOT_TLS.into(),
         other => later_words(other),
     }
 }

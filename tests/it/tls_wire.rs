@@ -9,6 +9,7 @@ use redis_tp::wire::{Address, Trouble, Wire};
 
 use crate::app::lab::{Redis, free_port};
 
+mod app;
 pub mod authority;
 
 use authority::Authority;
