@@ -31,6 +31,7 @@ pub fn run(host: &Host, args: &cli::Uninstall) -> Result<Code> {
     let topology = text.as_deref().and_then(|text| Topology::parse(text, topology::file()).ok());
     let mut facts = facts(host)?;
     facts.state.refuse_lost(host)?;
+    refuse::exchanged(&facts)?;
     if let Some(program) = containers::recorded(host, &mut facts) {
         plan_containers::answers(program, &facts)?;
         if !args.dry_run {
@@ -81,6 +82,7 @@ fn facts(host: &Host) -> Result<Facts> {
         ..Facts::default()
     };
     for path in facts.state.files.keys() {
+        facts.paths.extend(host.stat(path)?.map(|stat| (path.clone(), stat)));
         // What is not text any more is left to the eyes: it cannot be compared.
         if let (Ok(Some(there)), Some(written)) = (host.text(path), host.text(&State::written(path))?) {
             facts.texts.insert(path.clone(), Secret::new(there));

@@ -165,7 +165,7 @@ fn files(host: &Host, question: &Question<'_>, facts: &mut Facts) -> Result<()> 
     let (of_app, app_texts) = web::files(question.app);
     paths.extend(of_app);
     texts.extend(app_texts);
-    paths.extend(facts.state.directories.iter().cloned());
+    paths.extend(facts.state.directories.iter().chain(facts.state.files.keys()).cloned());
     paths.extend(software::unpacked(engine));
     if layout::here().login.is_some() {
         paths.insert(systemd::wants());
