@@ -168,8 +168,13 @@ pub enum Step {
         /// The place.
         path: PathBuf,
     },
-    /// Take a file of ours away; what stood there before us comes back.
+    /// Take a file of ours away, where nothing stood before us.
     Remove {
+        /// Its path.
+        path: PathBuf,
+    },
+    /// Put back what stood in the place of a file of ours before us.
+    GiveBack {
         /// Its path.
         path: PathBuf,
     },
@@ -515,6 +520,7 @@ impl Step {
             Self::User { name } => format!("user {name}"),
             Self::Program { path } => format!("copy this program to {}", path.display()),
             Self::Remove { path } | Self::RemoveEmpty { path } => format!("remove {}", path.display()),
+            Self::GiveBack { path } => format!("put {} back as it was before redis-tp", path.display()),
             Self::Purge { path, .. } => format!("purge {}", path.display()),
             Self::Pull { image, .. } => format!("pull the image {image}"),
             Self::Network { program } => format!("{program} network {NETWORK}"),
