@@ -155,6 +155,9 @@ pub fn purge_data(facts: &Facts, names: &[&Name], used: &[Store], plan: &mut Pla
                 plan.notes.push(Note::NotOurs { store });
                 continue;
             }
+            if let Some((link, target)) = store.path().and_then(|path| facts.links.get_key_value(path)) {
+                plan.notes.push(Note::Behind { link: link.clone(), target: target.clone() });
+            }
             plan.steps.push(match store {
                 Store::Volume { program, volume } => Step::PurgeVolume { program, name: volume },
                 // The distribution's own directory stays for its package.

@@ -377,6 +377,12 @@ pub const STATES: &[Case] = &[
         &["/root/none"],
     ),
     case(
+        "a backup under a name that is no text",
+        ("", ""),
+        "redis-tp backup --to \"$(printf '/root/b\\377')\"",
+        &["is no UTF-8 text", "redis-tp backup --to DIRECTORY"],
+    ),
+    case(
         "a backup over another file",
         ("touch /root/b.rdb", "rm /root/b.rdb"),
         "redis-tp backup --to /root/b.rdb",
