@@ -35,7 +35,7 @@ pub mod rdb;
 pub mod role;
 pub mod service;
 mod software;
-mod sync;
+pub mod sync;
 mod undo;
 
 pub use undo::{recover, roll_back};
