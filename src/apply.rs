@@ -26,6 +26,7 @@ use crate::topology::Name;
 
 mod adopt;
 pub mod app;
+mod certificates;
 pub mod containers;
 mod drift;
 pub mod holdings;
@@ -234,6 +235,7 @@ impl Run<'_> {
             Step::Set { target, settings } => self.set(target, settings),
             Step::Admit { target } => self.admit(target),
             Step::Password { target } => self.password(target),
+            Step::Certificates { target } => self.certificates(target),
             Step::LetIn { target, users } => self.users(target, users, &[]),
             Step::Users { target, users, gone } => self.users(target, users, gone),
             Step::Stop { target, lose } => {
@@ -245,7 +247,7 @@ impl Run<'_> {
             }
             Step::StartUnit { unit } => {
                 self.announce(Undo::StopUnit { unit: unit.clone() })?;
-                systemctl(self.host, &["start", unit])
+                service::start_units(self.host, std::slice::from_ref(unit))
             }
             Step::AwaitLink { target, master } => service::await_link(self.host, target, master, self.tell),
             Step::User { name } => {

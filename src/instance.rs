@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use anyhow::Result;
 use serde::{Deserialize, Serialize};
 
+use crate::certificates;
 use crate::conf::{self, Conf};
 use crate::directives;
 use crate::engine::{Engine, Version};
@@ -19,7 +20,7 @@ use crate::secrets::{OfUsers, Secrets};
 use crate::state::Kept;
 use crate::store::Store;
 use crate::templates::{self, ConfContext};
-use crate::tls::Spoken;
+use crate::tls::{Spoken, Tls};
 use crate::topology::{Bind, Defaults, Name, Named, ReplicaOf, Section, Topology};
 use crate::users::{self, Users};
 use crate::wire::{Address, Trouble, Wire};
@@ -59,6 +60,8 @@ pub struct Instance {
     pub masterauth: Option<Secret>,
     /// As whom it says that; none for the default user.
     pub masteruser: Option<String>,
+    /// How it speaks TLS; none where it does not.
+    pub tls: Option<Spoken>,
     /// Whom it follows.
     pub upstream: Option<Upstream>,
     /// Every other directive of its section.
@@ -67,8 +70,6 @@ pub struct Instance {
     pub plain: Option<Vec<Named>>,
     /// Whether its unit is closed to all that a server does not need.
     pub harden: bool,
-    /// What it speaks TLS with; none where it speaks plainly.
-    pub tls: Option<Spoken>,
 }
 
 /// The master of a replica.
@@ -158,7 +159,17 @@ impl Instance {
             let said = |secret: &Secret| !plain || !secret.expose().is_empty();
             let requirepass =
                 inline(section, "requirepass").or_else(|| secrets.password.clone()).filter(said);
-            let upstream = section.replicaof.as_ref().map(|of| upstream(topology, of, runtime));
+            let tls = spoken(topology, section, secrets);
+            let upstream = section.replicaof.as_ref().map(|of| Upstream {
+                address: Address {
+                    tls: tls.as_ref().filter(|tls| tls.upstream).map(|tls| tls.files.clone()),
+                    ..upstream_address(topology, of, runtime)
+                },
+                instance: match of {
+                    ReplicaOf::Instance(name) => Some(name.clone()),
+                    ReplicaOf::Remote { .. } => None,
+                },
+            });
             let users = users_of(topology, section, secrets);
             let of = match &section.replicaof {
                 Some(ReplicaOf::Instance(of)) => topology.instance(of.as_str()),
@@ -209,6 +220,7 @@ impl Instance {
                 users,
                 masterauth,
                 masteruser: as_replica.map(|_| users::REPLICA.to_owned()),
+                tls,
                 upstream,
                 directives: section
                     .directives
@@ -219,7 +231,6 @@ impl Instance {
                 plain: plain.then(|| section.lines.clone()),
                 // The unit of what was taken over is sound as it is.
                 harden: section.harden.unwrap_or(!plain),
-                tls: None,
             }
         };
         topology.instances.iter().map(one).collect()
@@ -227,12 +238,12 @@ impl Instance {
 
     /// Where this machine reaches it.
     pub fn address(&self) -> Address {
-        self.spoken_at(reach(self.bind.as_deref()))
+        Address { tls: self.files(), ..Address::plain(reach(self.bind.as_deref()), self.port) }
     }
 
-    fn spoken_at(&self, host: String) -> Address {
-        let files = self.tls.as_ref().map(|spoken| spoken.files.clone());
-        Address { tls: files, ..Address::plain(host, self.port) }
+    /// The files by which one speaks TLS with it, as this machine has them.
+    fn files(&self) -> Option<Tls> {
+        self.tls.as_ref().map(|tls| tls.files.clone())
     }
 
     /// The directory of its log; none where the container's engine keeps that.
@@ -251,7 +262,9 @@ impl Instance {
     /// Where the other instances reach it.
     pub fn peer(&self) -> Address {
         match self.runtime {
-            Runtime::Container(_) => self.spoken_at(self.container()),
+            Runtime::Container(_) => {
+                Address { tls: self.files(), ..Address::plain(self.container(), self.port) }
+            }
             _ => self.address(),
         }
     }
@@ -281,9 +294,9 @@ impl Instance {
             runtime: self.runtime,
             port: self.port,
             address: self.address().host,
+            tls: self.files(),
             replica: self.upstream.is_some(),
             users: self.users.is_some(),
-            tls: self.address().tls,
             dir: self.store.clone(),
             logfile: self.logfile.clone(),
             active: true,
@@ -357,12 +370,19 @@ impl Instance {
         let ours = |name: &str| hand(name).is_none();
         let binds: Vec<String> = self.binds(version).iter().map(ToString::to_string).collect();
         let named = |name: &str| self.directives.iter().any(|named| named.name == name);
+        let line = |(name, value): (&str, String)| format!("{name} {value}");
         let context = ConfContext {
             name: self.name.to_string(),
             topology: topology.display().to_string(),
             bind: word("bind", binds.join(" ")),
             protected_mode: word("protected-mode", yes_no(self.protected_mode).into()),
-            port: word("port", self.port.to_string()),
+            port: word("port", if self.tls.is_some() { "0".into() } else { self.port.to_string() }),
+            tls: self
+                .tls_lines()
+                .into_iter()
+                .filter(|(name, _)| ours(name) && !named(name))
+                .map(line)
+                .collect(),
             requirepass: optional("requirepass", secret(&self.requirepass)),
             masterauth: optional("masterauth", secret(&self.masterauth)),
             masteruser: optional("masteruser", self.masteruser.clone()),
@@ -381,7 +401,7 @@ impl Instance {
             defaults: DEFAULTS
                 .iter()
                 .filter(|(name, _)| ours(name) && !named(name))
-                .map(|(name, value)| format!("{name} {value}"))
+                .map(|(name, value)| line((name, (*value).to_owned())))
                 .collect(),
             directives: self.directives.iter().filter(|named| ours(&named.name)).flat_map(lines).collect(),
             kept: kept
@@ -423,6 +443,25 @@ impl Instance {
         }
         let all = parts.into_iter().flat_map(|(_, lines)| lines).collect();
         templates::plain_configuration(self.name.as_str(), topology, all)
+    }
+
+    /// How it speaks TLS, as the server sees its files.
+    fn tls_lines(&self) -> Vec<(&'static str, String)> {
+        let Some(tls) = &self.tls else { return Vec::new() };
+        let own = certificates::of_servers();
+        let seen = |path: &Path| match self.runtime {
+            Runtime::Container(_) => {
+                Path::new(container::CONF_DIR).join(path.file_name().unwrap_or_default())
+            }
+            _ => path.to_path_buf(),
+        };
+        vec![
+            ("tls-port", self.port.to_string()),
+            ("tls-ca-cert-file", place(&seen(&own.ca))),
+            ("tls-cert-file", place(&seen(&own.cert))),
+            ("tls-key-file", place(&seen(&own.key))),
+            ("tls-replication", yes_no(tls.upstream).into()),
+        ]
     }
 
     /// The lines of its users, behind the word `user`.
@@ -557,20 +596,46 @@ fn store(section: &Section, engine: Engine, runtime: Runtime) -> Store {
     }
 }
 
-fn upstream(topology: &Topology, of: &ReplicaOf, runtime: Runtime) -> Upstream {
+fn upstream_address(topology: &Topology, of: &ReplicaOf, runtime: Runtime) -> Address {
     match of {
-        ReplicaOf::Remote { host, port } => Upstream { address: Address::plain(host, *port), instance: None },
+        ReplicaOf::Remote { host, port } => Address::plain(host, *port),
         ReplicaOf::Instance(name) => {
             let master = topology.instance(name.as_str());
             let bind = master.and_then(|master| master.bind.as_deref());
-            let port = master.map_or(0, |master| master.port);
             let host = match runtime {
                 Runtime::Container(_) => container::of_instance(topology.engine, name.as_str()),
                 _ => reach(bind),
             };
-            Upstream { address: Address::plain(host, port), instance: Some(name.clone()) }
+            Address::plain(host, master.map_or(0, |master| master.port))
         }
     }
+}
+
+/// How an instance speaks TLS, by files of ours or those that its section names; not where all that its file has
+/// is what its section names.
+fn spoken(topology: &Topology, section: &Section, secrets: &Secrets) -> Option<Spoken> {
+    let certificates = secrets.tls.as_ref().filter(|_| section.defaults == Defaults::On)?;
+    let word = |name: &str| {
+        let named = section.directives.iter().rev().find(|named| named.name == name)?;
+        named.args.first().cloned()
+    };
+    let ours = certificates::of_servers();
+    let file = |name: &str, ours: PathBuf| word(name).map_or(ours, PathBuf::from);
+    let upstream = match &section.replicaof {
+        Some(ReplicaOf::Instance(of)) => {
+            topology.instance(of.as_str()).is_some_and(|master| master.defaults == Defaults::On)
+        }
+        _ => word("tls-replication").is_none_or(|word| conf::is_yes(&word)),
+    };
+    Some(Spoken {
+        files: Tls {
+            ca: file("tls-ca-cert-file", ours.ca),
+            cert: file("tls-cert-file", ours.cert),
+            key: file("tls-key-file", ours.key),
+        },
+        upstream,
+        app: certificates.app.clone(),
+    })
 }
 
 /// The best of several addresses to reach a server under: loopback if it listens there.

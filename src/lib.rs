@@ -31,6 +31,7 @@ pub mod audit;
 pub mod backup;
 pub mod bench;
 pub mod bus;
+pub mod certificates;
 pub mod check;
 pub mod cli;
 pub mod commands;

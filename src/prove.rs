@@ -8,6 +8,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, bail};
 
 use crate::apply;
+use crate::certificates;
 use crate::conf::{self, Conf};
 use crate::directives;
 use crate::exit::Fault;
@@ -15,6 +16,7 @@ use crate::facts::parse::{self, Tally};
 use crate::host::{Child, Done, Host, Ids};
 use crate::instance::Target;
 use crate::log;
+use crate::runtime::container::CONF_DIR;
 use crate::secret::{MASK, Secret};
 use crate::software::{self, Tool};
 use crate::step::{Candidate, Inside, Owner};
@@ -56,6 +58,17 @@ pub fn neutral(text: &str) -> String {
         word.eq_ignore_ascii_case("logfile") || word.eq_ignore_ascii_case("dir")
     };
     text.lines().map(|line| if acts(line) { "#\n".to_owned() } else { format!("{line}\n") }).collect()
+}
+
+/// The same without a line that makes it a replica. `--replicaof no one` is not enough behind such a one: the
+/// server forgets the master's name, and not that it was to connect (config.c, `setConfigReplicaOfOption`), and
+/// copies from whoever has the master's port on loopback: mostly from the live master itself.
+pub fn alone(text: &str) -> String {
+    let follows = |line: &str| {
+        let words = conf::split(line).unwrap_or_default();
+        words.first().is_some_and(|word| directives::canonical(&word.to_ascii_lowercase()) == "replicaof")
+    };
+    text.lines().map(|line| if follows(line) { "#\n".to_owned() } else { format!("{line}\n") }).collect()
 }
 
 /// `server` is a child that runs it, with no argument yet.
@@ -132,7 +145,7 @@ fn boot<T: Default>(
     let mut args: Vec<String> = vec!["-".into()];
     args.extend(overrides(text, &dir, &socket, "systemd"));
     args.extend_from_slice(more);
-    let child = server.args(args).stdin(text).dies_with_us().deadline(deadline);
+    let child = server.args(args).stdin(alone(text)).dies_with_us().deadline(deadline);
     let child = child.env("NOTIFY_SOCKET", at("notify"));
     let mut said = T::default();
     let done = host.run_until(child, || {
@@ -197,9 +210,18 @@ pub fn overrides(text: &str, dir: &str, socket: &str, supervised: &str) -> Vec<S
     ] {
         args.extend([format!("--{name}"), value.to_owned()]);
     }
+    let conf = Conf::parse(text).unwrap_or_default();
+    if conf.get("include").is_some() {
+        // What is in another file cannot be taken out: see `alone`. Nobody has port 0.
+        args.extend(["--replicaof", "127.0.0.1", "0"].map(str::to_owned));
+    }
     args.extend(["--replicaof", "no", "one"].map(str::to_owned));
-    if Conf::parse(text).is_ok_and(|conf| conf.get("tls-cert-file").is_some()) {
-        args.extend(["--tls-port", "0", "--tls-replication", "yes"].map(str::to_owned));
+    if let Some(cert) = conf.word("tls-cert-file") {
+        // Our own may not be there yet, and their key goes into no scratch file: they are judged beforehand. Those
+        // of the user's are loaded.
+        let ours = [certificates::of_servers(), certificates::at(Path::new(CONF_DIR), "server")];
+        let loads = if ours.iter().any(|ours| ours.cert == Path::new(cert)) { "no" } else { "yes" };
+        args.extend(["--tls-port", "0", "--tls-replication", loads].map(str::to_owned));
     }
     args
 }
@@ -314,6 +336,15 @@ mod tests {
         let said = "\n*** FATAL CONFIG FILE ERROR (Redis 7.0.15) ***\nReading the configuration file, at line 3\n>>> 'maxmemory lots'\nargument must be a memory value\n";
         assert_eq!(complaint_of(said), Some((3, "argument must be a memory value".into())));
         assert_eq!(complaint_of("Illegal instruction"), None);
+    }
+
+    #[test]
+    fn a_scratch_server_has_nobody_to_follow() {
+        let text = "port 1\nReplicaOf 127.0.0.1 6379\n \"slaveof\" a 1\nreplicaof-not 1\n";
+        assert_eq!(alone(text), "port 1\n#\n#\nreplicaof-not 1\n");
+        let follows =
+            |text: &str| overrides(text, "/d", "/s", "no").join(" ").contains("--replicaof 127.0.0.1 0");
+        assert!(follows("include /etc/more.conf\n") && !follows(text));
     }
 
     #[test]

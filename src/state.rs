@@ -24,7 +24,7 @@ pub fn dir() -> &'static Path {
 }
 
 /// The format of the state and of the journal that this program writes.
-pub const SCHEMA: u32 = 4;
+pub const SCHEMA: u32 = 5;
 
 /// The record.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -95,14 +95,14 @@ pub struct Kept {
     pub port: u16,
     /// An address it is reached under.
     pub address: String,
+    /// By which files one speaks TLS with it, if that is what it speaks.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tls: Option<Tls>,
     /// Whether it followed another.
     pub replica: bool,
     /// Whether it has users of its own (ACL), by one of which we speak to it.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub users: bool,
-    /// By which files TLS is spoken there, if that is what it speaks.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub tls: Option<Tls>,
     /// Its data.
     pub dir: Store,
     /// Its log.

@@ -274,6 +274,11 @@ pub enum Step {
         /// Those that leave.
         gone: Vec<String>,
     },
+    /// Let a running server read its certificates, and whose signature it trusts, anew.
+    Certificates {
+        /// The instance, where it runs now.
+        target: Target,
+    },
     /// Stop an instance.
     Stop {
         /// The instance.
@@ -559,6 +564,7 @@ impl Step {
                 all.extend(gone.iter().map(|name| format!("no {name}")));
                 format!("settle the users of {}: {}", target.name, all.join(", "))
             }
+            Self::Certificates { target } => format!("let {} read its certificates anew", target.name),
             Self::Stop { target, .. } => format!("stop {}", target.name),
             Self::StartUnit { unit } => format!("start {}, as it ran before", systemd::unit_word(unit)),
             Self::AwaitLink { target, master } => format!("link {} to {master}", target.name),

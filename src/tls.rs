@@ -5,9 +5,12 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
+use crate::conf::Conf;
 use crate::secret::Secret;
 
 pub mod client;
+pub mod issue;
+pub mod judge;
 
 /// The files by which one side speaks TLS, and by which it knows the other side.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -20,6 +23,26 @@ pub struct Tls {
     pub key: PathBuf,
 }
 
+impl Tls {
+    /// The files that a configuration names, if TLS is all that clients of it speak.
+    pub fn of(conf: &Conf) -> Option<Self> {
+        let (_, true) = conf.listens()? else { return None };
+        let path = |name: &str| conf.word(name).map(PathBuf::from);
+        Some(Self { ca: path("tls-ca-cert-file")?, cert: path("tls-cert-file")?, key: path("tls-key-file")? })
+    }
+}
+
+/// How an instance speaks TLS.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Spoken {
+    /// Its files, by which we speak to it, too.
+    pub files: Tls,
+    /// Whether it speaks TLS to its master.
+    pub upstream: bool,
+    /// What the web app shows, where one is wanted.
+    pub app: Option<Arc<Pem>>,
+}
+
 /// What is in such files.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Pem {
@@ -29,13 +52,4 @@ pub struct Pem {
     pub cert: String,
     /// The key of that.
     pub key: Secret,
-}
-
-/// What an instance speaks TLS with.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Spoken {
-    /// The files by which this machine speaks with it.
-    pub files: Tls,
-    /// What the web app is given for that; none where there is no such app.
-    pub app: Option<Arc<Pem>>,
 }

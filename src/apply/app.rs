@@ -41,8 +41,7 @@ pub fn start(host: &Host, app: &AppTarget) -> Result<()> {
     let settings = settings(host, app)?;
     match app.runtime {
         Runtime::Systemd => {
-            service::forget_failures(host, &[UNIT.into()])?;
-            if let Err(error) = systemctl(host, &["start", UNIT]) {
+            if let Err(error) = service::start_units(host, &[UNIT.into()]) {
                 let said = said(host, app);
                 // What systemctl says is where to look.
                 return Err(if said.is_empty() { error } else { anyhow!("the web app ended at once{said}") });

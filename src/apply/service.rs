@@ -72,10 +72,7 @@ fn start_together(host: &Host, targets: &[&Target]) -> Result<()> {
         .map(|target| target.unit())
         .collect();
     if !units.is_empty() {
-        let mut args = vec!["start"];
-        args.extend(units.iter().map(String::as_str));
-        forget_failures(host, &units)?;
-        if let Err(error) = start_units(host, &units, &args) {
+        if let Err(error) = start_units(host, &units) {
             bail!("{error:#}{}", why_not(host, targets)?);
         }
     }
@@ -85,14 +82,18 @@ fn start_together(host: &Host, targets: &[&Target]) -> Result<()> {
     targets.iter().try_for_each(|target| await_ready(host, target))
 }
 
-/// Starts units; one that systemd takes for failing, because somebody started it often of late, all the same.
-fn start_units(host: &Host, units: &[String], args: &[&str]) -> Result<()> {
-    let first = systemctl(host, args);
+/// Starts units; one that systemd takes for failing, because it failed before or was started often of late
+/// (`StartLimitBurst`), all the same.
+///
+/// # Errors
+/// One does not start.
+pub fn start_units(host: &Host, units: &[String]) -> Result<()> {
+    let all = |verb| -> Vec<&str> { [verb].into_iter().chain(units.iter().map(String::as_str)).collect() };
+    forget_failures(host, units)?;
+    let first = systemctl(host, &all("start"));
     match &first {
         Err(error) if error.to_string().contains("too often") => {
-            let again: Vec<&str> =
-                ["reset-failed"].into_iter().chain(units.iter().map(String::as_str)).collect();
-            systemctl(host, &again).and_then(|()| systemctl(host, args))
+            systemctl(host, &all("reset-failed")).and_then(|()| systemctl(host, &all("start")))
         }
         _ => first,
     }

@@ -13,6 +13,8 @@ use rustls::{ClientConnection, StreamOwned};
 use super::Host;
 use crate::secret::Secret;
 use crate::tls::client::{self, Expired};
+use crate::tls::issue::{Authority, Holder};
+use crate::tls::judge;
 use crate::tls::{Pem, Tls};
 use crate::wire::{Address, Trouble};
 
@@ -116,13 +118,29 @@ pub(super) fn in_words(error: io::Error, words: impl FnOnce(&rustls::Error) -> S
 }
 
 impl Host {
-    /// What this machine shows of itself and whom it trusts, out of the files.
+    /// What this machine shows of itself and whom it trusts, out of the files. Where its certificate is gone or has
+    /// ended, and the authority is our own, one is signed for the moment: who is to renew it must get in.
     ///
     /// # Errors
     /// One of them is not there, or cannot be read.
     pub fn identity(&self, files: &Tls) -> Result<Pem> {
         let text = |path: &Path| self.text(path)?.with_context(|| format!("{} is not there", path.display()));
-        Ok(Pem { ca: text(&files.ca)?, cert: text(&files.cert)?, key: Secret::new(text(&files.key)?) })
+        let ca = text(&files.ca)?;
+        let kept = text(&files.cert).and_then(|cert| {
+            Ok(Pem { ca: ca.clone(), cert, key: Secret::new(text(&files.key)?) })
+        });
+        let now = self.unix_time();
+        if kept.as_ref().is_ok_and(|pem| judge::client(pem, now).is_ok()) {
+            return kept;
+        }
+        let Some(signer) = self.text(&files.ca.with_extension("key"))? else { return kept };
+        let authority = Authority { cert: ca.clone(), key: Secret::new(signer) };
+        let key = self.new_key()?;
+        let holder = Holder { name: "redis-tp", reached: &[] };
+        match authority.sign(&holder, &key, now) {
+            Ok(cert) => Ok(Pem { ca, cert, key }),
+            Err(_) => kept,
+        }
     }
 
     /// Connects to a server, over TLS where that is spoken. Nothing may take longer than `limit`, neither now nor

@@ -7,6 +7,7 @@ use std::path::Path;
 use super::change::Change;
 use super::{Plan, Wanted};
 use crate::app::App;
+use crate::certificates;
 use crate::conf;
 use crate::exit::Fault;
 use crate::facts::containers::Seen;
@@ -18,6 +19,7 @@ use crate::runtime::container::{
 use crate::runtime::{Program, Runtime};
 use crate::step::{Inside, NewVolume, Owner, Step};
 use crate::store::Store;
+use crate::tls::Tls;
 use crate::topology::{Bind, BindAddress, Image, Source};
 
 /// What is to become of a container.
@@ -62,11 +64,19 @@ pub fn of_instance(instance: &Instance, image: &Image, facts: &Facts) -> Option<
         ports: published(instance.bind.as_deref(), instance.port),
         memory: maxmemory(instance).and_then(memory_limit),
         // Whoever asks for a password is well, too.
-        health: checked(program, facts)
-            .then(|| format!("{cli} -p {} PING | grep -Eq 'PONG|NOAUTH|NOPERM'", instance.port)),
+        health: checked(program, facts).then(|| {
+            format!("{cli}{} -p {} PING | grep -Eq 'PONG|NOAUTH|NOPERM'", by_tls(instance), instance.port)
+        }),
         edition: String::new(),
         name,
     })
+}
+
+/// The words by which redis-cli speaks TLS inside of an instance's container.
+fn by_tls(instance: &Instance) -> String {
+    let Tls { ca, cert, key } = certificates::at(Path::new(CONF_DIR), "server");
+    let words = format!(" --tls --cacert {} --cert {} --key {}", ca.display(), cert.display(), key.display());
+    if instance.tls.is_some() { words } else { String::new() }
 }
 
 /// The web app's container; none where it is to run in none.

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result};
 
-use super::{neutral, overrides, parse_probe, refusal};
+use super::{alone, neutral, overrides, parse_probe, refusal};
 use crate::apply::containers::{remove, run};
 use crate::exit::Fault;
 use crate::facts::containers::{command, label, user_of};
@@ -97,7 +97,7 @@ impl Bench<'_> {
             cli = engine.cli(),
             args = args.join(" "),
         );
-        let child = self.child("sh").args(["-c", &script]).stdin(text);
+        let child = self.child("sh").args(["-c", &script]).stdin(alone(text));
         let done = self.host.run(child)?;
         match done.stdout.contains(READY) {
             true => Ok(()),

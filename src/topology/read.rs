@@ -80,6 +80,7 @@ impl<'a> Reader<'a> {
             image: None,
             password: true,
             users: Access::default(),
+            tls: false,
             instances: Vec::new(),
             app: None,
         };
@@ -177,6 +178,10 @@ impl<'a> Reader<'a> {
             "engine" => topology.engine = self.choice(line, key, value)?,
             "runtime" => topology.runtime = self.choice(line, key, value)?,
             "users" => topology.users = self.choice(line, key, value)?,
+            "tls" => {
+                let what = |why| self.fault(line, &format!("tls = {value}: {why}"), "yes or no");
+                topology.tls = yes_or_no(value).map_err(what)?;
+            }
             "image" => {
                 let image = Image::parse(value).map_err(|why| {
                     self.fault(line, &format!("image = {value}: {why}"), "write it as docker does: redis:7")
@@ -194,11 +199,11 @@ impl<'a> Reader<'a> {
                 )),
             },
             _ => {
-                let near = closest(key, ["engine", "runtime", "image", "password", "users"]);
+                let near = closest(key, ["engine", "runtime", "image", "password", "users", "tls"]);
                 return Err(self.fault(
                     line,
                     &format!("unknown key '{key}' in [{OURS}]"),
-                    &did_you_mean(near, "known keys: engine, runtime, image, password, users"),
+                    &did_you_mean(near, "known keys: engine, runtime, image, password, users, tls"),
                 ));
             }
         }

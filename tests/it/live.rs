@@ -155,6 +155,28 @@ fn nobody_is_refused_while_the_password_changes() {
     }
 }
 
+/// A server whose proof takes two seconds longer.
+const SLOW: &str = r#"#!/bin/sh
+case "$*" in *"--supervised systemd"*)
+    { sleep 2; systemd-notify --ready; } > /dev/null 2>&1 & exec env -u NOTIFY_SOCKET /usr/bin/redis-server "$@";;
+esac
+exec /usr/bin/redis-server "$@"
+"#;
+
+#[test]
+fn the_proof_of_a_replica_takes_no_copy_of_the_live_masters_data() {
+    for release in Release::ALL {
+        let Some(machine) = pair(release, Init::None) else { return };
+        machine.write("/usr/local/bin/redis-server", SLOW);
+        machine.run("chmod 755 /usr/local/bin/redis-server").ok();
+        let before = identity(&machine);
+        machine.run("echo another-password > /root/password").ok();
+        let out = machine.run("redis-tp install --password-file /root/password").ok();
+        assert!(out.elapsed > Duration::from_secs(2), "the proof was not held up: {out}");
+        assert_eq!(identity(&machine), before, "the scratch server was a replica of the live master");
+    }
+}
+
 #[test]
 fn a_restart_that_turns_the_append_only_file_on_or_off_loses_no_key() {
     let Some(machine) = pair(Release::Bookworm, Init::None) else { return };

@@ -85,6 +85,33 @@ fn up_brings_the_app_and_a_purge_leaves_nothing_of_it() {
 }
 
 #[test]
+fn what_was_started_often_is_started_again_and_so_is_what_a_rollback_starts() {
+    for release in Release::ALL {
+        let Some(machine) = bare(release, Init::Systemd) else { return };
+        let limits = "mkdir -p /etc/systemd/system.conf.d && printf '[Manager]\\n%s\\n%s\\n' \
+            DefaultStartLimitIntervalSec=600 DefaultStartLimitBurst=2 > /etc/systemd/system.conf.d/limits.conf \
+            && systemctl daemon-reexec";
+        machine.run(limits).ok();
+        with_app(&machine);
+        for ttl in 31..34 {
+            machine.run(&format!("redis-tp app install --ttl {ttl}")).ok();
+        }
+        for _ in 0..3 {
+            machine.run("redis-tp rollback").ok();
+        }
+        for name in ["app", "slave"] {
+            for _ in 0..4 {
+                machine.run(&format!("redis-tp service restart {name}")).ok();
+            }
+        }
+        assert_eq!(source(&machine, "bonjour"), "database (slow)");
+        let limit =
+            machine.run("systemctl show -P StartLimitBurst redis-tp-app redis-server@slave").ok().stdout;
+        assert_eq!(limit.split_whitespace().collect::<Vec<_>>(), ["2", "2"], "the limits do not hold");
+    }
+}
+
+#[test]
 fn what_changes_for_the_app_restarts_no_server_and_a_new_replica_restarts_no_app() {
     for init in [Init::Systemd, Init::None] {
         let Some(machine) = bare(Release::Bookworm, init) else { return };
