@@ -1,13 +1,21 @@
 //! TLS in every conversation with a real server: what is right gets through, and what is wrong is told in words.
 
 use std::net::TcpListener;
+use std::os::unix::process::CommandExt;
+use std::process::Command;
 use std::time::{Duration, Instant};
 
+use redis_tp::apply::sync;
+use redis_tp::engine::Engine;
 use redis_tp::host::Host;
+use redis_tp::instance::Target;
+use redis_tp::runtime::Runtime;
+use redis_tp::secret::Secret;
 use redis_tp::tls::Tls;
+use redis_tp::topology::Name;
 use redis_tp::wire::{Address, Trouble, Wire};
 
-use crate::app::lab::{Redis, free_port};
+use crate::app::lab::{Redis, free_port, program};
 
 mod app;
 pub mod authority;
@@ -172,4 +180,35 @@ fn long_answers_and_many_come_over_tls_as_they_come_plainly() {
         wire.ask::<()>(&["NONSENSE"]).map_err(|trouble| trouble.to_string().contains("unknown command")),
         Err(true)
     );
+}
+
+#[test]
+fn all_data_of_a_server_come_over_tls_as_a_replica_gets_them() {
+    let authority = Authority::new();
+    let client = authority.sign("client");
+    for diskless in ["yes", "no"] {
+        let args = ["--requirepass", "s3cret", "--repl-diskless-sync", diskless];
+        let Some(redis) = Redis::start_tls(&authority.sign("server"), &client, &args) else { return };
+        let fill = "for i = 1, 2000 do redis.call('SET', i, string.rep('x' .. i, 1000)) end";
+        redis.ask::<()>(&["EVAL", fill, "0"]);
+        // It says nothing for longer than who waits for it waits at a time.
+        redis.ask::<()>(&["CONFIG", "SET", "repl-diskless-sync-delay", "1"]);
+        let target = Target {
+            name: Name::parse("master").unwrap(),
+            engine: Engine::Redis,
+            runtime: Runtime::Process,
+            address: Address { tls: Some(client.clone()), ..Address::plain("127.0.0.1", redis.port) },
+            password: Some(Secret::new("s3cret")),
+            replica: false,
+            admin: false,
+        };
+        let dir = tempfile::tempdir().unwrap();
+        let (host, path) = (Host::at("/"), dir.path().join("all.rdb"));
+        let mut staged = host.stage(&path, host.own_ids(), 0o600).unwrap();
+        sync::write(&host, &target, &mut staged).unwrap();
+        staged.finish_new().unwrap();
+        let check = Command::new(program().unwrap()).arg0("redis-check-rdb").arg(&path).output().unwrap();
+        let said = String::from_utf8_lossy(&check.stdout);
+        assert!(said.contains("2000 keys read") && said.contains("RDB looks OK"), "{diskless}: {said}");
+    }
 }

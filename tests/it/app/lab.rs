@@ -132,7 +132,7 @@ impl Drop for Redis {
     }
 }
 
-fn program() -> Option<PathBuf> {
+pub fn program() -> Option<PathBuf> {
     let host = Host::at("/");
     let found = host.which(&host.env("REDIS_TP_TEST_SERVER").unwrap_or_else(|| "redis-server".into()));
     if found.is_none() {
