@@ -8,8 +8,8 @@ use std::time::Duration;
 
 use anyhow::Result;
 
-use super::around;
 use super::seen::{Guarded, Seen, Server, Told};
+use super::{around, tls};
 use crate::check::Subject;
 use crate::conf::Conf;
 use crate::engine::{Engine, Version};
@@ -250,6 +250,7 @@ fn surroundings(host: &Host, server: &mut Server, pid: Option<u32>, here: &[IpAd
     server.log = log.and_then(at);
     server.acl_file = acl.and_then(at);
     server.socket = socket.and_then(at);
+    server.certified = tls::look(host, server);
     Ok(())
 }
 

@@ -26,7 +26,7 @@ pub struct Entry {
 pub fn lines(entries: &[Entry]) -> Vec<String> {
     let widest = entries.iter().map(|entry| columns(entry.holder)).max().unwrap_or(0);
     let two = |entry: &Entry| {
-        let until = format!("until {}, {} days left", moment::utc(entry.until), entry.days_left);
+        let until = format!("until {}, {} days left", moment::day(entry.until), entry.days_left);
         let until = if entry.days_left <= RENEWAL { styled(BAD, &until) } else { until };
         let file = styled(FAINT, &entry.file);
         [format!("{:<widest$}  {until}", entry.holder), format!("{:widest$}  {file}", "")]
