@@ -126,9 +126,8 @@ impl Host {
     pub fn identity(&self, files: &Tls) -> Result<Pem> {
         let text = |path: &Path| self.text(path)?.with_context(|| format!("{} is not there", path.display()));
         let ca = text(&files.ca)?;
-        let kept = text(&files.cert).and_then(|cert| {
-            Ok(Pem { ca: ca.clone(), cert, key: Secret::new(text(&files.key)?) })
-        });
+        let kept = text(&files.cert)
+            .and_then(|cert| Ok(Pem { ca: ca.clone(), cert, key: Secret::new(text(&files.key)?) }));
         let now = self.unix_time();
         if kept.as_ref().is_ok_and(|pem| judge::client(pem, now).is_ok()) {
             return kept;
