@@ -207,7 +207,7 @@ impl Run<'_> {
             }
             Step::Own { paths, owner, mode } => self.own(paths, *owner, *mode),
             Step::End { target, pid, uid } => self.end_by_hand(target, *pid, *uid),
-            Step::Remove { path } => self.take_away(path),
+            Step::Remove { path } | Step::GiveBack { path } => self.take_away(path),
             Step::RemoveEmpty { path } => self.remove_empty(path),
             Step::Purge { path, keep } => self.purge(path, *keep),
             Step::Reload => {

@@ -45,6 +45,8 @@ pub struct Facts {
     pub user: Option<Ids>,
     /// What the paths in question are; one that is absent is not there.
     pub paths: BTreeMap<PathBuf, Stat>,
+    /// Where those of them lead that are symbolic links.
+    pub links: BTreeMap<PathBuf, PathBuf>,
     /// Data directories and volumes that have something in them.
     pub occupied: BTreeSet<Store>,
     /// Directories that something is to be made in, and files that are to be replaced, that are not ours to

@@ -295,7 +295,7 @@ fn software(wanted: &Wanted<'_>, facts: &Facts, changes: &[Change<'_>], plan: &m
         }));
         plan.steps.push(Step::Fetch { engine, path });
     } else if !facts.installed() {
-        unit_files(changes, plan);
+        unit_files(facts, changes, plan);
         plan.steps.push(Step::Install {
             engine,
             repair: facts.package.as_ref().is_some_and(|package| package.status != "config-files"),
@@ -308,9 +308,9 @@ fn software(wanted: &Wanted<'_>, facts: &Facts, changes: &[Change<'_>], plan: &m
     }
 }
 
-fn unit_files(changes: &[Change<'_>], plan: &mut Plan) {
+fn unit_files(facts: &Facts, changes: &[Change<'_>], plan: &mut Plan) {
     for change in changes {
-        plan.steps.extend(change.stale.iter().map(|path| Step::Remove { path: path.clone() }));
+        plan.steps.extend(change.stale.iter().map(|path| leave::away(path.clone(), facts)));
         let Some((path, text)) = change.unit_file.clone() else {
             let emptied = change.stale.first().and_then(|path| path.parent());
             plan.steps.extend(emptied.map(|path| Step::RemoveEmpty { path: path.to_path_buf() }));
@@ -467,7 +467,7 @@ fn files(wanted: &Wanted<'_>, facts: &Facts, changes: &[Change<'_>], plan: &mut 
         }
     }
     if facts.installed() || layout::here().login.is_some() {
-        unit_files(changes, plan);
+        unit_files(facts, changes, plan);
     }
 }
 

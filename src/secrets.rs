@@ -181,7 +181,7 @@ pub fn given(host: &Host, source: &str) -> Result<Secret> {
                 Fault::refused(format!("the password file {file} is not there"))
                     .hint(format!("make it:\nprintf '%s\\n' 'PASSWORD' > {file}"))
             };
-            let text = host.text(Path::new(file)).map_err(|error| {
+            let text = host.given(Path::new(file)).map_err(|error| {
                 Fault::refused(format!("{error:#}"))
                     .hint("give a file that you can read, or - for standard input")
             })?;

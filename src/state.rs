@@ -120,6 +120,14 @@ pub struct Kept {
     pub effective: BTreeMap<String, String>,
 }
 
+impl Kept {
+    /// Its data, its log, and those that it had before, as far as they are paths of this machine.
+    pub fn paths(&self) -> impl Iterator<Item = &Path> {
+        let stores = [&self.dir].into_iter().chain(&self.former);
+        stores.filter_map(Store::path).chain(self.logfile.as_deref())
+    }
+}
+
 /// What is left to know of the web app when the topology no longer names it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct KeptApp {

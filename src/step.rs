@@ -1,9 +1,9 @@
 //! The steps that a plan is made of: a closed set of plain data. What each one does to the machine is
 //! in `apply.rs`; here it says what it is, in words (and in `step/shell.rs` as commands).
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Serialize, Serializer};
 
 use crate::app::{AppTarget, service as app_service};
 use crate::conf;
@@ -168,8 +168,13 @@ pub enum Step {
         /// The place.
         path: PathBuf,
     },
-    /// Take a file of ours away; what stood there before us comes back.
+    /// Take a file of ours away, where nothing stood before us.
     Remove {
+        /// Its path.
+        path: PathBuf,
+    },
+    /// Put back what stood in the place of a file of ours before us.
+    GiveBack {
         /// Its path.
         path: PathBuf,
     },
@@ -224,7 +229,8 @@ pub enum Step {
     Bring {
         /// The instance.
         target: Target,
-        /// The backup.
+        /// The backup. Any name will do: it is only read.
+        #[serde(serialize_with = "shown")]
         file: PathBuf,
         /// What it is to replace.
         place: PathBuf,
@@ -520,6 +526,7 @@ impl Step {
             Self::User { name } => format!("user {name}"),
             Self::Program { path } => format!("copy this program to {}", path.display()),
             Self::Remove { path } | Self::RemoveEmpty { path } => format!("remove {}", path.display()),
+            Self::GiveBack { path } => format!("put {} back as it was before redis-tp", path.display()),
             Self::Purge { path, .. } => format!("purge {}", path.display()),
             Self::Pull { image, .. } => format!("pull the image {image}"),
             Self::Network { program } => format!("{program} network {NETWORK}"),
@@ -595,6 +602,10 @@ pub fn cli_command(target: &Target) -> String {
 /// The names of users, of which each stands at the head of its line.
 pub fn users_of(lines: &[Secret]) -> Vec<String> {
     lines.iter().filter_map(|line| line.expose().split(' ').next().map(str::to_owned)).collect()
+}
+
+fn shown<S: Serializer>(path: &Path, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.collect_str(&path.display())
 }
 
 fn short_list(paths: &[PathBuf]) -> String {

@@ -14,7 +14,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::host::{Host, Stream};
 use crate::secret::Secret;
-use crate::tls::{Tls, client};
+use crate::tls::{Pem, Tls, client};
 use crate::topology::ReplicaOf;
 use crate::users;
 
@@ -232,6 +232,14 @@ impl Wire {
         limit: Duration,
     ) -> Result<Self, Trouble> {
         Self::to(host, at, password.map(Login::default_user), limit)
+    }
+
+    /// Connects without a password, showing this certificate.
+    ///
+    /// # Errors
+    /// See [`Wire::open`].
+    pub fn open_showing(host: &Host, at: &Address, pem: &Pem) -> Result<Self, Trouble> {
+        Self::begin(host.call_showing(at, pem, Self::TIMEOUT)?, None, None)
     }
 
     /// The same over a Unix socket.

@@ -46,7 +46,7 @@ fn serve(host: &Host, args: &cli::AppServe) -> Result<Code> {
         (Some(file), _) => {
             let (text, name) = match file.to_str() {
                 Some("-") => (Some(host.stdin()?), "standard input".to_owned()),
-                _ => (host.text(file)?, file.display().to_string()),
+                _ => (host.given(file)?, file.display().to_string()),
             };
             let cure = "let redis-tp write the settings:\nredis-tp app install";
             let text = text.ok_or_else(|| Fault::refused(format!("there is no file {name}")).hint(cure))?;

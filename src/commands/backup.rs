@@ -65,6 +65,10 @@ pub fn run(host: &Host, args: &cli::Backup) -> Result<Code> {
 /// Puts backups where the user wants them: several into a directory, a single one also into a file.
 fn put(host: &Host, to: &Path, time: u64, steps: &mut [Step]) -> Result<(), Fault> {
     let to = std::path::absolute(to).unwrap_or_else(|_| to.to_path_buf());
+    if to.to_str().is_none() {
+        return Err(Fault::refused(format!("the name {} is no UTF-8 text", to.display()))
+            .hint("the journal could not tell of it; give another place:\nredis-tp backup --to DIRECTORY"));
+    }
     let at = |path: &Path| host.stat(path).ok().flatten().map(|stat| stat.kind);
     // With a slash behind it, it is a directory or nothing.
     let slash = to.as_os_str().as_encoded_bytes().ends_with(b"/");

@@ -85,7 +85,7 @@ impl Wish {
     pub fn from_file(host: &Host, file: &Path) -> Result<Self> {
         let (text, source) = match file.to_str() {
             Some("-") => (Some(host.stdin()?), PathBuf::from("<stdin>")),
-            _ => (host.text(file).map_err(unreadable)?, file.to_path_buf()),
+            _ => (host.given(file).map_err(unreadable)?, file.to_path_buf()),
         };
         let text = text.ok_or_else(|| {
             Fault::refused(format!("there is no file {}", file.display()))

@@ -12,13 +12,13 @@ use crate::cli;
 use crate::engine::MASTER;
 use crate::exit::{Code, Fault};
 use crate::facts::{Facts, Holding, containers};
-use crate::host::Host;
+use crate::host::{Host, Kind};
 use crate::plan::{Consent, backup, containers as plan_containers, leave, refuse};
 use crate::report::console;
 use crate::report::plan as show;
 use crate::secret::Secret;
 use crate::secrets;
-use crate::state::State;
+use crate::state::{Kept, State};
 use crate::topology::{self, Name, Topology};
 
 /// Takes away what our record names.
@@ -31,6 +31,7 @@ pub fn run(host: &Host, args: &cli::Uninstall) -> Result<Code> {
     let topology = text.as_deref().and_then(|text| Topology::parse(text, topology::file()).ok());
     let mut facts = facts(host)?;
     facts.state.refuse_lost(host)?;
+    refuse::exchanged(&facts)?;
     if let Some(program) = containers::recorded(host, &mut facts) {
         plan_containers::answers(program, &facts)?;
         if !args.dry_run {
@@ -72,7 +73,7 @@ pub fn run(host: &Host, args: &cli::Uninstall) -> Result<Code> {
     Ok(Code::Done)
 }
 
-/// What our record names, and how its files are now.
+/// What our record names, and how its files and its data are now.
 fn facts(host: &Host) -> Result<Facts> {
     let mut facts = Facts {
         state: State::load(host)?,
@@ -80,7 +81,13 @@ fn facts(host: &Host) -> Result<Facts> {
         time: host.unix_time(),
         ..Facts::default()
     };
+    for path in facts.state.instances.values().flat_map(Kept::paths) {
+        if host.stat(path)?.is_some_and(|stat| stat.kind == Kind::Link) {
+            facts.links.insert(path.to_path_buf(), host.real_path(path));
+        }
+    }
     for path in facts.state.files.keys() {
+        facts.paths.extend(host.stat(path)?.map(|stat| (path.clone(), stat)));
         // What is not text any more is left to the eyes: it cannot be compared.
         if let (Ok(Some(there)), Some(written)) = (host.text(path), host.text(&State::written(path))?) {
             facts.texts.insert(path.clone(), Secret::new(there));

@@ -171,14 +171,13 @@ fn files(host: &Host, question: &Question<'_>, facts: &mut Facts) -> Result<()> 
     let (of_app, app_texts) = web::files(question.app);
     paths.extend(of_app);
     texts.extend(app_texts);
-    paths.extend(facts.state.directories.iter().cloned());
+    paths.extend(facts.state.directories.iter().chain(facts.state.files.keys()).cloned());
     paths.extend(software::unpacked(engine));
     if layout::here().login.is_some() {
         paths.insert(systemd::wants());
     }
     for kept in facts.state.instances.values() {
-        paths.extend(kept.dir.path().map(Path::to_path_buf));
-        paths.extend(kept.logfile.clone());
+        paths.extend(kept.paths().map(Path::to_path_buf));
     }
     let above: Vec<PathBuf> =
         paths.iter().flat_map(|path| layout::here().above(path)).map(Path::to_path_buf).collect();
@@ -186,6 +185,9 @@ fn files(host: &Host, question: &Question<'_>, facts: &mut Facts) -> Result<()> 
     for path in paths {
         if let Some(stat) = host.stat(&path)? {
             facts.paths.insert(path.clone(), stat);
+            if stat.kind == crate::host::Kind::Link {
+                facts.links.insert(path.clone(), host.real_path(&path));
+            }
             if stat.kind == crate::host::Kind::File && texts.contains(&path) {
                 // What is not text is nobody's configuration; the planner sees a file without one.
                 if let Ok(Some(text)) = host.text(&path) {

@@ -11,6 +11,7 @@ use anyhow::{Context, Result};
 use rustls::{ClientConnection, StreamOwned};
 
 use super::Host;
+use crate::certificates;
 use crate::secret::Secret;
 use crate::tls::client::{self, Expired};
 use crate::tls::issue::{Authority, Holder};
@@ -150,9 +151,23 @@ impl Host {
     pub fn call(&self, at: &Address, limit: Duration) -> Result<Stream, Trouble> {
         let stream = dial(at, limit)?;
         let stream = match &at.tls {
-            Some(files) => self.secure(stream, at, files, limit.min(HANDSHAKE))?,
+            Some(files) => {
+                let pem = self.identity(files).map_err(|error| Trouble::Tls(format!("{error:#}")))?;
+                self.secure(stream, at, (&pem, files), limit.min(HANDSHAKE))?
+            }
             None => Stream::Plain(stream),
         };
+        stream.set_timeouts(limit)?;
+        Ok(stream)
+    }
+
+    /// The same showing something else than the files have; over TLS in any case.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn call_showing(&self, at: &Address, pem: &Pem, limit: Duration) -> Result<Stream, Trouble> {
+        let files = at.tls.clone().unwrap_or_else(certificates::of_servers);
+        let stream = self.secure(dial(at, limit)?, at, (pem, &files), limit.min(HANDSHAKE))?;
         stream.set_timeouts(limit)?;
         Ok(stream)
     }
@@ -171,12 +186,11 @@ impl Host {
         &self,
         stream: TcpStream,
         at: &Address,
-        files: &Tls,
+        (pem, files): (&Pem, &Tls),
         limit: Duration,
     ) -> Result<Stream, Trouble> {
-        let pem = self.identity(files).map_err(|error| Trouble::Tls(format!("{error:#}")))?;
         let config =
-            client::config(&pem, Expired::Passes).map_err(|unfit| Trouble::Tls(unfit.words(files)))?;
+            client::config(pem, Expired::Passes).map_err(|unfit| Trouble::Tls(unfit.words(files)))?;
         let name = client::name(&at.host).map_err(Trouble::Tls)?;
         let words = |error: &rustls::Error| client::words(error, &at.host, Some(&files.ca));
         let call = ClientConnection::new(config, name).map_err(|error| Trouble::Tls(words(&error)))?;

@@ -63,40 +63,48 @@ impl Host {
         held.then(|| u32::try_from(query.l_pid).ok()).flatten()
     }
 
-    /// The bytes of a file; none when it is not there.
+    /// The bytes of a regular file; none when it is not there.
     ///
     /// # Errors
-    /// Unreadable, no file, or longer than 64 MiB; interrupted, where it is a pipe.
+    /// Unreadable, no regular file, or longer than 64 MiB.
     pub fn read(&self, path: &Path) -> Result<Option<Vec<u8>>> {
-        // A fifo that nobody writes to would hold up the open.
-        let open = OpenOptions::new().read(true).custom_flags(nix::libc::O_NONBLOCK).open(self.path(path));
-        let file = match open {
-            Ok(file) => file,
-            Err(error) if absent(&error) => return Ok(None),
-            Err(error) => return Err(unreadable(path, error)),
-        };
-        let mut bytes = Vec::new();
-        let plain = file.metadata().map_err(|error| unreadable(path, error))?.is_file();
-        let read = match plain {
-            true => file.take(LARGEST + 1).read_to_end(&mut bytes).map(drop),
-            false => self.drain(file, &mut bytes)?,
-        };
-        read.map_err(|error| unreadable(path, error))?;
-        if bytes.len() as u64 > LARGEST {
-            return Err(misplaced(path, &format!("{} is longer than {} MiB", path.display(), LARGEST >> 20)));
+        let Some(file) = self.try_open(path)? else { return Ok(None) };
+        let meta = file.metadata().map_err(|error| unreadable(path, error))?;
+        // Nobody may ever write to a fifo, and a device may have no end.
+        if !meta.is_file() && !meta.is_dir() {
+            return Err(misplaced(path, &format!("{} is no regular file", path.display())));
         }
-        Ok(Some(bytes))
+        let mut bytes = Vec::new();
+        file.take(LARGEST + 1).read_to_end(&mut bytes).map_err(|error| unreadable(path, error))?;
+        short(path, bytes).map(Some)
     }
 
-    /// The text of a file; none when it is not there.
+    /// The text of a regular file; none when it is not there.
     ///
     /// # Errors
-    /// Unreadable, or not UTF-8.
+    /// See [`Host::read`]; or not UTF-8.
     pub fn text(&self, path: &Path) -> Result<Option<String>> {
-        self.read(path)?
-            .map(String::from_utf8)
-            .transpose()
-            .map_err(|_| misplaced(path, &format!("{} is not UTF-8 text", path.display())))
+        self.read(path)?.map(|bytes| utf8(path, bytes)).transpose()
+    }
+
+    /// The text of a file that the caller names: a pipe, as `<(…)` makes one, is read to its end.
+    ///
+    /// # Errors
+    /// Unreadable, longer than 64 MiB, or not UTF-8; interrupted.
+    pub fn given(&self, path: &Path) -> Result<Option<String>> {
+        let Some(file) = self.try_open(path)? else { return Ok(None) };
+        let mut bytes = Vec::new();
+        self.drain(file, &mut bytes)?.map_err(|error| unreadable(path, error))?;
+        utf8(path, short(path, bytes)?).map(Some)
+    }
+
+    fn try_open(&self, path: &Path) -> Result<Option<File>> {
+        // A fifo that nobody writes to would hold up the open.
+        match OpenOptions::new().read(true).custom_flags(nix::libc::O_NONBLOCK).open(self.path(path)) {
+            Ok(file) => Ok(Some(file)),
+            Err(error) if absent(&error) => Ok(None),
+            Err(error) => Err(unreadable(path, error)),
+        }
     }
 
     /// The text of a file that others write and that may have any bytes in it; none when it is not there.
@@ -565,6 +573,17 @@ fn unreadable(path: &Path, error: io::Error) -> anyhow::Error {
         Some(Errno::EISDIR | Errno::ELOOP) => misplaced(path, &format!("{what}: {error}")),
         _ => anyhow::Error::new(error).context(what),
     }
+}
+
+fn short(path: &Path, bytes: Vec<u8>) -> Result<Vec<u8>> {
+    match bytes.len() as u64 > LARGEST {
+        true => Err(misplaced(path, &format!("{} is longer than {} MiB", path.display(), LARGEST >> 20))),
+        false => Ok(bytes),
+    }
+}
+
+fn utf8(path: &Path, bytes: Vec<u8>) -> Result<String> {
+    String::from_utf8(bytes).map_err(|_| misplaced(path, &format!("{} is not UTF-8 text", path.display())))
 }
 
 fn misplaced(path: &Path, what: &str) -> anyhow::Error {

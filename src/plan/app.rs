@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use anyhow::Result;
 
 use super::containers::{self, Due};
+use super::leave::away;
 use super::{Note, Plan, Wanted, whole};
 use crate::app::service::{self, UNIT};
 use crate::app::{App, Settings};
@@ -230,7 +231,7 @@ pub fn retire(facts: &Facts, plan: &mut Plan) {
     }
     let files = [service::unit_file(), Settings::file(), service::program_copy()];
     let ours = files.into_iter().filter(|path| facts.state.files.contains_key(path));
-    plan.steps.extend(ours.map(|path| Step::Remove { path }));
+    plan.steps.extend(ours.map(|path| away(path, facts)));
     let program = service::program_copy().parent().map(Path::to_path_buf);
     let made = program.filter(|path| facts.state.directories.contains(path));
     plan.steps.extend(made.map(|path| Step::RemoveEmpty { path }));
@@ -258,7 +259,7 @@ pub fn change_runtime(wanted: &Wanted<'_>, facts: &Facts, plan: &mut Plan) {
         }
         let systemd = kept.target.runtime == Runtime::Systemd;
         if systemd && facts.state.files.contains_key(&service::unit_file()) {
-            plan.steps.push(Step::Remove { path: service::unit_file() });
+            plan.steps.push(away(service::unit_file(), facts));
             plan.steps.push(Step::Reload);
         }
     }

@@ -5,6 +5,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::path::Path;
 
 use super::change::Change;
+use super::leave::away;
 use super::{Plan, Wanted};
 use crate::app::App;
 use crate::conf;
@@ -374,7 +375,7 @@ pub fn retire(program: Program, name: &str, engine: crate::engine::Engine, facts
     }
     let dir = container::mounted(name);
     let files = facts.state.files.keys().filter(|path| path.starts_with(&dir));
-    steps.extend(files.map(|path| Step::Remove { path: path.clone() }));
+    steps.extend(files.map(|path| away(path.clone(), facts)));
     if facts.state.directories.contains(&dir) {
         steps.push(Step::RemoveEmpty { path: dir });
     }

@@ -73,6 +73,14 @@ pub fn retire(
     }
 }
 
+/// The step that takes a file of ours away, or puts back what stood there before us.
+pub fn away(path: PathBuf, facts: &Facts) -> Step {
+    match facts.state.files.get(&path) {
+        Some(true) => Step::GiveBack { path },
+        _ => Step::Remove { path },
+    }
+}
+
 /// The steps that take the files of an instance away.
 fn files_of(target: &Target, facts: &Facts, steps: &mut Vec<Step>) {
     let ours = |path: &PathBuf| facts.state.files.contains_key(path);
@@ -81,7 +89,7 @@ fn files_of(target: &Target, facts: &Facts, steps: &mut Vec<Step>) {
     let drop_in = systemd::drop_in(&target.unit());
     let dir = drop_in.parent();
     let emptied = dir.filter(|_| files.iter().any(|file| file.parent() == dir)).map(Path::to_path_buf);
-    steps.extend(files.into_iter().map(|path| Step::Remove { path }));
+    steps.extend(files.into_iter().map(|path| away(path, facts)));
     steps.extend(emptied.map(|path| Step::RemoveEmpty { path }));
 }
 
@@ -146,6 +154,9 @@ pub fn purge_data(facts: &Facts, names: &[&Name], used: &[Store], plan: &mut Pla
             if foreign.iter().any(|foreign| foreign.is_within(&store)) {
                 plan.notes.push(Note::NotOurs { store });
                 continue;
+            }
+            if let Some((link, target)) = store.path().and_then(|path| facts.links.get_key_value(path)) {
+                plan.notes.push(Note::Behind { link: link.clone(), target: target.clone() });
             }
             plan.steps.push(match store {
                 Store::Volume { program, volume } => Step::PurgeVolume { program, name: volume },

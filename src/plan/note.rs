@@ -117,6 +117,13 @@ pub enum Note {
         /// Where it is.
         store: Store,
     },
+    /// Data behind a link that somebody put there: a purge takes the link alone.
+    Behind {
+        /// The link.
+        link: PathBuf,
+        /// Where it leads.
+        target: PathBuf,
+    },
     /// Packages of ours that hold data which was there before us.
     PackagesStay {
         /// Their names.
@@ -221,6 +228,12 @@ impl std::fmt::Display for Note {
             Self::NotOurs { store } => {
                 write!(f, "{store} had data in it before redis-tp; left alone")
             }
+            Self::Behind { link, target } => write!(
+                f,
+                "{} is a symbolic link; only that goes, and what it leads to stays: rm -r {}",
+                link.display(),
+                target.display()
+            ),
             Self::PackagesStay { packages } => {
                 write!(f, "{} stay: with them, dpkg would remove that data", packages.join(" and "))
             }

@@ -43,7 +43,7 @@ pub fn impossible(wanted: &Wanted<'_>, facts: &Facts) -> Result<(), Fault> {
         let fresh = wanted.secrets.fresh.contains_key(&crate::secrets::upstream_file(&instance.name));
         master_elsewhere(facts, instance, fresh)?;
     }
-    Ok(())
+    exchanged(facts)
 }
 
 fn engine(wanted: &Wanted<'_>, facts: &Facts) -> Result<(), Fault> {
@@ -491,12 +491,25 @@ pub fn edited(facts: &Facts) -> Result<(), Fault> {
     Ok(())
 }
 
+/// Something else where a file of ours was: to take it away or to write there would fail half-way, when a server
+/// that ended could not read it either.
+pub fn exchanged(facts: &Facts) -> Result<(), Fault> {
+    let other = |path: &Path| facts.path(path).filter(|stat| matches!(stat.kind, Kind::Dir | Kind::Other));
+    match facts.state.files.keys().find_map(|path| Some((path, other(path)?))) {
+        None => Ok(()),
+        Some((path, stat)) => {
+            Err(Fault::refused(format!("{} is {}, not a file", path.display(), kind(stat)))
+                .hint(format!("move it away:\nmv {0} {0}.aside", path.display())))
+        }
+    }
+}
+
 pub(super) fn kind(stat: &Stat) -> &'static str {
     match stat.kind {
         Kind::File => "a file",
         Kind::Dir => "a directory",
         Kind::Link => "a symbolic link",
-        Kind::Other => "neither file nor directory",
+        Kind::Other => "a fifo, a socket or a device",
     }
 }
 

@@ -11,6 +11,7 @@ use crate::live::{Setting, Value};
 use crate::runtime::container::{self, Making, NETWORK};
 use crate::runtime::{Runtime, process, systemd};
 use crate::software;
+use crate::state::State;
 
 impl Step {
     /// What a person would have typed, secrets masked.
@@ -70,6 +71,9 @@ impl Step {
                 vec![format!("install -m 0755 \"$(command -v redis-tp)\" {}", path.display())]
             }
             Self::Remove { path } => vec![format!("rm {}", path.display())],
+            Self::GiveBack { path } => {
+                vec![format!("cp -a {} {}", State::original(path).display(), path.display())]
+            }
             Self::RemoveEmpty { path } => vec![format!("rmdir {}", path.display())],
             Self::Purge { path, keep: true } => vec![format!("find {} -mindepth 1 -delete", path.display())],
             Self::Purge { path, keep: false } => vec![format!("rm -r {}", path.display())],

@@ -224,6 +224,19 @@ fn a_restore_brings_every_key_back_and_backs_up_what_was_there() {
 }
 
 #[test]
+fn a_backup_whose_name_is_no_text_is_restored_and_told_of() {
+    let Some(machine) = bare(Release::Bookworm, Init::None) else { return };
+    machine.run("redis-tp install && redis-tp cli -- SET key value").ok();
+    machine.run("redis-tp backup --to /root/a.rdb && mv /root/a.rdb \"$(printf '/root/\\377.rdb')\"").ok();
+    machine.run("redis-tp cli -- DEL key").ok();
+    let out = machine.run("redis-tp restore --json \"$(printf '/root/\\377.rdb')\"").ok();
+    let told: serde_json::Value = serde_json::from_str(&out.stdout).expect("JSON");
+    let file = told["steps"].as_array().and_then(|steps| steps.iter().find_map(|step| step["file"].as_str()));
+    assert_eq!(file, Some("/root/\u{fffd}.rdb"), "{out}");
+    assert_eq!(machine.run("redis-tp cli -- GET key").ok().stdout, "value\n");
+}
+
+#[test]
 fn what_cannot_be_restored_is_refused_and_nothing_changes() {
     let Some(machine) = bare(Release::Bookworm, Init::None) else { return };
     with_backup(&machine, "");

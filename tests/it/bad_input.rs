@@ -119,8 +119,9 @@ const FILES: &str = "ls -d /etc/redis /etc/redis-tp /etc/systemd/system /var/lib
 const ENGINE: &str = "dpkg-query -W -f '${Package} ${Status}\\n' 'redis*' '*lzf*' 2>/dev/null
     getent passwd redis; getent group redis; :";
 const LIVES: &str = "ps -C redis-server -o pid=,lstart=
+    password=$(timeout 1 cat /etc/redis-tp/password)
     for port in $(ss -Hltnp | sed -n '/redis-server/s/.*127.0.0.1:\\(6[0-9]*\\) .*/\\1/p'); do
-        REDISCLI_AUTH=$(cat /etc/redis-tp/password) redis-cli -p $port INFO server 2>/dev/null | grep run_id
+        REDISCLI_AUTH=$password redis-cli -p $port INFO server 2>/dev/null | grep run_id
     done; :";
 
 impl State {

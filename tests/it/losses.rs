@@ -89,3 +89,27 @@ fn a_report_goes_where_it_is_sent() {
     machine.run("test -L /dev/stdout").ok();
     machine.run("cd /root && redis-tp verify --junit report.xml && grep -q '<testsuite' report.xml").ok();
 }
+
+#[test]
+fn a_purge_takes_the_link_to_data_alone_and_says_where_they_stay() {
+    let Some(machine) = bare(Release::Bookworm, Init::None) else { return };
+    machine.run("redis-tp up --no-app && redis-tp cli -- SET precious data").ok();
+    let move_away = |name: &str, dir: &str| {
+        machine
+            .run(&format!(
+                "redis-tp service stop {name} && mv {dir} /srv/{name} && ln -s /srv/{name} {dir} && redis-tp service start {name}"
+            ))
+            .ok();
+    };
+    move_away("slave", "/var/lib/redis-slave");
+    let out = machine.run("redis-tp replica remove slave --purge").ok();
+    assert!(out.stderr.contains("what it leads to stays: rm -r /srv/slave"), "{out}");
+    move_away("master", "/var/lib/redis");
+    let out = machine.run("redis-tp uninstall --purge").ok();
+    assert!(out.stderr.contains("what it leads to stays: rm -r /srv/master"), "{out}");
+    for name in ["slave", "master"] {
+        assert!(machine.exists(format!("/srv/{name}/dump.rdb")), "{name}");
+    }
+    let left = machine.run("ls -d /var/lib/redis* 2>&1 || :").ok().stdout;
+    assert!(left.contains("cannot access"), "{left}");
+}

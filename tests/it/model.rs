@@ -75,7 +75,7 @@ fn carry_out_step(step: &Step, facts: &mut Facts) {
             }
         }
         Step::End { target, .. } => stop(target, facts),
-        Step::Remove { path } => forget_path(path, facts),
+        Step::Remove { path } | Step::GiveBack { path } => forget_path(path, facts),
         Step::RemoveEmpty { path } | Step::Purge { path, keep: false } => {
             forget_path(path, facts);
             facts.state.directories.retain(|made| made != path);

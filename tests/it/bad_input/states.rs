@@ -106,6 +106,12 @@ pub const STATES: &[Case] = &[
         &["/journal is not UTF-8 text", "mv /var/lib/redis-tp/runs/"],
     ),
     case(
+        "a journal that is a fifo",
+        journal!("mkfifo journal"),
+        "timeout 20 redis-tp apply",
+        &["/journal is no regular file", "mv /var/lib/redis-tp/runs/"],
+    ),
+    case(
         "a journal without an end",
         journal!("truncate -s 65M journal"),
         "redis-tp apply",
@@ -173,6 +179,18 @@ pub const STATES: &[Case] = &[
         &["state.json is longer than 64 MiB", "mv /var/lib/redis-tp/state.json"],
     ),
     case(
+        "a record that is a fifo",
+        record!("mkfifo state.json"),
+        "timeout 20 redis-tp status",
+        &["state.json is no regular file", "mv /var/lib/redis-tp/state.json"],
+    ),
+    case(
+        "a record that is a device",
+        record!("ln -s /dev/zero state.json"),
+        "timeout 20 redis-tp uninstall",
+        &["state.json is no regular file", "mv /var/lib/redis-tp/state.json"],
+    ),
+    case(
         "a record that is gone",
         record!(":"),
         "redis-tp uninstall",
@@ -196,6 +214,18 @@ pub const STATES: &[Case] = &[
         topology!("head -c 4096 /dev/urandom >topology.ini"),
         "redis-tp apply",
         &["topology.ini is not UTF-8 text", "mv /etc/redis-tp/topology.ini"],
+    ),
+    case(
+        "a topology that is a fifo",
+        topology!("mkfifo topology.ini"),
+        "timeout 20 redis-tp install --set maxclients=500",
+        &["topology.ini is no regular file", "mv /etc/redis-tp/topology.ini"],
+    ),
+    case(
+        "a topology that is a terminal",
+        topology!("ln -s /dev/ptmx topology.ini"),
+        "timeout 20 redis-tp uninstall --purge",
+        &["topology.ini is no regular file", "mv /etc/redis-tp/topology.ini"],
     ),
     case(
         "a topology without an end",
@@ -241,6 +271,12 @@ pub const STATES: &[Case] = &[
         &["password: Is a directory", "mv /etc/redis-tp/password"],
     ),
     case(
+        "a password that is a fifo",
+        password!("mkfifo password"),
+        "timeout 20 redis-tp cli -- PING",
+        &["password is no regular file", "mv /etc/redis-tp/password"],
+    ),
+    case(
         "a kept password with a control character",
         password!("printf 'a\\tb\\n' >password"),
         "redis-tp apply",
@@ -257,6 +293,19 @@ pub const STATES: &[Case] = &[
         password!("printf '\\377\\n' >password"),
         "redis-tp apply",
         &["/etc/redis-tp/password is not UTF-8", "mv /etc/redis-tp/password"],
+    ),
+    // Its files
+    case(
+        "a configuration that is a fifo",
+        aside!("redis-slave.conf", "/etc/redis", "mkfifo redis-slave.conf"),
+        "timeout 20 redis-tp uninstall",
+        &["redis-slave.conf is a fifo, a socket or a device, not a file", "mv /etc/redis/redis-slave.conf"],
+    ),
+    case(
+        "a configuration that is a directory, of an instance that is to go",
+        aside!("redis-slave.conf", "/etc/redis", "mkdir redis-slave.conf"),
+        "redis-tp replica remove slave",
+        &["redis-slave.conf is a directory, not a file", "mv /etc/redis/redis-slave.conf"],
     ),
     // Backups
     case("a backup that is not there", ("", ""), "redis-tp restore /root/none.rdb", &["/root/none.rdb"]),
@@ -326,6 +375,12 @@ pub const STATES: &[Case] = &[
         ("", ""),
         "redis-tp backup --to /root/none/b.rdb",
         &["/root/none"],
+    ),
+    case(
+        "a backup under a name that is no text",
+        ("", ""),
+        "redis-tp backup --to \"$(printf '/root/b\\377')\"",
+        &["is no UTF-8 text", "redis-tp backup --to DIRECTORY"],
     ),
     case(
         "a backup over another file",
