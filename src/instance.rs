@@ -246,6 +246,16 @@ impl Instance {
         self.tls.as_ref().map(|tls| tls.files.clone())
     }
 
+    /// By which files it speaks TLS to its master; none where it does not.
+    pub fn tls_upstream(&self) -> Option<Tls> {
+        self.tls.as_ref().filter(|tls| tls.upstream).map(|tls| tls.files.clone())
+    }
+
+    /// By which files one speaks TLS with it inside of its container; none where it speaks plainly.
+    pub fn tls_inside(&self) -> Option<Tls> {
+        self.tls.as_ref().map(|_| certificates::at(Path::new(container::CONF_DIR), "server"))
+    }
+
     /// The directory of its log; none where the container's engine keeps that.
     pub fn log_dir(&self) -> Option<&Path> {
         self.logfile.as_deref().and_then(Path::parent)

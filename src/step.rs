@@ -594,11 +594,9 @@ pub fn cli_command(target: &Target) -> String {
         Some(_) if target.admin => format!(" --user {}", crate::users::ADMIN),
         _ => String::new(),
     };
-    let host = match target.address.host.as_str() {
-        "127.0.0.1" => String::new(),
-        host => format!(" -h {host}"),
-    };
-    format!("{auth}{}{user}{host} -p {}", target.engine.cli(), target.address.port)
+    let line = target.address.cli_line();
+    let at = line.strip_prefix("-h 127.0.0.1 ").unwrap_or(&line);
+    format!("{auth}{}{user} {at}", target.engine.cli())
 }
 
 /// The names of users, of which each stands at the head of its line.

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
+use crate::commands::shell_word;
 use crate::conf::Conf;
 use crate::secret::Secret;
 
@@ -29,6 +30,18 @@ impl Tls {
         let (_, true) = conf.listens()? else { return None };
         let path = |name: &str| conf.word(name).map(PathBuf::from);
         Some(Self { ca: path("tls-ca-cert-file")?, cert: path("tls-cert-file")?, key: path("tls-key-file")? })
+    }
+
+    /// What redis-cli is told, so that it speaks TLS by them.
+    pub fn cli_words(&self) -> Vec<String> {
+        let files = [("--cacert", &self.ca), ("--cert", &self.cert), ("--key", &self.key)];
+        let words = files.into_iter().flat_map(|(flag, file)| [flag.to_owned(), file.display().to_string()]);
+        ["--tls".to_owned()].into_iter().chain(words).collect()
+    }
+
+    /// The same for a shell.
+    pub fn cli_line(&self) -> String {
+        self.cli_words().iter().map(|word| shell_word(word)).collect::<Vec<_>>().join(" ")
     }
 }
 

@@ -41,6 +41,12 @@ impl Address {
         self.host == host && self.port == port
     }
 
+    /// What redis-cli is told, so that it asks there.
+    pub fn cli_line(&self) -> String {
+        let tls = self.tls.as_ref().map(|files| format!(" {}", files.cli_line())).unwrap_or_default();
+        format!("-h {} -p {}{tls}", self.host, self.port)
+    }
+
     /// Reads `HOST:PORT`.
     ///
     /// # Errors

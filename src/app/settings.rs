@@ -128,7 +128,8 @@ impl Settings {
             if !nodes.iter().any(|node| node.address.is_at(&address.host, address.port)) {
                 // A replica speaks with its master as it speaks itself.
                 let node = Node::at(bare(address), instance.masterauth.clone());
-                nodes.push(Node { tls: spoken(instance), ..node });
+                let tls = address.tls.as_ref().and_then(|_| spoken(instance));
+                nodes.push(Node { tls, ..node });
             }
         }
         Self { section: section.clone(), nodes }

@@ -158,12 +158,7 @@ fn issue(host: &Host, args: &cli::TlsClient) -> Result<Code> {
     for path in [&files.ca, &files.cert, &files.key] {
         console::out(path.display());
     }
-    let line = format!(
-        "redis-cli --tls --cacert {} --cert {} --key {} -h HOST",
-        files.ca.display(),
-        files.cert.display(),
-        files.key.display()
-    );
+    let line = format!("redis-cli {} -h HOST", files.cli_line());
     console::next(&[(&line, "with these three files, on the client's machine")]);
     Ok(Code::Done)
 }

@@ -8,7 +8,6 @@ use super::change::Change;
 use super::leave::away;
 use super::{Plan, Wanted};
 use crate::app::App;
-use crate::certificates;
 use crate::conf;
 use crate::exit::Fault;
 use crate::facts::containers::Seen;
@@ -20,7 +19,6 @@ use crate::runtime::container::{
 use crate::runtime::{Program, Runtime};
 use crate::step::{Inside, NewVolume, Owner, Step};
 use crate::store::Store;
-use crate::tls::Tls;
 use crate::topology::{Bind, BindAddress, Image, Source};
 
 /// What is to become of a container.
@@ -75,9 +73,8 @@ pub fn of_instance(instance: &Instance, image: &Image, facts: &Facts) -> Option<
 
 /// The words by which redis-cli speaks TLS inside of an instance's container.
 fn by_tls(instance: &Instance) -> String {
-    let Tls { ca, cert, key } = certificates::at(Path::new(CONF_DIR), "server");
-    let words = format!(" --tls --cacert {} --cert {} --key {}", ca.display(), cert.display(), key.display());
-    if instance.tls.is_some() { words } else { String::new() }
+    let tls = instance.tls_inside().map(|files| format!(" {}", files.cli_line()));
+    tls.unwrap_or_default()
 }
 
 /// The web app's container; none where it is to run in none.

@@ -135,7 +135,7 @@ impl<'a> Servers<'a> {
                 None => "redis-tp status".into(),
             },
             Place::Elsewhere { address, .. } => {
-                format!("redis-cli -h {} -p {} PING", address.host, address.port)
+                format!("redis-cli {} PING", address.cli_line())
             }
         };
         Finding::unknown(format!("no answer from {place}: {trouble}"), cure)
@@ -167,9 +167,9 @@ impl<'a> Servers<'a> {
         match (self.instances.iter().find(local), from) {
             (Some(instance), _) => Place::of(instance),
             (None, Place::Ours(by) | Place::Elsewhere { by, .. }) => {
-                // It speaks as the one that told of it.
+                // It speaks as the one that follows it.
                 let tls = match from {
-                    Place::Ours(name) => self.instance(name).and_then(|at| at.address().tls),
+                    Place::Ours(name) => self.instance(name).and_then(Instance::tls_upstream),
                     Place::Elsewhere { address, .. } => address.tls.clone(),
                 };
                 Place::Elsewhere { address: Address { host, port, tls }, by: by.clone() }
