@@ -12,6 +12,7 @@ use crate::host::Host;
 mod around;
 mod compromise;
 mod files;
+mod firewall;
 pub mod fix;
 mod gather;
 mod reach;
@@ -161,7 +162,7 @@ const fn server(
 use Severity::{Critical, High, Low, Medium};
 
 /// The checks: who gets in, as whom, what he finds lying about, with which program, and whether somebody did.
-const ROWS: [Row; 40] = [
+const ROWS: [Row; 41] = [
     server("let-in", High, "logged in, and asked for CONFIG GET", reach::let_in),
     server("open-door", Critical, "asked it without a password from every own address", reach::open_door),
     server("protected-mode", Critical, "asked it for protected-mode", reach::protected_mode),
@@ -172,6 +173,7 @@ const ROWS: [Row; 40] = [
     server("password", High, "weighed its password", users::password),
     server("default-user", Medium, "asked it for ACL LIST", users::default_user),
     server("users", High, "asked it for ACL LIST", users::others),
+    server("replica-user", Medium, "asked it for masteruser", users::replica_user),
     server("config-mode", High, "looked at owner and mode", files::configuration),
     server("data-mode", High, "looked at owner and mode", files::data),
     server("log-mode", Low, "looked at owner and mode", files::log),
@@ -210,9 +212,12 @@ const ROWS: [Row; 40] = [
 ];
 
 /// The command that puts it right. What nobody manages is taken over first.
-fn put_right(server: &Server) -> &'static str {
-    match server.instance {
-        Some(_) => "redis-tp check --fix",
-        None => "redis-tp adopt && redis-tp check --fix",
+fn put_right(server: &Server) -> String {
+    match (&server.instance, &server.process) {
+        (Some(_), _) => "redis-tp check --fix".into(),
+        (None, Some(process)) if server.foreign => {
+            format!("kill {}    # or ask user {} what it is for", process.pid, process.uid)
+        }
+        (None, _) => "redis-tp adopt && redis-tp check --fix".into(),
     }
 }

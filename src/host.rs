@@ -272,6 +272,18 @@ impl Host {
 
     // ---- sockets ----------------------------------------------------------------------------
 
+    /// What comes of work that may never end; none when it does not end in time: then it goes on until we end.
+    pub fn in_time<T: Send + 'static>(
+        &self,
+        limit: Duration,
+        work: impl FnOnce(&Self) -> T + Send + 'static,
+    ) -> Option<T> {
+        let (sender, receiver) = std::sync::mpsc::channel();
+        let host = self.clone();
+        std::thread::spawn(move || drop(sender.send(work(&host))));
+        receiver.recv_timeout(limit).ok()
+    }
+
     /// Connects to a Redis server, without a word said yet (no AUTH, no CLIENT SETINFO).
     pub fn connect(
         &self,

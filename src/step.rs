@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 use crate::app::{AppTarget, service as app_service};
 use crate::conf;
 use crate::engine::Engine;
+use crate::finding::visible;
 use crate::host::Ids;
 use crate::instance::Target;
 use crate::layout;
@@ -556,7 +557,7 @@ impl Step {
             }
             Self::Users { target, users, gone } => {
                 let mut all = users_of(users);
-                all.extend(gone.iter().map(|name| format!("no {name}")));
+                all.extend(gone.iter().map(|name| format!("no {}", visible(name))));
                 format!("settle the users of {}: {}", target.name, all.join(", "))
             }
             Self::Stop { target, .. } => format!("stop {}", target.name),

@@ -9,6 +9,7 @@ use std::time::Duration;
 use redis::{Cmd, Connection, ConnectionAddr, FromRedisValue, RedisError};
 use serde::{Deserialize, Serialize};
 
+use crate::facts::holder;
 use crate::host::Host;
 use crate::secret::Secret;
 use crate::topology::ReplicaOf;
@@ -59,6 +60,8 @@ pub enum Trouble {
     WrongPassword,
     /// It is still reading its data.
     Loading,
+    /// A user of this machine waits there for a password: see [`holder::stranger`].
+    Stranger(u32),
     /// Something else, as the server or the kernel put it.
     Other(String),
 }
@@ -70,6 +73,7 @@ impl fmt::Display for Trouble {
             Self::NoAuth => f.write_str("it asks for a password"),
             Self::WrongPassword => f.write_str("it does not take this password"),
             Self::Loading => f.write_str("it is still loading its data"),
+            Self::Stranger(uid) => write!(f, "user {uid} has its port, and gets no password"),
             Self::Other(text) => f.write_str(text),
         }
     }
@@ -152,6 +156,9 @@ impl Wire {
     /// # Errors
     /// See [`Wire::open`].
     pub fn open_as(host: &Host, at: &Address, login: Option<Login<'_>>) -> Result<Self, Trouble> {
+        if let Some(uid) = login.and_then(|_| holder::stranger(host, at)) {
+            return Err(Trouble::Stranger(uid));
+        }
         let at = ConnectionAddr::Tcp(at.host.clone(), at.port);
         Self::begin(host.connect(at, Self::TIMEOUT)?, login)
     }
@@ -170,20 +177,6 @@ impl Wire {
             }
             other => other,
         }
-    }
-
-    /// The same as [`Wire::open`] with another limit in time.
-    ///
-    /// # Errors
-    /// See [`Wire::open`].
-    pub fn open_within(
-        host: &Host,
-        at: &Address,
-        password: Option<&Secret>,
-        limit: Duration,
-    ) -> Result<Self, Trouble> {
-        let at = ConnectionAddr::Tcp(at.host.clone(), at.port);
-        Self::begin(host.connect(at, limit)?, password.map(Login::default_user))
     }
 
     /// The same over a Unix socket.

@@ -248,7 +248,7 @@ fn trouble(error: &RedisError) -> (State, String) {
     let state = match trouble {
         Trouble::NoAuth | Trouble::WrongPassword => State::Refused,
         Trouble::Loading => State::Loading,
-        Trouble::Refused | Trouble::Other(_) => State::Down,
+        Trouble::Refused | Trouble::Stranger(_) | Trouble::Other(_) => State::Down,
     };
     (state, trouble.to_string())
 }

@@ -5,7 +5,8 @@ use std::path::{Path, PathBuf};
 use anyhow::Result;
 
 use super::files::{OF_HOME, PUBLIC, PUBLIC_DIRECTORIES};
-use super::seen::{Firewall, Package, Seen};
+use super::firewall::Rules;
+use super::seen::{Package, Seen};
 use super::system::KERNEL;
 use crate::check::Subject;
 use crate::engine::Engine;
@@ -98,22 +99,16 @@ pub(super) fn sources(host: &Host) -> Result<Option<Vec<(PathBuf, String)>>> {
     Ok(Some(files.into_iter().filter_map(text).collect()))
 }
 
-/// Whether anything drops packets on their way in: nft knows also what iptables(8) of Debian made.
+/// What drops packets on their way in: nft knows also what iptables(8) of Debian made.
 pub(super) fn firewall(host: &Host, seen: &mut Seen) {
     let ask = |program: &str, args: &[&str]| {
         let program = host.which(program)?;
         let done = host.run(Child::new(program).args(args.iter().copied())).ok()?;
         done.ok().then_some(done.stdout)
     };
-    let filters = |text: &str| ["policy drop", " drop", " reject"].iter().any(|word| text.contains(word));
-    seen.firewall = if let Some(rules) = ask("nft", &["list", "ruleset"]) {
-        Some(if filters(&rules) { Firewall::Filters } else { Firewall::Open })
-    } else {
-        ask("iptables", &["-S", "INPUT"]).map(|rules| {
-            let drops = ["-P INPUT DROP", "-j DROP", "-j REJECT"].iter().any(|word| rules.contains(word));
-            if drops { Firewall::Filters } else { Firewall::Open }
-        })
-    };
+    seen.firewall = ask("nft", &["list", "ruleset"])
+        .map(|rules| Rules::of_nft(&rules))
+        .or_else(|| ask("iptables", &["-S"]).map(|rules| Rules::of_iptables(&rules)));
     if seen.firewall.is_none() {
         seen.missing.insert("firewall", "neither nft nor iptables is here, or they may not be asked".into());
     }

@@ -4,6 +4,7 @@
 use std::path::PathBuf;
 
 use crate::exit::Fault;
+use crate::finding::visible;
 use crate::host::Ids;
 use crate::topology::{Document, Name};
 
@@ -92,6 +93,9 @@ pub fn edit(document: &mut Document, fixes: &[Fix]) {
 /// # Errors
 /// A client from another machine would lose its way in.
 pub fn refuse_lock_out(seen: &Seen, fixes: &[Fix]) -> Result<(), Fault> {
+    if fixes.contains(&Fix::Overwrite) {
+        refuse_user_lost(seen)?;
+    }
     for fix in fixes {
         let (name, how, id) = match fix {
             Fix::Set { instance, directive: "bind", value: Some(value) } => {
@@ -110,6 +114,22 @@ pub fn refuse_lock_out(seen: &Seen, fixes: &[Fix]) -> Result<(), Fault> {
                 "put that right together with it, and the rest now:\nredis-tp check --fix --except {id}"
             )));
         }
+    }
+    Ok(())
+}
+
+/// The topology's way with a server takes users away that somebody made by hand.
+fn refuse_user_lost(seen: &Seen) -> Result<(), Fault> {
+    for server in &seen.servers {
+        let Some(told) = &server.told else { continue };
+        let Some(user) = server.by_hand.iter().find(|user| told.logged_in.contains(*user)) else { continue };
+        let (name, user) = (&server.name, visible(user));
+        return Err(Fault::refused(format!(
+            "the user {user} is logged in to {name}, and no file names it: --fix would take it away"
+        ))
+        .hint(format!(
+            "keep it by a line `user = {user} …` in [{name}], as this tells it, or end its clients first:\nredis-tp cli {name} -- ACL LIST"
+        )));
     }
     Ok(())
 }

@@ -1,9 +1,10 @@
 //! What the audit looks at, read once and without effects ([`super::gather`]).
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::path::PathBuf;
 
+use super::firewall::Rules;
 use crate::conf::Conf;
 use crate::engine::{Engine, Version};
 use crate::facts::Role;
@@ -32,7 +33,7 @@ pub struct Seen {
     /// apt's sources; none where there is no apt.
     pub sources: Option<Vec<(PathBuf, String)>>,
     /// What filters packets.
-    pub firewall: Option<Firewall>,
+    pub firewall: Option<Rules>,
     /// Why the processes of others could not be looked at.
     pub blind: bool,
     /// Processes with one of the passwords among their arguments: number, program.
@@ -66,13 +67,17 @@ pub struct Server {
     pub runs: bool,
     /// It runs in a container.
     pub contained: bool,
+    /// An ordinary user has started it, so it is asked nothing but whether it lets everybody in.
+    pub foreign: bool,
     /// Where its data are to be.
     pub wanted_dir: Option<PathBuf>,
     /// Its configuration.
     pub file: Option<PathBuf>,
     /// What is in that.
     pub conf: Conf,
-    /// Whose that is.
+    /// That cannot be read as one.
+    pub unread: bool,
+    /// Whose it is.
     pub file_stat: Option<Stat>,
     /// Everybody may enter the directories above that.
     pub file_reachable: bool,
@@ -96,6 +101,10 @@ pub struct Server {
     pub socket: Option<(PathBuf, Stat)>,
     /// Those of its modules, each with its file, that somebody else than root could have put there.
     pub planted: Vec<(String, String)>,
+    /// Users that somebody made by hand, and no file names.
+    pub by_hand: Vec<String>,
+    /// Users of ours that somebody's hand changed.
+    pub exchanged: Vec<String>,
     /// The password that it takes.
     pub password: Option<Secret>,
     /// The master that it is to follow, as an address.
@@ -140,6 +149,8 @@ pub struct Told {
     pub foreign_command: Option<String>,
     /// Clients from other machines.
     pub elsewhere: Vec<String>,
+    /// The users as whom clients are there.
+    pub logged_in: BTreeSet<String>,
     /// What it is now.
     pub role: Role,
     /// Its version.
@@ -161,15 +172,6 @@ pub struct Package {
     pub older: bool,
     /// How old apt's index is, in days.
     pub days: u64,
-}
-
-/// Whether packets are filtered before a server sees them.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Firewall {
-    /// Something drops or rejects what comes in.
-    Filters,
-    /// Nothing does.
-    Open,
 }
 
 impl Server {

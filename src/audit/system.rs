@@ -2,6 +2,7 @@
 
 use super::seen::{Seen, Server};
 use super::{Severity, Verdict};
+use crate::commands::shell_word;
 use crate::finding::Finding;
 
 /// The kernel's settings that count here, and where they are.
@@ -52,7 +53,7 @@ pub(super) fn confinement(_: &Seen, server: &Server) -> Verdict {
             open.join(", "),
             "who has the server has the kernel's whole surface before him",
             match (&server.instance, &process.unit) {
-                (None, Some(unit)) => format!("systemd-analyze security {unit}"),
+                (None, Some(unit)) => format!("systemd-analyze security {}", shell_word(unit)),
                 _ => "redis-tp apply".to_owned(),
             },
         ))

@@ -33,6 +33,11 @@ pub fn run(host: &Host, args: &cli::Adopt) -> Result<Code> {
     // What a run that was killed left behind is not what somebody set up.
     let session = Session::open(host, args.dry_run)?;
     let found = find(host, args.engine, given.as_ref())?;
+    if let Some(unread) = found.unread.first() {
+        return Err(Fault::refused(unread.why.clone())
+            .hint("move it away, or give the server one that it can read")
+            .into());
+    }
     let taken = take(host, &found, args, given.as_ref())?;
     if taken.names.is_empty() {
         match args.json {

@@ -81,7 +81,11 @@ impl Host {
             true => file.take(LARGEST + 1).read_to_end(&mut bytes).map(drop),
             false => self.drain(file, &mut bytes)?,
         };
-        read.map_err(|error| unreadable(path, error))?;
+        match read {
+            // A file of /proc whose process has ended since.
+            Err(error) if error.raw_os_error() == Some(nix::libc::ESRCH) => return Ok(None),
+            read => read.map_err(|error| unreadable(path, error))?,
+        }
         if bytes.len() as u64 > LARGEST {
             return Err(misplaced(path, &format!("{} is longer than {} MiB", path.display(), LARGEST >> 20)));
         }

@@ -89,6 +89,19 @@ pub const CASES: &[Case] = &[
         "redis-tp cli -- ACL SETUSER bob on '>something-long' '~*' +@all",
         Typed("redis-tp cli master -- ACL SETUSER bob -@dangerous"),
     ),
+    case(
+        "users",
+        "high",
+        "redis-tp cli -- ACL SETUSER bob on '>something-long' resetchannels -@all '(~* +config|set)'",
+        Typed("redis-tp cli master -- ACL SETUSER bob clearselectors"),
+    ),
+    case("users", "high", "redis-tp cli -- ACL SETUSER app +@read", Fix),
+    case(
+        "replica-user",
+        "medium",
+        "redis-tp cli slave -- CONFIG SET masteruser '' masterauth \"$(cat /etc/redis-tp/password)\"",
+        Fix,
+    ),
     case("config-mode", "medium", "chmod 644 /etc/redis/redis.conf", Fix),
     case(
         "config-mode",
