@@ -162,7 +162,7 @@ const fn server(
 use Severity::{Critical, High, Low, Medium};
 
 /// The checks: who gets in, as whom, what he finds lying about, with which program, and whether somebody did.
-const ROWS: [Row; 41] = [
+const ROWS: [Row; 42] = [
     server("let-in", High, "logged in, and asked for CONFIG GET", reach::let_in),
     server("open-door", Critical, "asked it without a password from every own address", reach::open_door),
     server("protected-mode", Critical, "asked it for protected-mode", reach::protected_mode),
@@ -206,6 +206,7 @@ const ROWS: [Row; 41] = [
     server("root", High, "looked at its user", system::root),
     server("confinement", Medium, "read /proc/PID/status", system::confinement),
     machine("login", Low, "read /etc/passwd", system::login),
+    machine("check-system", Low, "asked redis-server --check-system", system::check_system),
     machine("overcommit", Low, "read vm.overcommit_memory", system::overcommit),
     machine("huge-pages", Low, "read transparent_hugepage/enabled", system::huge_pages),
     server("somaxconn", Low, "read net.core.somaxconn", system::somaxconn),

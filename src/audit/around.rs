@@ -1,5 +1,6 @@
 //! Looks at what is around the servers: packages, processes, files and the kernel.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use anyhow::Result;
@@ -7,12 +8,15 @@ use anyhow::Result;
 use super::files::{OF_HOME, PUBLIC, PUBLIC_DIRECTORIES};
 use super::firewall::Rules;
 use super::seen::{Package, Seen};
-use super::system::KERNEL;
 use crate::check::Subject;
-use crate::engine::Engine;
+use crate::engine::{Engine, Version};
 use crate::host::{Child, Host, Kind, Stat};
+use crate::kernel::{self, Setting};
+use crate::layout;
+use crate::runtime::systemd;
 use crate::secret::Secret;
 use crate::secrets;
+use crate::software;
 
 /// Miners that came in through Redis, as their processes are called.
 const MINERS: [&str; 8] =
@@ -264,10 +268,55 @@ pub(super) fn planted(host: &Host) -> Result<Vec<PathBuf>> {
     Ok(files.into_iter().filter(begins).collect())
 }
 
+/// Has the server look at the machine itself, from 7.0 on. It touches nothing.
+pub(super) fn check_system(host: &Host, subject: &Subject<'_>, seen: &mut Seen) {
+    let knows = |version| seen.engine == Engine::Valkey || version >= Version::new(7, 0);
+    let Some(server) = subject.facts.server.as_ref().filter(|server| knows(server.version)) else { return };
+    let tool =
+        software::find(host, seen.engine, seen.engine.server()).filter(|tool| tool.path == server.path);
+    let Some(tool) = tool else { return };
+    let done = host.run(tool.child().arg("--check-system"));
+    let said = done.map(|done| said(&done.stdout)).unwrap_or_default();
+    match said.is_empty() {
+        true => drop(seen.missing.insert("check-system", "redis-server --check-system says nothing".into())),
+        false => seen.check_system = Some(said),
+    }
+}
+
+/// The results of `--check-system`, each with its reason behind it: `[overcommit]...WARNING:` and a line.
+fn said(text: &str) -> BTreeMap<String, String> {
+    let mut all = BTreeMap::new();
+    let mut lines = text.lines().peekable();
+    while let Some(line) = lines.next() {
+        let Some((name, result)) = line.strip_prefix('[').and_then(|line| line.split_once("]...")) else {
+            continue;
+        };
+        let mut result = result.trim_end_matches(':').to_owned();
+        while let Some(more) = lines.next_if(|line| !line.starts_with('[')) {
+            result = format!("{result} {more}");
+        }
+        all.insert(name.to_owned(), result.trim_end().to_owned());
+    }
+    all
+}
+
 pub(super) fn kernel(host: &Host, seen: &mut Seen) {
-    for (name, path) in KERNEL {
-        if let Some(value) = host.text(Path::new(path)).ok().flatten() {
-            seen.kernel.insert(name, value.trim().to_owned());
+    // A container has the kernel of a machine that is not ours to change.
+    let marks = ["/run/systemd/container", "/.dockerenv", "/run/.containerenv"];
+    let environ = host.lossy(Path::new("/proc/1/environ")).ok().flatten().map(Secret::new);
+    let contained = marks.iter().any(|mark| !matches!(host.stat(Path::new(mark)), Ok(None)))
+        || environ.as_ref().is_none_or(kernel::of_container);
+    let ours = layout::here().login.is_none() && host.euid() == 0 && !contained;
+    let systemd = systemd::runs(host).unwrap_or(false);
+    for setting in Setting::ALL {
+        if let Some(value) = host.text(setting.path()).ok().flatten() {
+            seen.kernel.insert(setting, value.trim().to_owned());
+        }
+        let starts = systemd || (setting != Setting::HugePages && host.which("sysctl").is_some());
+        let file = setting.file();
+        let there = file.parent().is_some_and(|at| matches!(host.stat(at), Ok(Some(_))));
+        if ours && starts && there && !host.is_immutable(setting.path()) {
+            seen.settable.insert(setting);
         }
     }
 }
@@ -283,6 +332,14 @@ mod tests {
         let text = text.replace("bookworm-security/main", "bookworm/main");
         assert_eq!(policy(&text), Some(("5:7.0.15-1~deb12u7".into(), false)));
         assert_eq!(policy("x:\n  Installed: 1\n  Candidate: (none)\n"), None);
+    }
+
+    #[test]
+    fn what_the_server_says_of_the_machine_is_read() {
+        let text = "[slow-clocksource]...OK\n[overcommit]...WARNING:\nMemory overcommit [must] be\nenabled!\n[THP]...OK\n";
+        let said = said(text);
+        assert_eq!(said["overcommit"], "WARNING Memory overcommit [must] be enabled!");
+        assert_eq!((said.len(), said["THP"].as_str()), (3, "OK"));
     }
 
     #[test]

@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use crate::exit::Fault;
 use crate::finding::visible;
 use crate::host::Ids;
+use crate::kernel::Setting;
 use crate::topology::{Document, Name};
 
 use super::Seen;
@@ -38,6 +39,13 @@ pub enum Fix {
         /// The mode that it gets.
         mode: u32,
     },
+    /// Let the kernel have a setting, now and whenever the machine starts.
+    Kernel {
+        /// Which.
+        setting: Setting,
+        /// Its value.
+        value: String,
+    },
     /// Restart an instance.
     Restart {
         /// The instance.
@@ -59,6 +67,9 @@ impl Fix {
             }
             Self::Password { .. } => Some("a password of 256 bits".into()),
             Self::Close { path, mode, .. } => Some(format!("{} gets mode {mode:04o}", path.display())),
+            Self::Kernel { setting, value } => {
+                Some(format!("{} = {value}, by {}", setting.name(), setting.file().display()))
+            }
             Self::Restart { instance, .. } => Some(format!("restart {instance}")),
             Self::Overwrite => None,
         }
@@ -83,7 +94,7 @@ pub fn edit(document: &mut Document, fixes: &[Fix]) {
                     document.unset(instance.as_str(), &key);
                 }
             }
-            Fix::Overwrite | Fix::Close { .. } | Fix::Restart { .. } => {}
+            Fix::Overwrite | Fix::Close { .. } | Fix::Kernel { .. } | Fix::Restart { .. } => {}
         }
     }
 }

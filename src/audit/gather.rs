@@ -61,6 +61,7 @@ pub fn look(host: &Host, subject: &Subject<'_>, password: Option<&Secret>) -> Re
     seen.planted = around::planted(host)?;
     seen.preload = host.text(Path::new("/etc/ld.so.preload"))?.is_some_and(|text| !text.trim().is_empty());
     around::kernel(host, &mut seen);
+    around::check_system(host, subject, &mut seen);
     Ok(seen)
 }
 

@@ -9,6 +9,7 @@ use crate::conf::Conf;
 use crate::engine::{Engine, Version};
 use crate::facts::Role;
 use crate::host::{Ids, Stat};
+use crate::kernel::Setting;
 use crate::secret::Secret;
 use crate::topology::Name;
 use crate::wire::Address;
@@ -50,8 +51,12 @@ pub struct Seen {
     pub miners: Vec<(u32, String)>,
     /// /etc/ld.so.preload names something.
     pub preload: bool,
-    /// The kernel's settings, by their names below /proc/sys, and transparent huge pages.
-    pub kernel: BTreeMap<&'static str, String>,
+    /// What `--check-system` of the server says, by the names of its checks; none where it does not have it.
+    pub check_system: Option<BTreeMap<String, String>>,
+    /// The kernel's settings.
+    pub kernel: BTreeMap<Setting, String>,
+    /// Those of them that this machine lets us set for good.
+    pub settable: BTreeSet<Setting>,
     /// What would have been looked at, and why it was not.
     pub missing: BTreeMap<&'static str, String>,
 }

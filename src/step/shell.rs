@@ -104,6 +104,7 @@ impl Step {
             Self::RemoveContainer { program, name, .. } => vec![format!("{program} rm {name}")],
             Self::PurgeVolume { program, name } => vec![format!("{program} volume rm {name}")],
             Self::RemoveNetwork { program } => vec![format!("{program} network rm {NETWORK}")],
+            Self::Kernel { path, value } => vec![format!("echo {} > {}", shell_word(value), path.display())],
             Self::Reload => vec![format!("{} daemon-reload", systemd::typed("systemctl"))],
             Self::Enable { unit } => vec![format!("{} enable {}", systemd::typed("systemctl"), systemd::unit_word(unit))],
             Self::Disable { unit } => vec![format!("{} disable {}", systemd::typed("systemctl"), systemd::unit_word(unit))],

@@ -38,7 +38,7 @@ fn a_journal_of_every_format_reads_whole() {
 }
 
 /// How many kinds of effect there are, as [`kind`] knows them.
-const KINDS: usize = 24;
+const KINDS: usize = 25;
 
 /// The compiler asks for a line here, and the test above for one in the case, for every new kind.
 fn kind(undo: &Undo) -> &'static str {
@@ -58,6 +58,7 @@ fn kind(undo: &Undo) -> &'static str {
         Undo::Users { .. } => "users",
         Undo::Replaced { .. } => "replaced",
         Undo::Staged { .. } => "staged",
+        Undo::Kernel { .. } => "kernel",
         Undo::Reload => "reload",
         Undo::Packages { .. } => "packages",
         Undo::StopApp { .. } => "stop-app",

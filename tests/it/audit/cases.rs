@@ -203,9 +203,10 @@ pub const CASES: &[Case] = &[
     case("login", "low", "usermod --shell /bin/sh redis", Typed("usermod --shell /usr/sbin/nologin redis")),
     case("maxmemory", "low", "redis-tp install --set maxmemory=0", Fix),
     case("eviction", "low", "redis-tp install --set maxmemory-policy=noeviction", Fix),
-    case("overcommit", "low", "echo 0 > /root/overcommit_memory", Typed("echo 1 > /root/overcommit_memory")),
-    case("huge-pages", "low", "echo '[always] madvise never' > /root/enabled", Typed("echo 'always [madvise] never' > /root/enabled")),
-    case("somaxconn", "low", "redis-tp install --set tcp-backlog=100000", Typed("redis-tp install --set tcp-backlog=511")),
+    case("overcommit", "low", "echo 0 > /root/overcommit_memory", Fix),
+    case("huge-pages", "low", "echo '[always] madvise never' > /root/enabled", Fix),
+    case("somaxconn", "low", "redis-tp install --set tcp-backlog=100000", TypedThen("redis-tp check --fix", "redis-tp install --set tcp-backlog=511")),
+    case("check-system", "low", CLOCK, TypedThen("umount /usr/bin/redis-server", "redis-tp status")),
 ];
 
 /// A security suite with a newer redis-server.
@@ -239,3 +240,11 @@ pub const LAB: &str = r"
     mkdir /var/lib/redis-slave && chown redis:redis /var/lib/redis-slave
     redis-server /etc/redis/redis-slave.conf
     redis-cli --no-auth-warning -a motdepasse SET precious data";
+
+/// A server that minds the machine's clock, in the place of a machine that has a slow one.
+const CLOCK: &str = r#"cat > /root/server <<'END'
+#!/bin/sh
+[ "$1" = --check-system ] && printf '[slow-clocksource]...WARNING:\nslow\n[overcommit]...OK\n' && exit 1
+exec /usr/bin/redis-check-rdb "$@"
+END
+chmod 755 /root/server && mount --bind /root/server /usr/bin/redis-server"#;
