@@ -19,6 +19,7 @@ mod reach;
 mod seen;
 mod settings;
 mod software;
+mod sought;
 mod system;
 mod users;
 

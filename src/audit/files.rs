@@ -28,6 +28,9 @@ pub(super) const PUBLIC_DIRECTORIES: [&str; 12] = [
     "/tmp",
     "/srv",
 ];
+/// Those that every login needs to read, or everybody to run: a password goes out of them by hand.
+const NEEDED: [&str; 5] =
+    ["/etc/environment", "/etc/profile", "/etc/profile.d", "/usr/local/bin", "/usr/local/sbin"];
 /// Files of a home that have what was typed.
 pub(super) const OF_HOME: [&str; 7] =
     [".bash_history", ".zsh_history", ".rediscli_history", ".redisclirc", ".bashrc", ".profile", ".env"];
@@ -234,9 +237,14 @@ pub(super) fn readable(seen: &Seen) -> Verdict {
     let verdict = Verdict::from(Finding::fail(
         format!("{} has a password in it, and everybody can read it", all.join(", ")),
         "every user of this machine knows it",
-        format!("chmod o-rwx {}    # and give the servers another password", word(first)),
+        match NEEDED.iter().any(|needed| first.starts_with(needed)) {
+            true => format!("editor {}    # take it out, and give the servers another password", word(first)),
+            false => format!("chmod o-rwx {}    # and give the servers another password", word(first)),
+        },
     ));
-    seen.readable.iter().fold(verdict, |verdict, (path, stat)| verdict.with(close(path, *stat, 0o007)))
+    let needed = |path: &Path| NEEDED.iter().any(|needed| path.starts_with(needed));
+    let closed = seen.readable.iter().filter(|(path, _)| !needed(path));
+    closed.fold(verdict, |verdict, (path, stat)| verdict.with(close(path, *stat, 0o007)))
 }
 
 /// A mode without some bits, as a fix.

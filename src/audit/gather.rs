@@ -13,7 +13,7 @@ use super::seen::{Guarded, Seen, Server, Told};
 use crate::check::Subject;
 use crate::conf::{self, Conf};
 use crate::engine::{Engine, Version};
-use crate::facts::{self, found, holder, parse};
+use crate::facts::{self, Process, found, holder, parse};
 use crate::host::Host;
 use crate::instance::Instance;
 use crate::layout;
@@ -43,26 +43,55 @@ pub fn look(host: &Host, subject: &Subject<'_>, password: Option<&Secret>) -> Re
         cache: subject.app.is_some(),
         ..Seen::default()
     };
+    // Its programs are the dearest look of all: they are asked while the rest is looked at.
+    let (package, system, firewall) = std::thread::scope(|scope| {
+        let package = scope.spawn(|| around::package(host, engine, subject));
+        let system = scope.spawn(|| around::check_system(host, engine, subject));
+        let firewall = scope.spawn(|| around::firewall(host));
+        let rest = rest(host, subject, password, &mut seen);
+        rest.map(|()| {
+            (
+                package.join().unwrap_or_else(|_| Err("apt-cache could not be asked".into())),
+                system.join().unwrap_or_else(|_| Err("the server could not be asked".into())),
+                firewall.join().unwrap_or_default(),
+            )
+        })
+    })?;
+    seen.package = package.unwrap_or_else(|why| {
+        seen.missing.insert("package", why);
+        None
+    });
+    seen.check_system = system.unwrap_or_else(|why| {
+        seen.missing.insert("check-system", why);
+        None
+    });
+    if firewall.is_none() {
+        seen.missing.insert("firewall", "neither nft nor iptables is here, or they may not be asked".into());
+    }
+    seen.firewall = firewall;
+    Ok(seen)
+}
+
+/// All that is looked at without another program.
+fn rest(host: &Host, subject: &Subject<'_>, password: Option<&Secret>, seen: &mut Seen) -> Result<()> {
     let here = host.addresses();
+    let processes = found::processes(host)?;
     if seen.managed {
         for instance in subject.instances {
             seen.servers.push(instance_as_seen(host, subject, instance, &here)?);
         }
     }
-    others(host, subject, password, &here, &mut seen)?;
+    others(host, subject, password, (&here, &processes), seen)?;
     // A user of the machine has a shell of his own.
-    let account = layout::here().login.is_none().then(|| engine.user());
+    let account = layout::here().login.is_none().then(|| seen.engine.user());
     seen.shell = account.map(|account| around::shell(host, account)).transpose()?.flatten();
-    around::package(host, engine, subject, &mut seen)?;
     seen.sources = around::sources(host)?;
-    around::firewall(host, &mut seen);
-    around::processes(host, password, &mut seen)?;
+    around::processes(host, password, &processes, seen)?;
     seen.backups = around::of_directory(host, &crate::backup::dir())?;
     seen.planted = around::planted(host)?;
     seen.preload = host.text(Path::new("/etc/ld.so.preload"))?.is_some_and(|text| !text.trim().is_empty());
-    around::kernel(host, &mut seen);
-    around::check_system(host, subject, &mut seen);
-    Ok(seen)
+    around::kernel(host, seen);
+    Ok(())
 }
 
 // ---- servers ------------------------------------------------------------------------------------
@@ -121,7 +150,7 @@ fn others(
     host: &Host,
     subject: &Subject<'_>,
     password: Option<&Secret>,
-    here: &[IpAddr],
+    (here, processes): (&[IpAddr], &[Process]),
     seen: &mut Seen,
 ) -> Result<()> {
     let known: BTreeSet<u32> =
@@ -132,7 +161,7 @@ fn others(
     let engine = subject.topology.engine;
     let engines = if seen.managed { vec![engine] } else { vec![Engine::Redis, Engine::Valkey] };
     for engine in engines {
-        let found = found::look(host, engine, password)?;
+        let found = found::look(host, engine, password, processes)?;
         for site in found.sites.iter().filter(|site| !files.contains(&site.file)) {
             let taken = site.server.as_ref();
             let mut server = Server {
@@ -321,8 +350,14 @@ fn open_at(host: &Host, listens: &[(IpAddr, u16)], here: &[IpAddr]) -> Vec<IpAdd
             false => drop(doors.insert((*address, *port))),
         }
     }
-    let open = |(ip, port): &(IpAddr, u16)| host.knock((*ip, *port).into(), DOOR);
-    doors.into_iter().filter(open).map(|(ip, _)| ip).collect()
+    // All at once: a filter lets each of them wait.
+    std::thread::scope(|scope| {
+        let knock = |(ip, port): (IpAddr, u16)| {
+            scope.spawn(move || host.knock((ip, port).into(), DOOR).then_some(ip))
+        };
+        let knocks: Vec<_> = doors.into_iter().map(knock).collect();
+        knocks.into_iter().filter_map(|knock| knock.join().ok().flatten()).collect()
+    })
 }
 
 /// What /proc tells of a process that confines it.

@@ -61,6 +61,12 @@ pub(super) fn password(_: &Seen, server: &Server) -> Verdict {
     }
 }
 
+/// Whether somebody may guess a password.
+pub(super) fn is_weak(secret: &Secret) -> bool {
+    let (bits, common) = worth(secret);
+    bits < ENOUGH || common
+}
+
 /// What a password is worth in bits, if its characters were chosen at random; and whether everybody knows it.
 fn worth(secret: &Secret) -> (f64, bool) {
     let text = secret.expose();

@@ -90,11 +90,11 @@ pub struct Stray {
     pub file: Option<PathBuf>,
 }
 
-/// Looks for all Redis of an engine; `given` is a password to try, too.
+/// Looks for all Redis of an engine among all processes; `given` is a password to try, too.
 ///
 /// # Errors
 /// What should be readable is not.
-pub fn look(host: &Host, engine: Engine, given: Option<&Secret>) -> Result<Found> {
+pub fn look(host: &Host, engine: Engine, given: Option<&Secret>, all: &[Process]) -> Result<Found> {
     let mut facts = Facts::default();
     software(host, engine, &mut facts)?;
     let (mut sites, unread) = sites(host, engine)?;
@@ -103,7 +103,7 @@ pub fn look(host: &Host, engine: Engine, given: Option<&Secret>) -> Result<Found
     passwords.retain(|password| password.as_ref().is_some_and(|password| !password.expose().is_empty()));
     passwords.push(None);
     let mut strays = Vec::new();
-    for process in processes(host, engine)? {
+    for process in servers(host, engine, all) {
         let ports: Vec<u16> = listening_of(host, process.pid)?.into_iter().map(|(_, port)| port).collect();
         let site = sites.iter_mut().find(|site| site.server.is_none() && ports.contains(&site.port()));
         match site.filter(|_| !is_contained(host, process.pid)) {
@@ -161,18 +161,28 @@ fn sites(host: &Host, engine: Engine) -> Result<(Vec<Site>, Vec<Unread>)> {
     Ok((sites, unread))
 }
 
-/// Every process of the engine's server that is no sentinel, and no child of one, which saves or sends its data.
-fn processes(host: &Host, engine: Engine) -> Result<Vec<Process>> {
+/// Every process of this machine.
+///
+/// # Errors
+/// /proc cannot be read.
+pub fn processes(host: &Host) -> Result<Vec<Process>> {
     let pids = host.list(Path::new("/proc"))?.into_iter().filter_map(|name| name.parse::<u32>().ok());
+    Ok(pids.filter_map(|pid| about(host, pid)).collect())
+}
+
+/// Those of an engine's server that are no sentinel, and no child of one, which saves or sends its data.
+fn servers(host: &Host, engine: Engine, all: &[Process]) -> Vec<Process> {
     let servers: Vec<Process> =
-        pids.filter_map(|pid| about(host, pid)).filter(|it| it.program == engine.server()).collect();
+        all.iter().filter(|process| process.program == engine.server()).cloned().collect();
     let all: Vec<u32> = servers.iter().map(|process| process.pid).collect();
-    let child = |process: &Process| host.parent_of(process.pid).is_some_and(|pid| all.contains(&pid));
+    // One of our own looks at the machine for us.
+    let parent = |pid: u32| pid == std::process::id() || all.contains(&pid);
+    let child = |process: &Process| host.parent_of(process.pid).is_some_and(parent);
     let sentinel = |pid: u32| {
         let line = host.text(Path::new(&format!("/proc/{pid}/cmdline"))).ok().flatten().unwrap_or_default();
         line.contains("[sentinel]") || line.contains("--sentinel")
     };
-    Ok(servers.into_iter().filter(|process| !sentinel(process.pid) && !child(process)).collect())
+    servers.into_iter().filter(|process| !sentinel(process.pid) && !child(process)).collect()
 }
 
 /// Whether a process counts its processes apart from ours.

@@ -512,7 +512,7 @@ fn sockets_of(host: &Host, pid: u32, owners: &mut BTreeMap<u64, u32>) {
 /// What /proc tells of a process; none when it is gone.
 pub fn about(host: &Host, pid: u32) -> Option<Process> {
     let proc = PathBuf::from(format!("/proc/{pid}"));
-    let program = host.text(&proc.join("comm")).ok()??.trim().to_owned();
+    let program = host.lossy(&proc.join("comm")).ok()??.trim().to_owned();
     let cgroup = host.text(&proc.join("cgroup")).ok()?.unwrap_or_default();
     let uid = host.stat(&proc).ok()??.uid;
     Some(Process { pid, program, unit: parse::cgroup_unit(&cgroup), uid })

@@ -148,8 +148,14 @@ pub const CASES: &[Case] = &[
     case(
         "secrets-files",
         "high",
-        "echo \"export REDISCLI_AUTH=$(cat /etc/redis-tp/password)\" > /etc/profile.d/redis.sh && chmod 644 /etc/profile.d/redis.sh",
+        "echo \"export REDISCLI_AUTH=$(cat /etc/redis-tp/password)\" > /etc/default/redis-client && chmod 644 /etc/default/redis-client",
         Fix,
+    ),
+    case(
+        "secrets-files",
+        "high",
+        "echo \"export REDISCLI_AUTH=$(cat /etc/redis-tp/password)\" > /etc/profile.d/redis.sh && chmod 644 /etc/profile.d/redis.sh",
+        Typed("redis-tp check --fix --fail-on critical && test $(stat -c %a /etc/profile.d/redis.sh) = 644 && rm /etc/profile.d/redis.sh"),
     ),
     // The upgrade restarts the master, and knows nothing of the replica.
     case(
