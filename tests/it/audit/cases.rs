@@ -71,6 +71,27 @@ pub const CASES: &[Case] = &[
         ),
     ),
     case(
+        "certificate",
+        "high",
+        "redis-tp install --tls && cd /etc/redis-tp/tls && openssl req -new -key server.key -subj /CN=x -out /tmp/csr && printf 'subjectAltName=IP:127.0.0.1,IP:::1,DNS:localhost' > /tmp/names && openssl x509 -req -in /tmp/csr -CA ca.crt -CAkey ca.key -set_serial 7 -days 0 -extfile /tmp/names -out server.crt && sleep 2",
+        TypedThen("redis-tp check --fix --fail-on critical", "redis-tp install --no-tls"),
+    ),
+    case(
+        "certificate-key",
+        "high",
+        "redis-tp install --tls && chmod 444 /etc/redis-tp/tls/server.key",
+        TypedThen("redis-tp check --fix --fail-on critical", "redis-tp install --no-tls"),
+    ),
+    case(
+        "certificate-clients",
+        "medium",
+        "redis-tp install --tls --bind 10.9.0.1,127.0.0.1 --set tls-auth-clients=no",
+        TypedThen(
+            "redis-tp check --fix --except wide-bind --fail-on critical",
+            "redis-tp install --no-tls --bind 127.0.0.1 && sed -i /tls-auth-clients/d /etc/redis-tp/topology.ini && redis-tp apply",
+        ),
+    ),
+    case(
         "unix-socket",
         "medium",
         "redis-tp install --set unixsocket=/run/redis/redis.sock --set unixsocketperm=777",
