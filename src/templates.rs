@@ -18,6 +18,11 @@ const APP_UNIT: &str = include_str!("../systemd/app.service");
 const USER_UNIT: &str = include_str!("../systemd/user-instance.service");
 const USER_APP_UNIT: &str = include_str!("../systemd/user-app.service");
 
+/// Whether a file was written by us, by what stands in it.
+pub fn is_ours(text: &str) -> bool {
+    ["rendered by redis-tp from", "Written by redis-tp"].iter().any(|mark| text.contains(mark))
+}
+
 /// What the two configuration templates may name. Every string stands as it will in the file:
 /// quoted, and without a newline. None is a line that is not wanted, or that somebody took away.
 #[derive(Debug, Serialize)]

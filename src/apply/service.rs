@@ -71,10 +71,10 @@ fn start_together(host: &Host, targets: &[&Target]) -> Result<()> {
         .filter(|target| target.runtime == Runtime::Systemd)
         .map(|target| target.unit())
         .collect();
-    if !units.is_empty() {
-        if let Err(error) = start_units(host, &units) {
-            bail!("{error:#}{}", why_not(host, targets)?);
-        }
+    if !units.is_empty()
+        && let Err(error) = start_units(host, &units)
+    {
+        bail!("{error:#}{}", why_not(host, targets)?);
     }
     for target in targets.iter().filter(|target| target.runtime == Runtime::Process) {
         start_process(host, target)?;

@@ -37,6 +37,7 @@ mod hardening;
 mod journals;
 mod live;
 mod losses;
+mod lost;
 mod machine;
 mod model;
 mod page;
