@@ -27,6 +27,7 @@ use crate::topology::Name;
 
 mod adopt;
 pub mod app;
+mod certificates;
 pub mod containers;
 mod drift;
 pub mod holdings;
@@ -36,7 +37,7 @@ pub mod rdb;
 pub mod role;
 pub mod service;
 mod software;
-mod sync;
+pub mod sync;
 mod undo;
 
 pub use undo::{recover, roll_back};
@@ -232,6 +233,7 @@ impl Run<'_> {
             Step::Set { target, settings } => self.set(target, settings),
             Step::Admit { target } => self.admit(target),
             Step::Password { target } => self.password(target),
+            Step::Certificates { target } => self.certificates(target),
             Step::LetIn { target, users } => self.users(target, users, &[]),
             Step::Users { target, users, gone } => self.users(target, users, gone),
             Step::Stop { target, lose } => {

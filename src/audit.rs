@@ -19,6 +19,7 @@ mod seen;
 mod settings;
 mod software;
 mod system;
+mod tls;
 mod users;
 
 pub use gather::look;
@@ -161,13 +162,16 @@ const fn server(
 use Severity::{Critical, High, Low, Medium};
 
 /// The checks: who gets in, as whom, what he finds lying about, with which program, and whether somebody did.
-const ROWS: [Row; 40] = [
+const ROWS: [Row; 43] = [
     server("let-in", High, "logged in, and asked for CONFIG GET", reach::let_in),
     server("open-door", Critical, "asked it without a password from every own address", reach::open_door),
     server("protected-mode", Critical, "asked it for protected-mode", reach::protected_mode),
     server("wide-bind", Medium, "asked the kernel where it listens", reach::wide_bind),
     server("firewall", Medium, "asked nft, or iptables", reach::firewall),
     server("cleartext", Medium, "asked it for its TLS port", reach::cleartext),
+    server("certificate", High, "read the certificate that it names", tls::certificate),
+    server("certificate-key", High, "looked at owner and mode", tls::keys),
+    server("certificate-clients", Medium, "asked it for tls-auth-clients", tls::clients),
     server("unix-socket", Medium, "looked at the mode of its socket", reach::unix_socket),
     server("password", High, "weighed its password", users::password),
     server("default-user", Medium, "asked it for ACL LIST", users::default_user),

@@ -57,6 +57,9 @@ pub enum Command {
     Service(Service),
     /// redis-cli with the password passed safely
     Cli(RedisCli),
+    /// Certificates: until when they hold, others in their place, one for a client
+    #[command(subcommand)]
+    Tls(Tls),
     /// The cache-aside web app: run it, install it as a service, remove it
     #[command(subcommand)]
     App(App),
@@ -126,6 +129,12 @@ pub struct Up {
     /// One password for everybody, and no users
     #[arg(long)]
     pub plain: bool,
+    /// Speak TLS and nothing else, by certificates of this machine's own authority
+    #[arg(long, conflicts_with = "no_tls")]
+    pub tls: bool,
+    /// Speak no TLS
+    #[arg(long)]
+    pub no_tls: bool,
     #[command(flatten)]
     /// Common flags
     pub change: Change,
@@ -146,6 +155,12 @@ pub struct Install {
     /// One password for everybody, and no users
     #[arg(long)]
     pub plain: bool,
+    /// Speak TLS and nothing else, by certificates of this machine's own authority
+    #[arg(long, conflicts_with = "no_tls")]
+    pub tls: bool,
+    /// Speak no TLS
+    #[arg(long)]
+    pub no_tls: bool,
     /// Redis or Valkey
     #[arg(long)]
     pub engine: Option<Engine>,
@@ -176,6 +191,59 @@ pub struct Access {
     // Read later, not by clap: its error would show a password that is put here by mistake.
     #[arg(long, value_name = "KEY=VALUE")]
     pub set: Vec<String>,
+}
+
+/// `tls`
+#[derive(Debug, Subcommand)]
+pub enum Tls {
+    /// Until when the certificates hold
+    Show(Report),
+    /// Put others in their place; connections go on
+    Rotate(TlsRotate),
+    /// Trust the authority of another machine, too: a master's there, or a replica's
+    Trust(TlsTrust),
+    /// Sign a certificate for a client on another machine
+    Client(TlsClient),
+}
+
+/// `tls rotate`
+#[derive(Debug, Args)]
+pub struct TlsRotate {
+    /// Another authority, too; the former one stays trusted beside it
+    #[arg(long)]
+    pub ca: bool,
+    #[command(flatten)]
+    /// Common flags
+    pub change: Change,
+}
+
+/// `tls trust`
+#[derive(Debug, Args)]
+pub struct TlsTrust {
+    /// The other machine's ca.crt
+    pub file: PathBuf,
+    #[command(flatten)]
+    /// Common flags
+    pub change: Change,
+}
+
+/// `tls client`
+#[derive(Debug, Args)]
+pub struct TlsClient {
+    /// What the client is called
+    #[arg(value_parser = client_name)]
+    pub name: String,
+    /// The directory for its certificate, its key and ca.crt
+    pub dir: PathBuf,
+}
+
+/// The name of a client is that of its files.
+fn client_name(text: &str) -> Result<String, String> {
+    match Name::parse(text) {
+        Ok(name) if name.as_str() != "ca" => Ok(text.to_owned()),
+        Ok(_) => Err("'ca' is the authority's".into()),
+        Err(_) => Err(format!("'{text}' is no name: letters, digits and - make one")),
+    }
 }
 
 /// `replica`

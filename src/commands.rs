@@ -31,6 +31,7 @@ mod rollback;
 mod scene;
 mod service;
 mod status;
+mod tls;
 mod uninstall;
 mod up;
 
@@ -71,6 +72,7 @@ fn run(host: &Host, command: Command) -> Result<Code> {
         Command::Render(args) => render::run(host, &args),
         Command::Service(args) => service::run(host, &args),
         Command::Cli(args) => cli::run(host, &args),
+        Command::Tls(args) => tls::run(host, &args),
         Command::App(args) => app::run(host, args),
         Command::Bench(args) => bench::run(host, &args),
         Command::Env(args) => env::run(host, &args),

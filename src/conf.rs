@@ -91,6 +91,15 @@ impl Conf {
         self.word(name).filter(|word| !word.is_empty()).map(Secret::new)
     }
 
+    /// The port on which clients are heard, and whether TLS is spoken there: `port`, or `tls-port` where that is 0
+    /// or not named. None where neither is.
+    pub fn listens(&self) -> Option<(u16, bool)> {
+        let port =
+            |name: &str| self.word(name).and_then(|word| word.parse::<u16>().ok()).filter(|port| *port > 0);
+        let tls = || port("tls-port").map(|port| (port, true));
+        port("port").map(|port| (port, false)).or_else(tls)
+    }
+
     /// Whether a directive that is yes or no is yes; it is not where the file does not name it.
     pub fn is_on(&self, name: &str) -> bool {
         self.word(name).is_some_and(is_yes)

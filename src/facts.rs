@@ -252,6 +252,9 @@ pub struct Running {
     /// It says that it takes none of the passwords that we know.
     #[serde(default)]
     pub locked: bool,
+    /// The fingerprint of the certificate that it shows, where it speaks TLS.
+    #[serde(default)]
+    pub certificate: Option<String>,
 }
 
 /// Which password a server took.

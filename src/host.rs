@@ -18,12 +18,14 @@ use serde::{Deserialize, Serialize};
 use crate::layout;
 use crate::secret::Secret;
 
+mod call;
 mod child;
 mod files;
 mod net;
 mod own;
 mod stage;
 
+pub use call::Stream;
 pub use child::{Child, Done};
 pub use stage::Staged;
 
@@ -271,20 +273,6 @@ impl Host {
     }
 
     // ---- sockets ----------------------------------------------------------------------------
-
-    /// Connects to a Redis server, without a word said yet (no AUTH, no CLIENT SETINFO).
-    pub fn connect(
-        &self,
-        at: redis::ConnectionAddr,
-        timeout: Duration,
-    ) -> redis::RedisResult<redis::Connection> {
-        let settings = redis::RedisConnectionInfo::default().set_skip_set_lib_name();
-        let info = redis::IntoConnectionInfo::into_connection_info(at)?.set_redis_settings(settings);
-        let connection = redis::Client::open(info)?.get_connection_with_timeout(timeout)?;
-        connection.set_read_timeout(Some(timeout))?;
-        connection.set_write_timeout(Some(timeout))?;
-        Ok(connection)
-    }
 
     /// Asks the kernel which sockets there are (sock_diag(7)), and hands over its answer, a packet at a
     /// time, until `take` has enough.

@@ -4,10 +4,12 @@
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use anyhow::Result;
 use serde::{Deserialize, Serialize};
 
+use crate::certificates;
 use crate::conf::{self, Conf};
 use crate::directives;
 use crate::engine::{Engine, Version};
@@ -19,6 +21,7 @@ use crate::secrets::{OfUsers, Secrets};
 use crate::state::Kept;
 use crate::store::Store;
 use crate::templates::{self, ConfContext};
+use crate::tls::{Spoken, Tls};
 use crate::topology::{Bind, Defaults, Name, Named, ReplicaOf, Section, Topology};
 use crate::users::{self, Users};
 use crate::wire::{Address, Trouble, Wire};
@@ -58,6 +61,8 @@ pub struct Instance {
     pub masterauth: Option<Secret>,
     /// As whom it says that; none for the default user.
     pub masteruser: Option<String>,
+    /// How it speaks TLS; none where it does not.
+    pub tls: Option<Spoken>,
     /// Whom it follows.
     pub upstream: Option<Upstream>,
     /// Every other directive of its section.
@@ -137,7 +142,7 @@ impl Target {
             name: name.clone(),
             engine: kept.engine,
             runtime: kept.runtime,
-            address: Address { host: kept.address.clone(), port: kept.port },
+            address: Address { tls: kept.tls.clone(), ..Address::plain(&kept.address, kept.port) },
             password,
             replica: kept.replica,
             admin: kept.users,
@@ -155,7 +160,17 @@ impl Instance {
             let said = |secret: &Secret| !plain || !secret.expose().is_empty();
             let requirepass =
                 inline(section, "requirepass").or_else(|| secrets.password.clone()).filter(said);
-            let upstream = section.replicaof.as_ref().map(|of| upstream(topology, of, runtime));
+            let tls = spoken(topology, section, secrets);
+            let upstream = section.replicaof.as_ref().map(|of| Upstream {
+                address: Address {
+                    tls: tls.as_ref().filter(|tls| tls.upstream).map(|tls| tls.files.clone()),
+                    ..upstream_address(topology, of, runtime)
+                },
+                instance: match of {
+                    ReplicaOf::Instance(name) => Some(name.clone()),
+                    ReplicaOf::Remote { .. } => None,
+                },
+            });
             let users = users_of(topology, section, secrets);
             let of = match &section.replicaof {
                 Some(ReplicaOf::Instance(of)) => topology.instance(of.as_str()),
@@ -206,6 +221,7 @@ impl Instance {
                 users,
                 masterauth,
                 masteruser: as_replica.map(|_| users::REPLICA.to_owned()),
+                tls,
                 upstream,
                 directives: section
                     .directives
@@ -223,7 +239,22 @@ impl Instance {
 
     /// Where this machine reaches it.
     pub fn address(&self) -> Address {
-        Address { host: reach(self.bind.as_deref()), port: self.port }
+        Address { tls: self.files(), ..Address::plain(reach(self.bind.as_deref()), self.port) }
+    }
+
+    /// The files by which one speaks TLS with it, as this machine has them.
+    fn files(&self) -> Option<Tls> {
+        self.tls.as_ref().map(|tls| tls.files.clone())
+    }
+
+    /// By which files it speaks TLS to its master; none where it does not.
+    pub fn tls_upstream(&self) -> Option<Tls> {
+        self.tls.as_ref().filter(|tls| tls.upstream).map(|tls| tls.files.clone())
+    }
+
+    /// By which files one speaks TLS with it inside of its container; none where it speaks plainly.
+    pub fn tls_inside(&self) -> Option<Tls> {
+        self.tls.as_ref().map(|_| certificates::at(Path::new(container::CONF_DIR), "server"))
     }
 
     /// The directory of its log; none where the container's engine keeps that.
@@ -242,7 +273,9 @@ impl Instance {
     /// Where the other instances reach it.
     pub fn peer(&self) -> Address {
         match self.runtime {
-            Runtime::Container(_) => Address { host: self.container(), port: self.port },
+            Runtime::Container(_) => {
+                Address { tls: self.files(), ..Address::plain(self.container(), self.port) }
+            }
             _ => self.address(),
         }
     }
@@ -272,6 +305,7 @@ impl Instance {
             runtime: self.runtime,
             port: self.port,
             address: self.address().host,
+            tls: self.files(),
             replica: self.upstream.is_some(),
             users: self.users.is_some(),
             dir: self.store.clone(),
@@ -347,12 +381,19 @@ impl Instance {
         let ours = |name: &str| hand(name).is_none();
         let binds: Vec<String> = self.binds(version).iter().map(ToString::to_string).collect();
         let named = |name: &str| self.directives.iter().any(|named| named.name == name);
+        let line = |(name, value): (&str, String)| format!("{name} {value}");
         let context = ConfContext {
             name: self.name.to_string(),
             topology: topology.display().to_string(),
             bind: word("bind", binds.join(" ")),
             protected_mode: word("protected-mode", yes_no(self.protected_mode).into()),
-            port: word("port", self.port.to_string()),
+            port: word("port", if self.tls.is_some() { "0".into() } else { self.port.to_string() }),
+            tls: self
+                .tls_lines()
+                .into_iter()
+                .filter(|(name, _)| ours(name) && !named(name))
+                .map(line)
+                .collect(),
             requirepass: optional("requirepass", secret(&self.requirepass)),
             masterauth: optional("masterauth", secret(&self.masterauth)),
             masteruser: optional("masteruser", self.masteruser.clone()),
@@ -371,7 +412,7 @@ impl Instance {
             defaults: DEFAULTS
                 .iter()
                 .filter(|(name, _)| ours(name) && !named(name))
-                .map(|(name, value)| format!("{name} {value}"))
+                .map(|(name, value)| line((name, (*value).to_owned())))
                 .collect(),
             directives: self.directives.iter().filter(|named| ours(&named.name)).flat_map(lines).collect(),
             kept: kept
@@ -413,6 +454,25 @@ impl Instance {
         }
         let all = parts.into_iter().flat_map(|(_, lines)| lines).collect();
         templates::plain_configuration(self.name.as_str(), topology, all)
+    }
+
+    /// How it speaks TLS, as the server sees its files.
+    fn tls_lines(&self) -> Vec<(&'static str, String)> {
+        let Some(tls) = &self.tls else { return Vec::new() };
+        let own = certificates::of_servers();
+        let seen = |path: &Path| match self.runtime {
+            Runtime::Container(_) => {
+                Path::new(container::CONF_DIR).join(path.file_name().unwrap_or_default())
+            }
+            _ => path.to_path_buf(),
+        };
+        vec![
+            ("tls-port", self.port.to_string()),
+            ("tls-ca-cert-file", place(&seen(&own.ca))),
+            ("tls-cert-file", place(&seen(&own.cert))),
+            ("tls-key-file", place(&seen(&own.key))),
+            ("tls-replication", yes_no(tls.upstream).into()),
+        ]
     }
 
     /// The lines of its users, behind the word `user`.
@@ -547,22 +607,46 @@ fn store(section: &Section, engine: Engine, runtime: Runtime) -> Store {
     }
 }
 
-fn upstream(topology: &Topology, of: &ReplicaOf, runtime: Runtime) -> Upstream {
+fn upstream_address(topology: &Topology, of: &ReplicaOf, runtime: Runtime) -> Address {
     match of {
-        ReplicaOf::Remote { host, port } => {
-            Upstream { address: Address { host: host.clone(), port: *port }, instance: None }
-        }
+        ReplicaOf::Remote { host, port } => Address::plain(host, *port),
         ReplicaOf::Instance(name) => {
             let master = topology.instance(name.as_str());
             let bind = master.and_then(|master| master.bind.as_deref());
-            let port = master.map_or(0, |master| master.port);
             let host = match runtime {
                 Runtime::Container(_) => container::of_instance(topology.engine, name.as_str()),
                 _ => reach(bind),
             };
-            Upstream { address: Address { host, port }, instance: Some(name.clone()) }
+            Address::plain(host, master.map_or(0, |master| master.port))
         }
     }
+}
+
+/// How an instance speaks TLS, by files of ours or those that its section names; not where all that its file has
+/// is what its section names.
+fn spoken(topology: &Topology, section: &Section, secrets: &Secrets) -> Option<Spoken> {
+    let certificates = secrets.tls.as_ref().filter(|_| section.defaults == Defaults::On)?;
+    let word = |name: &str| {
+        let named = section.directives.iter().rev().find(|named| named.name == name)?;
+        named.args.first().cloned()
+    };
+    let files = certificates::files(section);
+    let admin = match files == certificates::of_servers() {
+        true => Some(Arc::new(certificates.server.clone())),
+        false => certificates.own.get(&section.name).cloned(),
+    };
+    let upstream = match &section.replicaof {
+        Some(ReplicaOf::Instance(of)) => {
+            topology.instance(of.as_str()).is_some_and(|master| master.defaults == Defaults::On)
+        }
+        _ => word("tls-replication").is_none_or(|word| conf::is_yes(&word)),
+    };
+    Some(Spoken {
+        files,
+        upstream,
+        // One that is no service, as `verify` has it for a moment, is the administrator's.
+        app: certificates.app.clone().or(admin),
+    })
 }
 
 /// The best of several addresses to reach a server under: loopback if it listens there.

@@ -127,6 +127,11 @@ pub enum Undo {
         /// The users that are told.
         names: Vec<String>,
     },
+    /// Let a running server read its former certificates anew, when they are back.
+    Certificates {
+        /// The instance.
+        target: Target,
+    },
     /// Put former data back that were set aside, or take new ones away where there were none.
     Replaced {
         /// The instance whose they are: it must not run meanwhile.

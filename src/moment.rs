@@ -14,3 +14,10 @@ pub fn utc(seconds: u64) -> String {
     let year = year + era * 400 + u64::from(month <= 2);
     format!("{year:04}-{month:02}-{date:02} {:02}:{:02} UTC", rest / 3600, rest % 3600 / 60)
 }
+
+/// The same without the time of the day.
+pub fn day(seconds: u64) -> String {
+    let mut day = utc(seconds);
+    day.truncate(10);
+    day
+}

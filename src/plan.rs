@@ -26,6 +26,7 @@ pub mod adopt;
 pub mod app;
 pub mod app_refuse;
 pub mod backup;
+pub mod certificates;
 mod change;
 pub mod containers;
 pub mod drift;
@@ -128,6 +129,7 @@ impl Plan {
 pub fn plan(wanted: &Wanted<'_>, facts: &Facts) -> Result<Plan> {
     containers::impossible(wanted, facts)?;
     refuse::impossible(wanted, facts)?;
+    certificates::impossible(wanted, facts)?;
     app_refuse::impossible(wanted, facts)?;
     lost::refuse(wanted, facts)?;
     let version = facts.server.as_ref().map_or(ASSUMED, |server| server.version);
@@ -143,10 +145,12 @@ pub fn plan(wanted: &Wanted<'_>, facts: &Facts) -> Result<Plan> {
     change_runtime(wanted, facts, &mut plan);
     adopt::end_servers(wanted, facts, &mut plan);
     places(wanted, facts, &order, &mut plan);
+    certificates::places(wanted, facts, &mut plan);
     adopt::owners(wanted, facts, &mut plan);
     containers::places(wanted, facts, &mut plan);
     app.iter().for_each(|app| app.places(facts, &mut plan));
     live::before_files(facts, &changes, &mut plan);
+    certificates::files(wanted, facts, &changes, &mut plan);
     files(wanted, facts, &changes, &mut plan);
     app.iter().for_each(|app| app.files(&mut plan));
     live::after_files(&changes, &mut plan);

@@ -8,6 +8,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, bail};
 
 use crate::apply;
+use crate::certificates;
 use crate::conf::{self, Conf};
 use crate::directives;
 use crate::exit::Fault;
@@ -15,6 +16,7 @@ use crate::facts::parse::{self, Tally};
 use crate::host::{Child, Done, Host, Ids};
 use crate::instance::Target;
 use crate::log;
+use crate::runtime::container::CONF_DIR;
 use crate::secret::{MASK, Secret};
 use crate::software::{self, Tool};
 use crate::step::{Candidate, Inside, Owner};
@@ -208,14 +210,18 @@ pub fn overrides(text: &str, dir: &str, socket: &str, supervised: &str) -> Vec<S
     ] {
         args.extend([format!("--{name}"), value.to_owned()]);
     }
-    let has = |name: &str| Conf::parse(text).is_ok_and(|conf| conf.get(name).is_some());
-    if has("include") {
+    let conf = Conf::parse(text).unwrap_or_default();
+    if conf.get("include").is_some() {
         // What is in another file cannot be taken out: see `alone`. Nobody has port 0.
         args.extend(["--replicaof", "127.0.0.1", "0"].map(str::to_owned));
     }
     args.extend(["--replicaof", "no", "one"].map(str::to_owned));
-    if has("tls-cert-file") {
-        args.extend(["--tls-port", "0", "--tls-replication", "yes"].map(str::to_owned));
+    if let Some(cert) = conf.word("tls-cert-file") {
+        // Our own may not be there yet, and their key goes into no scratch file: they are judged beforehand. Those
+        // of the user's are loaded.
+        let ours = [certificates::of_servers(), certificates::at(Path::new(CONF_DIR), "server")];
+        let loads = if ours.iter().any(|ours| ours.cert == Path::new(cert)) { "no" } else { "yes" };
+        args.extend(["--tls-port", "0", "--tls-replication", loads].map(str::to_owned));
     }
     args
 }

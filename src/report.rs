@@ -4,6 +4,7 @@
 pub mod audit;
 pub mod backups;
 pub mod bench;
+pub mod certificates;
 pub mod console;
 pub mod curves;
 pub mod github;

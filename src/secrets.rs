@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result};
 
 use crate::app::Settings;
+use crate::certificates::Certificates;
 use crate::conf::Conf;
 use crate::exit::Fault;
 use crate::host::Host;
@@ -47,6 +48,8 @@ pub struct Secrets {
     pub upstream: BTreeMap<Name, Secret>,
     /// That of the replicas and that of the web app, where instances have users.
     pub users: Option<OfUsers>,
+    /// The certificates, where instances speak TLS.
+    pub tls: Option<Certificates>,
     /// Those that are not on disk yet.
     pub fresh: BTreeMap<PathBuf, Secret>,
 }

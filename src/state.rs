@@ -16,6 +16,7 @@ use crate::layout;
 use crate::runtime::Runtime;
 use crate::runtime::container::Container;
 use crate::store::Store;
+use crate::tls::Tls;
 use crate::topology::{self, Name};
 
 /// The directory of our own state, mode 0700.
@@ -24,7 +25,7 @@ pub fn dir() -> &'static Path {
 }
 
 /// The format of the state and of the journal that this program writes.
-pub const SCHEMA: u32 = 4;
+pub const SCHEMA: u32 = 5;
 
 /// The record.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -95,6 +96,9 @@ pub struct Kept {
     pub port: u16,
     /// An address it is reached under.
     pub address: String,
+    /// By which files one speaks TLS with it, if that is what it speaks.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tls: Option<Tls>,
     /// Whether it followed another.
     pub replica: bool,
     /// Whether it has users of its own (ACL), by one of which we speak to it.

@@ -233,12 +233,11 @@ fn relate(
         let Some(Ok(info)) = heard.get(index) else { continue };
         let facts::Role::Replica { host, port, .. } = parse::role(info) else { continue };
         let local = |at: &Address| at.port == port && (at.host == host || is_here(&host, here));
-        let told = Address { host: host.clone(), port };
-        let by_name = instances.iter().position(|instance| instance.peer() == told);
+        let by_name = instances.iter().position(|instance| instance.peer().is_at(&host, port));
         let master = by_name.or_else(|| addresses.iter().position(local));
         node.master = Some(match master.and_then(|at| instances.get(at)) {
             Some(master) => master.name.to_string(),
-            None => Address { host: host.clone(), port }.to_string(),
+            None => Address::plain(&host, port).to_string(),
         });
         if node.link == Some(Link::Up) {
             let master = master.and_then(|at| heard.get(at)?.as_ref().ok());
@@ -323,7 +322,7 @@ fn state(instance: &Instance, facts: &Facts, heard: &Heard) -> State {
             Ok(()) => State::LockedOut,
             Err(_) => State::Foreign,
         },
-        Err(Trouble::Other(_)) => State::NoAnswer,
+        Err(Trouble::Tls(_) | Trouble::Other(_)) => State::NoAnswer,
     }
 }
 

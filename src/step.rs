@@ -280,6 +280,11 @@ pub enum Step {
         /// Those that leave.
         gone: Vec<String>,
     },
+    /// Let a running server read its certificates, and whose signature it trusts, anew.
+    Certificates {
+        /// The instance, where it runs now.
+        target: Target,
+    },
     /// Stop an instance.
     Stop {
         /// The instance.
@@ -566,6 +571,7 @@ impl Step {
                 all.extend(gone.iter().map(|name| format!("no {name}")));
                 format!("settle the users of {}: {}", target.name, all.join(", "))
             }
+            Self::Certificates { target } => format!("let {} read its certificates anew", target.name),
             Self::Stop { target, .. } => format!("stop {}", target.name),
             Self::StartUnit { unit } => format!("start {}, as it ran before", systemd::unit_word(unit)),
             Self::AwaitLink { target, master } => format!("link {} to {master}", target.name),
@@ -588,11 +594,9 @@ pub fn cli_command(target: &Target) -> String {
         Some(_) if target.admin => format!(" --user {}", crate::users::ADMIN),
         _ => String::new(),
     };
-    let host = match target.address.host.as_str() {
-        "127.0.0.1" => String::new(),
-        host => format!(" -h {host}"),
-    };
-    format!("{auth}{}{user}{host} -p {}", target.engine.cli(), target.address.port)
+    let line = target.address.cli_line();
+    let at = line.strip_prefix("-h 127.0.0.1 ").unwrap_or(&line);
+    format!("{auth}{}{user} {at}", target.engine.cli())
 }
 
 /// The names of users, of which each stands at the head of its line.

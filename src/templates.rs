@@ -37,6 +37,8 @@ pub struct ConfContext {
     pub protected_mode: Option<String>,
     /// `port`
     pub port: Option<String>,
+    /// How it speaks TLS: whole lines.
+    pub tls: Vec<String>,
     /// `requirepass`
     pub requirepass: Option<String>,
     /// `masterauth`
@@ -174,6 +176,7 @@ mod tests {
             bind: None,
             protected_mode: None,
             port: None,
+            tls: Vec::new(),
             requirepass: None,
             masterauth: None,
             masteruser: None,

@@ -146,6 +146,9 @@ pub struct Topology {
     /// `users`
     #[serde(default)]
     pub users: Access,
+    /// `tls`: whether instances speak it, and nothing else.
+    #[serde(default)]
+    pub tls: bool,
     /// The instances, in the order of the file.
     pub instances: Vec<Section>,
     /// The web app, if one is wanted.

@@ -27,6 +27,7 @@ mod servers;
 mod shell;
 #[cfg(test)]
 mod tests;
+mod tls;
 mod users;
 
 pub use app::Curves;
@@ -109,6 +110,8 @@ enum Of {
     WithUsers,
     /// Those that have one for the web app among them.
     WithApp,
+    /// Those that speak TLS.
+    WithTls,
     /// All of them, each replica before its master; only when restarts are asked for.
     Restarts,
 }
@@ -128,6 +131,9 @@ const ROWS: &[Row] = &[
     Row { id: "user-default", of: Of::WithUsers, did: users::did_default, look: users::default },
     Row { id: "user-replica", of: Of::WithUsers, did: users::did_replica, look: users::replica },
     Row { id: "user-app", of: Of::WithApp, did: users::did_app, look: users::app },
+    Row { id: "tls", of: Of::WithTls, did: tls::did_certificate, look: tls::certificate },
+    Row { id: "tls-plain", of: Of::WithTls, did: tls::did_plain, look: tls::plain },
+    Row { id: "tls-client", of: Of::WithTls, did: tls::did_client, look: tls::client },
     Row { id: "listen", of: Of::Every, did: machine::did_listen, look: machine::listen },
     Row { id: "config", of: Of::Every, did: config::did, look: config::config },
     Row { id: "owner", of: Of::Every, did: machine::did_owner, look: machine::owner },
@@ -243,6 +249,7 @@ impl<'a> Proof<'a> {
             Of::WithApp => {
                 all.retain(|instance| instance.users.as_ref().is_some_and(|users| users.app.is_some()));
             }
+            Of::WithTls => all.retain(|instance| instance.tls.is_some()),
             Of::Restarts if self.options.restart => {
                 all.sort_by_key(|instance| Reverse(chain(self.subject.instances, instance).count()));
             }

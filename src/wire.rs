@@ -2,15 +2,19 @@
 //! that callers branch on.
 
 use std::collections::BTreeMap;
+use std::error::Error;
 use std::fmt;
+use std::io::{self, Write};
 use std::path::Path;
+use std::sync::Arc;
 use std::time::Duration;
 
-use redis::{Cmd, Connection, ConnectionAddr, FromRedisValue, RedisError};
+use redis::{Cmd, FromRedisValue, Parser, RedisError, RedisResult, Value};
 use serde::{Deserialize, Serialize};
 
-use crate::host::Host;
+use crate::host::{Host, Stream};
 use crate::secret::Secret;
+use crate::tls::{Pem, Tls, client};
 use crate::topology::ReplicaOf;
 use crate::users;
 
@@ -21,9 +25,28 @@ pub struct Address {
     pub host: String,
     /// The TCP port.
     pub port: u16,
+    /// By which files one speaks TLS there, if that is what it speaks.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tls: Option<Tls>,
 }
 
 impl Address {
+    /// One where no TLS is spoken.
+    pub fn plain(host: impl Into<String>, port: u16) -> Self {
+        Self { host: host.into(), port, tls: None }
+    }
+
+    /// Whether this is where it is, whatever is spoken there.
+    pub fn is_at(&self, host: &str, port: u16) -> bool {
+        self.host == host && self.port == port
+    }
+
+    /// What redis-cli is told, so that it asks there.
+    pub fn cli_line(&self) -> String {
+        let tls = self.tls.as_ref().map(|files| format!(" {}", files.cli_line())).unwrap_or_default();
+        format!("-h {} -p {}{tls}", self.host, self.port)
+    }
+
     /// Reads `HOST:PORT`.
     ///
     /// # Errors
@@ -33,7 +56,7 @@ impl Address {
             return Err(format!("'{text}' is not HOST:PORT, as 127.0.0.1:6379 is"));
         }
         match ReplicaOf::parse(text)? {
-            ReplicaOf::Remote { host, port } => Ok(Self { host, port }),
+            ReplicaOf::Remote { host, port } => Ok(Self::plain(host, port)),
             ReplicaOf::Instance(_) => Err(format!("'{text}' is not HOST:PORT")),
         }
     }
@@ -59,6 +82,8 @@ pub enum Trouble {
     WrongPassword,
     /// It is still reading its data.
     Loading,
+    /// It and we do not come to speak TLS with each other, or it speaks nothing else.
+    Tls(String),
     /// Something else, as the server or the kernel put it.
     Other(String),
 }
@@ -70,15 +95,18 @@ impl fmt::Display for Trouble {
             Self::NoAuth => f.write_str("it asks for a password"),
             Self::WrongPassword => f.write_str("it does not take this password"),
             Self::Loading => f.write_str("it is still loading its data"),
-            Self::Other(text) => f.write_str(text),
+            Self::Tls(text) | Self::Other(text) => f.write_str(text),
         }
     }
 }
 
-impl std::error::Error for Trouble {}
+impl Error for Trouble {}
 
 impl From<RedisError> for Trouble {
     fn from(error: RedisError) -> Self {
+        if let Some(said) = of_tls(&error) {
+            return Self::Tls(said);
+        }
         if error.is_connection_refusal() {
             return Self::Refused;
         }
@@ -92,6 +120,23 @@ impl From<RedisError> for Trouble {
             Some(code) => Self::Other(format!("{code} {}", error.detail().unwrap_or_default())),
             None => Self::Other(error.to_string()),
         }
+    }
+}
+
+impl From<io::Error> for Trouble {
+    fn from(error: io::Error) -> Self {
+        RedisError::from(error).into()
+    }
+}
+
+/// What TLS has to say of an error, if it comes from there.
+fn of_tls(error: &RedisError) -> Option<String> {
+    // As the library keeps what it did not make itself.
+    let kept: &Arc<dyn Error + Send + Sync> = error.source()?.downcast_ref()?;
+    let inner = kept.downcast_ref::<io::Error>()?.get_ref()?;
+    match inner.downcast_ref() {
+        Some(Trouble::Tls(said)) => Some(said.clone()),
+        _ => inner.downcast_ref().map(client::later_words),
     }
 }
 
@@ -125,7 +170,12 @@ impl<'a> Login<'a> {
 
 /// An open connection.
 pub struct Wire {
-    connection: Connection,
+    stream: Stream,
+    parser: Parser,
+    /// Answers that came too late for their questions, and are yet to come.
+    late: usize,
+    /// Whom to ask what it speaks, until it has answered for the first time.
+    unheard: Option<(Host, Address)>,
 }
 
 impl fmt::Debug for Wire {
@@ -152,8 +202,7 @@ impl Wire {
     /// # Errors
     /// See [`Wire::open`].
     pub fn open_as(host: &Host, at: &Address, login: Option<Login<'_>>) -> Result<Self, Trouble> {
-        let at = ConnectionAddr::Tcp(at.host.clone(), at.port);
-        Self::begin(host.connect(at, Self::TIMEOUT)?, login)
+        Self::to(host, at, login, Self::TIMEOUT)
     }
 
     /// The same as the user `admin` where there is one, or as the default user. In the middle of a change, and
@@ -182,8 +231,15 @@ impl Wire {
         password: Option<&Secret>,
         limit: Duration,
     ) -> Result<Self, Trouble> {
-        let at = ConnectionAddr::Tcp(at.host.clone(), at.port);
-        Self::begin(host.connect(at, limit)?, password.map(Login::default_user))
+        Self::to(host, at, password.map(Login::default_user), limit)
+    }
+
+    /// Connects without a password, showing this certificate.
+    ///
+    /// # Errors
+    /// See [`Wire::open`].
+    pub fn open_showing(host: &Host, at: &Address, pem: &Pem) -> Result<Self, Trouble> {
+        Self::begin(host.call_showing(at, pem, Self::TIMEOUT)?, None, None)
     }
 
     /// The same over a Unix socket.
@@ -191,17 +247,31 @@ impl Wire {
     /// # Errors
     /// See [`Wire::open`].
     pub fn open_socket(host: &Host, path: &Path, login: Option<Login<'_>>) -> Result<Self, Trouble> {
-        let at = ConnectionAddr::Unix(path.to_path_buf());
-        Self::begin(host.connect(at, Self::TIMEOUT)?, login)
+        Self::begin(host.call_socket(path, Self::TIMEOUT)?, None, login)
     }
 
-    fn begin(connection: Connection, login: Option<Login<'_>>) -> Result<Self, Trouble> {
-        let mut wire = Self { connection };
+    fn to(host: &Host, at: &Address, login: Option<Login<'_>>, limit: Duration) -> Result<Self, Trouble> {
+        let stream = host.call(at, limit)?;
+        let unheard = at.tls.is_none().then(|| (host.clone(), at.clone()));
+        Self::begin(stream, unheard, login)
+    }
+
+    fn begin(
+        stream: Stream,
+        unheard: Option<(Host, Address)>,
+        login: Option<Login<'_>>,
+    ) -> Result<Self, Trouble> {
+        let mut wire = Self { stream, parser: Parser::new(), late: 0, unheard };
         if let Some(login) = login {
             let words: Vec<&str> = ["AUTH"].into_iter().chain(login.words()).collect();
             wire.ask::<()>(&words)?;
         }
         Ok(wire)
+    }
+
+    /// The certificate that the server has shown (DER); none where no TLS is spoken.
+    pub fn peer_certificate(&self) -> Option<Vec<u8>> {
+        self.stream.peer_certificate()
     }
 
     /// One command and its answer.
@@ -213,7 +283,35 @@ impl Wire {
         for word in words {
             command.arg(*word);
         }
-        command.query(&mut self.connection).map_err(Trouble::from)
+        let answer = self.exchange(&command.get_packed_command());
+        // An answer, or at least silence: no server of TLS is silent to a plain word.
+        let heard = answer.as_ref().map_or_else(RedisError::is_timeout, |_| true);
+        match self.unheard.take().filter(|_| !heard) {
+            Some((host, at)) if host.speaks_tls(&at) => Err(Trouble::Tls(client::TLS_ONLY.into())),
+            _ => Ok(redis::from_redis_value(answer?.extract_error()?).map_err(RedisError::from)?),
+        }
+    }
+
+    fn exchange(&mut self, said: &[u8]) -> RedisResult<Value> {
+        if let Err(error) = self.stream.write_all(said).and_then(|()| self.stream.flush()) {
+            // The other side may have said why before it closed.
+            return match self.parser.parse_value(&mut self.stream) {
+                Err(why) if of_tls(&why).is_some() => Err(why),
+                _ => Err(error.into()),
+            };
+        }
+        loop {
+            let read = self.parser.parse_value(&mut self.stream);
+            match &read {
+                Ok(Value::Push { .. }) => return read,
+                Ok(_) if self.late > 0 => self.late -= 1,
+                Err(error) if error.is_timeout() => {
+                    self.late += 1;
+                    return read;
+                }
+                _ => return read,
+            }
+        }
     }
 
     /// PING, and PONG awaited.

@@ -17,6 +17,7 @@ use super::metrics::Metrics;
 use super::settings::{Node, Settings};
 use super::view::{Seen, State, Told, View, Wired};
 use crate::host::Host;
+use crate::tls::client::{NOT_TLS, TLS_ONLY};
 use crate::topology::ReadFrom;
 use crate::wire::{Address, Trouble};
 
@@ -26,7 +27,7 @@ pub const DEADLINE: Duration = Duration::from_millis(250);
 const PERIOD: Duration = Duration::from_secs(1);
 /// How soon it is tried again when it is away, at first and later: soon, for the cache is missed.
 const RETRY: [Duration; 2] = [Duration::from_millis(50), Duration::from_millis(250)];
-/// How soon when it does not take the password, which nobody changes by the second.
+/// How soon when it does not take the password or the certificate, which nobody changes by the second.
 const REFUSED: Duration = Duration::from_secs(1);
 /// How often at most a server is asked when it is said to have trouble.
 const PAUSE: Duration = Duration::from_millis(20);
@@ -216,7 +217,7 @@ impl Nodes {
 /// both addresses are known from then on.
 fn is_known_otherwise(nodes: &mut [Seen], id: usize, told: &Told) -> bool {
     let Some(found) = nodes.iter().find(|seen| seen.id == id && !seen.given) else { return false };
-    let Address { host, port } = found.node.address.clone();
+    let Address { host, port, .. } = found.node.address.clone();
     let same = |at: &&mut Seen| at.id != id && !told.run_id.is_empty() && at.told.run_id == told.run_id;
     let twin = nodes.iter_mut().find(same);
     twin.map(|twin| twin.aliases.push((host, port))).is_some()
@@ -228,7 +229,7 @@ fn others(nodes: &[Seen], told: &Told, peer: SocketAddr) -> Vec<Address> {
     let unknown = told.filter(|(host, port)| {
         *port != 0 && !is_elsewhere(host, peer) && !nodes.iter().any(|seen| seen.is_at(host, *port))
     });
-    unknown.map(|(host, port)| Address { host: host.clone(), port: *port }).collect()
+    unknown.map(|(host, port)| Address::plain(host, *port)).collect()
 }
 
 /// Whether an address means another machine to us than to the server at `peer` that told it.
@@ -247,6 +248,7 @@ fn trouble(error: &RedisError) -> (State, String) {
     let trouble = Trouble::from(error.clone());
     let state = match trouble {
         Trouble::NoAuth | Trouble::WrongPassword => State::Refused,
+        Trouble::Tls(_) => State::Untrusted,
         Trouble::Loading => State::Loading,
         Trouble::Refused | Trouble::Other(_) => State::Down,
     };
@@ -259,6 +261,7 @@ async fn attend(nodes: Arc<Nodes>, id: usize, node: Node) {
     let mut reached: Option<Instant> = None;
     let began = nodes.host.now();
     loop {
+        let before = reached;
         let error = match connect(&nodes, &node).await {
             Ok((connection, peer)) => {
                 let generation = nodes.generation.fetch_add(1, Relaxed);
@@ -271,7 +274,11 @@ async fn attend(nodes: Arc<Nodes>, id: usize, node: Node) {
             }
             Err(error) => error,
         };
-        let (state, reason) = trouble(&error);
+        let heard = reached != before;
+        let (state, reason) = match misunderstood(&nodes, &node, &error).await.filter(|_| !heard) {
+            Some(said) => (State::Untrusted, said.to_owned()),
+            None => trouble(&error),
+        };
         nodes.away(id, None, state, reason);
         // It was in service since the last attempt.
         if reached.is_some_and(|at| nodes.host.now() - at < PERIOD * 2) {
@@ -281,13 +288,27 @@ async fn attend(nodes: Arc<Nodes>, id: usize, node: Node) {
         if !given && nodes.host.now() - reached.unwrap_or(began) > FORGET {
             return nodes.forget(id);
         }
-        sleep(if state == State::Refused { REFUSED } else { pause }).await;
+        sleep(if state.is_lasting() { REFUSED } else { pause }).await;
         pause = (pause * 2).min(RETRY[1]);
     }
 }
 
+/// Whether a server that has never answered speaks TLS and was to speak plainly, or the other way round.
+async fn misunderstood(nodes: &Nodes, node: &Node, error: &RedisError) -> Option<&'static str> {
+    let (host, at) = (nodes.host.clone(), node.address.clone());
+    // A plain server waits for the rest of what it takes for a command, and one of TLS cuts the connection.
+    let ask: fn(&Host, &Address) -> Option<&'static str> = match node.tls {
+        Some(_) if error.is_timeout() => |host, at| host.speaks_plainly(at).then_some(NOT_TLS),
+        None if error.is_connection_dropped() && !error.is_connection_refusal() => {
+            |host, at| host.speaks_tls(at).then_some(TLS_ONLY)
+        }
+        _ => return None,
+    };
+    tokio::task::spawn_blocking(move || ask(&host, &at)).await.ok()?
+}
+
 async fn connect(nodes: &Nodes, node: &Node) -> Result<(MultiplexedConnection, SocketAddr), RedisError> {
-    let attempt = nodes.host.redis(&node.address, node.login(), DEADLINE);
+    let attempt = nodes.host.redis(&node.address, node.tls.as_deref(), node.login(), DEADLINE);
     // A name may stand for several addresses, and its lookup takes time of its own.
     match timeout(DEADLINE * 4, attempt).await {
         Ok(done) => done,

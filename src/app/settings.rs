@@ -4,11 +4,13 @@
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr};
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
 use crate::instance::Instance;
 use crate::secret::{MASK, Secret};
+use crate::tls::Pem;
 use crate::topology::AppSection;
 use crate::users::{self, Users};
 use crate::wire::{Address, Login};
@@ -33,17 +35,19 @@ pub struct Node {
     pub user: Option<String>,
     /// What it wants to hear.
     pub password: Option<Secret>,
+    /// By what TLS is spoken there, if that is what it speaks.
+    pub tls: Option<Arc<Pem>>,
 }
 
 impl Node {
     /// A server of which no more is known than where it listens.
     pub fn at(address: Address, password: Option<Secret>) -> Self {
-        Self { name: address.to_string(), address, user: None, password }
+        Self { name: address.to_string(), address, user: None, password, tls: None }
     }
 
-    /// A server that is found by another's word, which takes the same login.
+    /// A server that is found by another's word: it takes the same login, and speaks as that one does.
     pub fn beside(&self, address: Address) -> Self {
-        Self { user: self.user.clone(), ..Self::at(address, self.password.clone()) }
+        Self { name: address.to_string(), address, ..self.clone() }
     }
 
     /// As whom it is spoken to.
@@ -59,7 +63,18 @@ struct File {
     #[serde(default)]
     note: String,
     app: BTreeMap<String, String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    tls: Option<FilePem>,
     nodes: Vec<FileNode>,
+}
+
+/// By what TLS is spoken wherever it is.
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct FilePem {
+    ca: String,
+    cert: String,
+    key: String,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -72,6 +87,8 @@ struct FileNode {
     user: Option<String>,
     #[serde(default)]
     password: Option<String>,
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    tls: bool,
 }
 
 impl Settings {
@@ -98,26 +115,32 @@ impl Settings {
             };
             Node {
                 name: instance.name.to_string(),
-                address: at(instance),
+                address: bare(&at(instance)),
                 user: user.map(str::to_owned),
                 password: password.cloned(),
+                tls: spoken(instance),
             }
         };
         let mut nodes: Vec<Node> = instances.iter().map(node).collect();
         for instance in instances {
             let elsewhere = instance.upstream.as_ref().filter(|of| of.instance.is_none());
             let Some(address) = elsewhere.map(|of| &of.address) else { continue };
-            if nodes.iter().all(|node| node.address != *address) {
-                nodes.push(Node::at(address.clone(), instance.masterauth.clone()));
+            if !nodes.iter().any(|node| node.address.is_at(&address.host, address.port)) {
+                // A replica speaks with its master as it speaks itself.
+                let node = Node::at(bare(address), instance.masterauth.clone());
+                let tls = address.tls.as_ref().and_then(|_| spoken(instance));
+                nodes.push(Node { tls, ..node });
             }
         }
         Self { section: section.clone(), nodes }
     }
 
-    /// The same with a mask for each password, for eyes.
+    /// The same with a mask for each password and each key, for eyes.
     pub fn masked(&self) -> Self {
+        let hidden = |_: &Secret| Secret::new(MASK);
         let mask = |node: &Node| Node {
-            password: node.password.as_ref().map(|_| Secret::new(MASK)),
+            password: node.password.as_ref().map(hidden),
+            tls: node.tls.as_ref().map(|pem| Arc::new(Pem { key: hidden(&pem.key), ..Pem::clone(pem) })),
             ..node.clone()
         };
         Self { section: self.section.clone(), nodes: self.nodes.iter().map(mask).collect() }
@@ -136,10 +159,18 @@ impl Settings {
             port: node.address.port,
             user: node.user.clone(),
             password: node.password.as_ref().map(|password| password.expose().to_owned()),
+            tls: node.tls.is_some(),
+        };
+        let pem = |pem: &Arc<Pem>| FilePem {
+            ca: pem.ca.clone(),
+            cert: pem.cert.clone(),
+            key: pem.key.expose().to_owned(),
         };
         let file = File {
             note: "Written by redis-tp: change [app] in the topology, and run `redis-tp apply`.".into(),
             app: self.section.pairs().into_iter().map(|(key, value)| (key.to_owned(), value)).collect(),
+            // This machine has one certificate for its app.
+            tls: self.nodes.iter().find_map(|node| node.tls.as_ref()).map(pem),
             nodes: self.nodes.iter().map(node).collect(),
         };
         // Plain maps and strings: there is nothing in it that JSON cannot hold.
@@ -157,11 +188,16 @@ impl Settings {
         for (key, value) in &file.app {
             section.set(key, value).map_err(|(why, _)| why)?;
         }
+        let pem = file.tls.map(|FilePem { ca, cert, key }| Arc::new(Pem { ca, cert, key: Secret::new(key) }));
+        if pem.is_none() && file.nodes.iter().any(|node| node.tls) {
+            return Err("it has no certificate for the servers that speak TLS".into());
+        }
         let node = |node: FileNode| Node {
             name: node.name,
-            address: Address { host: node.host, port: node.port },
+            address: Address::plain(node.host, node.port),
             user: node.user,
             password: node.password.map(Secret::new),
+            tls: pem.clone().filter(|_| node.tls),
         };
         Ok(Self { section, nodes: file.nodes.into_iter().map(node).collect() })
     }
@@ -172,6 +208,15 @@ impl Settings {
         let section = |settings: &Self| AppSection { line: 0, ..settings.section.clone() };
         section(self) == section(wanted) && self.nodes.iter().all(|node| wanted.nodes.contains(node))
     }
+}
+
+/// An address without the files of this machine, of which the app reads none.
+fn bare(address: &Address) -> Address {
+    Address::plain(&address.host, address.port)
+}
+
+fn spoken(instance: &Instance) -> Option<Arc<Pem>> {
+    instance.tls.as_ref().and_then(|spoken| spoken.app.clone())
 }
 
 #[cfg(test)]
@@ -186,19 +231,41 @@ mod tests {
     fn settings() -> Settings {
         let node = |name: &str, port, password: Option<&str>| Node {
             name: name.into(),
-            address: Address { host: "::1".into(), port },
+            address: Address::plain("::1", port),
             user: None,
             password: password.map(Secret::new),
+            tls: None,
         };
+        let pem = Pem { ca: "the CA\n".into(), cert: "ours\n".into(), key: Secret::new("the key\n") };
+        let master = node("master", 6379, Some("a \"b\";#\\é"));
         Settings {
             section: AppSection::default(),
-            nodes: vec![node("master", 6379, Some("a \"b\";#\\é")), node("slave", 6380, None)],
+            nodes: vec![Node { tls: Some(Arc::new(pem)), ..master }, node("slave", 6380, None)],
         }
     }
 
     #[test]
     fn any_password_survives_the_file() {
         assert_eq!(Settings::parse(settings().text().expose()), Ok(settings()));
+    }
+
+    #[test]
+    fn a_file_of_before_tls_is_read() {
+        let text = r#"{"note":"","app":{},"nodes":[{"name":"a","host":"h","port":1,"password":null}]}"#;
+        let node = Node { name: "a".into(), ..Node::at(Address::plain("h", 1), None) };
+        assert_eq!(Settings::parse(text).unwrap().nodes, [node]);
+    }
+
+    #[test]
+    fn no_password_and_no_key_is_shown() {
+        let text = settings().masked().text();
+        for secret in ["the key", "é"] {
+            assert!(
+                settings().text().expose().contains(secret) && !text.expose().contains(secret),
+                "{secret}"
+            );
+        }
+        assert!(text.expose().contains("ours"));
     }
 
     #[test]
@@ -222,7 +289,11 @@ mod tests {
 
     #[test]
     fn a_file_that_is_none_is_refused_without_a_word_of_it() {
-        for bad in ["", "s3cret", "{\"app\":{},\"nodes\":[{\"password\":\"s3cret\"}]}", "{\"s3cret\":1}"] {
+        let no_pem =
+            r#"{"app":{},"nodes":[{"name":"a","host":"h","port":1,"password":"s3cret","tls":true}]}"#;
+        for bad in
+            ["", no_pem, "s3cret", "{\"app\":{},\"nodes\":[{\"password\":\"s3cret\"}]}", "{\"s3cret\":1}"]
+        {
             let why = Settings::parse(bad).expect_err(bad);
             assert!(!why.contains("s3cret"), "{why}");
         }

@@ -24,10 +24,19 @@ pub enum State {
     Down,
     /// It does not take the password.
     Refused,
+    /// It and the app do not come to speak TLS, or it speaks nothing else.
+    Untrusted,
     /// It is still reading its data.
     Loading,
     /// Not in time.
     Slow,
+}
+
+impl State {
+    /// Whether it lasts until somebody does something about it.
+    pub fn is_lasting(self) -> bool {
+        matches!(self, Self::Refused | Self::Untrusted)
+    }
 }
 
 /// What a server is.
@@ -259,6 +268,12 @@ impl View {
             (State::Refused, false) => {
                 "until it takes the password, the database answers; see:\nredis-tp apply"
             }
+            (State::Untrusted, true) => {
+                "a server that is given by hand is spoken to without TLS; until it answers, the database does"
+            }
+            (State::Untrusted, false) => {
+                "until TLS with it is right, the database answers; see:\nredis-tp verify"
+            }
             (_, true) => "until it answers, the database does",
             (_, false) => "until it answers, the database does; see:\nredis-tp status",
         })
@@ -289,7 +304,7 @@ impl View {
         });
         let name = above.map(|(host, port)| match upstream {
             Some(upstream) => upstream.node.name.clone(),
-            None => crate::wire::Address { host: host.clone(), port: *port }.to_string(),
+            None => crate::wire::Address::plain(host, *port).to_string(),
         });
         NodeStatus {
             name: &node.node.name,
@@ -333,9 +348,8 @@ impl View {
     fn news_of(&self, node: &Seen, before: &Self) -> Option<Notice> {
         let then = before.node(node.id)?;
         let (is, was) = (node.state == State::Up, then.state == State::Up);
-        let worse = node.asked
-            && !is
-            && (was || !then.asked || node.state == State::Refused && node.state != then.state);
+        let worse =
+            node.asked && !is && (was || !then.asked || node.state.is_lasting() && node.state != then.state);
         let better = is && !was && then.asked;
         let reason = node.reason.as_deref().unwrap_or("it does not answer");
         let main = before.main().is_some_and(|main| main.id == node.id);
@@ -360,7 +374,7 @@ mod tests {
     use crate::wire::Address;
 
     fn seen(id: usize, told: &str) -> Seen {
-        let address = Address { host: "127.0.0.1".into(), port: 7000 + id as u16 };
+        let address = Address::plain("127.0.0.1", 7000 + id as u16);
         let mut seen = Seen::new(id, Node { name: format!("n{id}"), ..Node::at(address, None) }, true);
         seen.told = Told::parse(told);
         (seen.state, seen.reason, seen.asked) = (State::Up, None, true);

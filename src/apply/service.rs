@@ -163,7 +163,7 @@ fn await_ready(host: &Host, target: &Target) -> Result<()> {
     let ping = || match target.connect(host).and_then(|mut wire| wire.ping()) {
         Ok(()) | Err(Trouble::NoAuth | Trouble::WrongPassword) => Some(true),
         Err(Trouble::Loading) => Some(false),
-        Err(Trouble::Refused | Trouble::Other(_)) => None,
+        Err(Trouble::Refused | Trouble::Tls(_) | Trouble::Other(_)) => None,
     };
     let start = host.now();
     let mut looked = Duration::ZERO;
@@ -184,7 +184,11 @@ fn await_ready(host: &Host, target: &Target) -> Result<()> {
         None => false,
     };
     if !loaded {
-        bail!("{} does not answer on {}{}", target.name, target.address, log_lines(host, target));
+        let why = match target.connect(host).and_then(|mut wire| wire.ping()) {
+            Err(Trouble::Tls(said)) => format!(": {said}"),
+            _ => String::new(),
+        };
+        bail!("{} does not answer on {}{why}{}", target.name, target.address, log_lines(host, target));
     }
     Ok(())
 }

@@ -2,13 +2,12 @@
 //! touched, which on a server without persistence would bring data back at its next start.
 
 use std::io::{self, BufRead, BufReader, ErrorKind, Read, Write};
-use std::net::TcpStream;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 
-use crate::host::{Host, Staged};
+use crate::host::{Host, Staged, Stream};
 use crate::instance::Target;
 use crate::wire::Login;
 
@@ -97,8 +96,8 @@ enum Length {
 }
 
 fn ask<'a>(host: &'a Host, target: &Target) -> Result<(BufReader<Patient<'a>>, Length)> {
-    let stream = host.stream(&target.address.host, target.address.port, SILENCE)?;
-    stream.set_read_timeout(Some(GLANCE))?;
+    let stream = host.call(&target.address, SILENCE)?;
+    stream.set_read_timeout(GLANCE)?;
     let mut wire = Conversation { stream: BufReader::with_capacity(1 << 16, Patient { host, stream }) };
     wire.log_in(target)?;
     // So the data need no file of the server's own. One that knows no such word says so, and goes on.
@@ -124,7 +123,7 @@ fn ask<'a>(host: &'a Host, target: &Target) -> Result<(BufReader<Patient<'a>>, L
 /// A stream that waits for what comes, for as long as nobody wants to end.
 struct Patient<'a> {
     host: &'a Host,
-    stream: TcpStream,
+    stream: Stream,
 }
 
 impl Read for Patient<'_> {
@@ -173,7 +172,9 @@ impl Conversation<'_> {
         for word in words {
             command += &format!("${}\r\n{word}\r\n", word.len());
         }
-        self.stream.get_mut().stream.write_all(command.as_bytes())?;
+        let stream = &mut self.stream.get_mut().stream;
+        stream.write_all(command.as_bytes())?;
+        stream.flush()?;
         self.line()
     }
 

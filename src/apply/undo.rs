@@ -4,7 +4,8 @@
 use anyhow::{Context, Result, bail};
 
 use super::{
-    Event, Listener, adopt, app, containers, live, package, rdb, role, service, set_enabled, systemctl,
+    Event, Listener, adopt, app, certificates, containers, live, package, rdb, role, service, set_enabled,
+    systemctl,
 };
 use crate::conf::{self, By, Conf};
 use crate::exit::{Code, Fault};
@@ -16,6 +17,7 @@ use crate::secret::Secret;
 use crate::secrets;
 use crate::state::State;
 use crate::store::Store;
+use crate::tls::Tls;
 
 /// What becomes of packages that the run installed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -168,6 +170,7 @@ fn back(host: &Host, record: &Record, packages: Packages) -> Result<()> {
         }
     }
     live::take_back(host, record)?;
+    let told = certificates::connect(host, record);
     let record = &role::kept(host, record)?;
     let mut reload = false;
     let mut kept = Vec::new();
@@ -190,6 +193,7 @@ fn back(host: &Host, record: &Record, packages: Packages) -> Result<()> {
         }
     }
     live::former_password_only(host, record)?;
+    let deaf = certificates::former(host, told)?;
     if reload {
         systemctl(host, &["daemon-reload"])?;
     }
@@ -215,6 +219,11 @@ fn back(host: &Host, record: &Record, packages: Packages) -> Result<()> {
                 }
             }
             _ => {}
+        }
+    }
+    for target in deaf {
+        if !again.iter().any(|other| other.name == target.name) {
+            again.push(target);
         }
     }
     for target in &again {
@@ -308,6 +317,7 @@ fn one(host: &Host, undo: &Undo, kept: &mut Vec<Store>) -> Result<()> {
         | Undo::Set { .. }
         | Undo::Password { .. }
         | Undo::Users { .. }
+        | Undo::Certificates { .. }
         | Undo::Start { .. }
         | Undo::Role { .. }
         | Undo::Revive { .. }
@@ -357,8 +367,12 @@ fn current(host: &Host, target: &Target) -> Target {
         let kept = host.text(&secrets::password_file()).ok().flatten()?;
         Secret::parse(&kept).ok()
     });
-    if let Some(port) = conf.word("port").and_then(|port| port.parse().ok()) {
+    if let Some((port, tls)) = conf.listens() {
         current.address.port = port;
+        let named = Tls::of(&conf).filter(|_| !target.runtime.is_container());
+        current.address.tls = named
+            .or_else(|| target.address.tls.clone().or_else(|| Some(crate::certificates::of_servers())))
+            .filter(|_| tls);
     }
     current
 }

@@ -120,7 +120,7 @@ pub(super) fn backups(seen: &Seen) -> Verdict {
 }
 
 /// A mode without some bits.
-fn closed(path: &Path, stat: Stat, wrong: u32, cause: &str) -> Verdict {
+pub(super) fn closed(path: &Path, stat: Stat, wrong: u32, cause: &str) -> Verdict {
     let mode = stat.mode & 0o7777;
     if mode & wrong == 0 {
         return Finding::pass(format!("{} has mode {mode:04o}", path.display())).into();

@@ -37,6 +37,8 @@ pub enum Fix {
         /// The mode that it gets.
         mode: u32,
     },
+    /// Let certificates be made anew that do not serve: every plan does.
+    Renew,
     /// Restart an instance.
     Restart {
         /// The instance.
@@ -59,6 +61,7 @@ impl Fix {
             Self::Password { .. } => Some("a password of 256 bits".into()),
             Self::Close { path, mode, .. } => Some(format!("{} gets mode {mode:04o}", path.display())),
             Self::Restart { instance, .. } => Some(format!("restart {instance}")),
+            Self::Renew => Some("another certificate".into()),
             Self::Overwrite => None,
         }
     }
@@ -82,7 +85,7 @@ pub fn edit(document: &mut Document, fixes: &[Fix]) {
                     document.unset(instance.as_str(), &key);
                 }
             }
-            Fix::Overwrite | Fix::Close { .. } | Fix::Restart { .. } => {}
+            Fix::Overwrite | Fix::Renew | Fix::Close { .. } | Fix::Restart { .. } => {}
         }
     }
 }

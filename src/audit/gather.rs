@@ -8,8 +8,8 @@ use std::time::Duration;
 
 use anyhow::Result;
 
-use super::around;
 use super::seen::{Guarded, Seen, Server, Told};
+use super::{around, tls};
 use crate::check::Subject;
 use crate::conf::Conf;
 use crate::engine::{Engine, Version};
@@ -141,7 +141,7 @@ fn others(
                 runs: true,
                 contained: stray.contained,
                 file: stray.file.clone(),
-                address: stray.ports.first().map(|port| Address { host: "127.0.0.1".into(), port: *port }),
+                address: stray.ports.first().map(|port| Address::plain("127.0.0.1", *port)),
                 ..Server::default()
             };
             server.told = server
@@ -250,6 +250,7 @@ fn surroundings(host: &Host, server: &mut Server, pid: Option<u32>, here: &[IpAd
     server.log = log.and_then(at);
     server.acl_file = acl.and_then(at);
     server.socket = socket.and_then(at);
+    server.certified = tls::look(host, server);
     Ok(())
 }
 
@@ -279,7 +280,7 @@ fn open_at(host: &Host, listens: &[(IpAddr, u16)], here: &[IpAddr]) -> Vec<IpAdd
         }
     }
     let open = |(ip, port): &(IpAddr, u16)| {
-        let at = Address { host: ip.to_string(), port: *port };
+        let at = Address::plain(ip.to_string(), *port);
         let wire = Wire::open_within(host, &at, None, DOOR);
         wire.and_then(|mut wire| wire.ping()).is_ok()
     };

@@ -154,7 +154,7 @@ pub(super) fn cleartext(_: &Seen, server: &Server) -> Verdict {
         _ => Finding::fail(
             "it speaks without TLS beyond this machine",
             "whoever is on the way reads passwords and data",
-            "redis-tp install --bind 127.0.0.1    # and reach it by `ssh -L`, or a VPN",
+            "redis-tp install --tls    # clients elsewhere: redis-tp tls client NAME DIR",
         )
         .into(),
     }

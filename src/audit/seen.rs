@@ -9,6 +9,7 @@ use crate::engine::{Engine, Version};
 use crate::facts::Role;
 use crate::host::{Ids, Stat};
 use crate::secret::Secret;
+use crate::tls::judge::{Flaw, Validity};
 use crate::topology::Name;
 use crate::wire::Address;
 
@@ -92,6 +93,8 @@ pub struct Server {
     pub log: Option<(PathBuf, Stat)>,
     /// Its ACL file.
     pub acl_file: Option<(PathBuf, Stat)>,
+    /// What it speaks TLS with.
+    pub certified: Option<Certified>,
     /// Its Unix socket.
     pub socket: Option<(PathBuf, Stat)>,
     /// Those of its modules, each with its file, that somebody else than root could have put there.
@@ -100,6 +103,19 @@ pub struct Server {
     pub password: Option<Secret>,
     /// The master that it is to follow, as an address.
     pub wanted_master: Option<Address>,
+}
+
+/// What a server speaks TLS with.
+#[derive(Debug)]
+pub struct Certified {
+    /// The file of its certificate.
+    pub cert: PathBuf,
+    /// What is to be said of it; none where it cannot be read.
+    pub judged: Option<Result<Validity, Flaw>>,
+    /// The time of that, in seconds since 1970.
+    pub now: u64,
+    /// The files of its key, and of its authority's where that is ours.
+    pub keys: Vec<(PathBuf, Stat)>,
 }
 
 /// A process, and what confines it.

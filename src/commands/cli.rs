@@ -10,6 +10,7 @@ use crate::host::Host;
 use crate::instance::Instance;
 use crate::runtime::{Program, Runtime};
 use crate::software::{self, Tool};
+use crate::tls::Tls;
 
 /// Becomes redis-cli.
 ///
@@ -39,6 +40,7 @@ pub fn run(host: &Host, args: &cli::RedisCli) -> Result<Code> {
     })?;
     let address = instance.address();
     let mut words = vec!["-h".into(), address.host, "-p".into(), address.port.to_string()];
+    words.extend(address.tls.iter().flat_map(Tls::cli_words));
     words.extend(as_admin(&scene, instance));
     words.extend(strict(&scene, args));
     Err(host.exec(&tool, &words, instance.requirepass.as_ref().map(|password| ("REDISCLI_AUTH", password))))
@@ -77,6 +79,7 @@ fn inside(host: &Host, engine: Program, instance: &Instance, said: Vec<String>) 
         "-p".into(),
         instance.port.to_string(),
     ]);
+    words.extend(instance.tls_inside().iter().flat_map(Tls::cli_words));
     words.extend(said);
     let tool = Tool { path, libraries: None };
     Err(host.exec(&tool, &words, instance.requirepass.as_ref().map(|password| ("REDISCLI_AUTH", password))))

@@ -13,6 +13,7 @@ use crate::http::percent;
 use crate::instance::Instance;
 use crate::report::console;
 use crate::software::{self, Tool};
+use crate::tls::Tls;
 
 #[derive(Debug, Serialize)]
 struct Json {
@@ -24,6 +25,8 @@ struct Json {
     user: Option<&'static str>,
     password: Option<String>,
     url: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    tls: Option<Tls>,
 }
 
 /// Prints the exports of one instance.
@@ -46,6 +49,7 @@ pub fn run(host: &Host, args: &cli::Env) -> Result<Code> {
             user,
             password,
             url,
+            tls: address.tls,
         })?;
         return Ok(Code::Done);
     }
@@ -56,6 +60,10 @@ pub fn run(host: &Host, args: &cli::Env) -> Result<Code> {
         exports.push(("REDISCLI_AUTH", password));
     }
     exports.push(("REDIS_URL", url));
+    if let Some(Tls { ca, cert, key }) = address.tls {
+        let files = [("REDIS_TLS_CA", ca), ("REDIS_TLS_CERT", cert), ("REDIS_TLS_KEY", key)];
+        exports.extend(files.map(|(name, path)| (name, path.display().to_string())));
+    }
     for (name, value) in exports {
         console::out(format_args!("export {name}={}", shell_word(&value)));
     }
@@ -76,12 +84,13 @@ pub fn programs(host: &Host, engine: Engine) -> Vec<String> {
     ]
 }
 
-/// `redis://USER:PASSWORD@HOST:PORT`
+/// `redis://USER:PASSWORD@HOST:PORT`, or `rediss:` where TLS is spoken.
 fn url(instance: &Instance, user: Option<&str>) -> String {
     let user = user.unwrap_or_default();
     let password =
         instance.requirepass.as_ref().map(|password| format!("{user}:{}@", percent(password.expose())));
-    format!("redis://{}{}", password.unwrap_or_default(), instance.address())
+    let scheme = if instance.tls.is_some() { "rediss" } else { "redis" };
+    format!("{scheme}://{}{}", password.unwrap_or_default(), instance.address())
 }
 
 #[cfg(test)]

@@ -6,7 +6,7 @@ use anyhow::Result;
 
 use super::converge::{converge, whole};
 use super::scene::Wish;
-use super::up::set_image;
+use super::up::{set_image, set_tls};
 use super::{status, word};
 use crate::cli;
 use crate::engine::MASTER;
@@ -39,6 +39,7 @@ pub fn run(host: &Host, args: cli::Install) -> Result<Code> {
         if args.plain {
             wish.document.set("redis-tp", "users", "plain");
         }
+        set_tls(&mut wish.document, args.tls, args.no_tls);
         set_image(&mut wish, args.image.as_ref())?;
         access(&mut wish.document, MASTER, &args.access)?;
         if let Some(source) = &args.access.password_file {

@@ -104,6 +104,7 @@ fn describe(undo: &Undo) -> Option<String> {
         }
         Undo::Password { target } => format!("let {} take the former password only", target.name),
         Undo::Users { target, .. } => format!("let {} take its former users only", target.name),
+        Undo::Certificates { target } => format!("let {} read its former certificates", target.name),
         Undo::Replaced { path, aside: Some(_), .. } => format!("put the former {} back", path.display()),
         Undo::Replaced { path, aside: None, .. } => format!("remove {}", path.display()),
         Undo::Role { .. } | Undo::Staged { .. } => return None,

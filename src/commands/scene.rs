@@ -7,6 +7,7 @@ use anyhow::Result;
 use crate::adopt::Drift;
 use crate::app::App;
 use crate::apply::holdings;
+use crate::certificates::{self, Renewal};
 use crate::exit::Fault;
 use crate::facts::{self, Facts, Question};
 use crate::host::Host;
@@ -33,6 +34,8 @@ pub struct Wish {
     pub password: Option<Secret>,
     /// The passwords of masters elsewhere, by the replica.
     pub upstream: Vec<(Name, Secret)>,
+    /// Which certificates are to be made anew.
+    pub renewal: Renewal,
     /// Another runtime than the topology's, to look at only.
     pub runtime: Option<Runtime>,
 }
@@ -50,6 +53,7 @@ impl Wish {
             standing,
             password: None,
             upstream: Vec::new(),
+            renewal: Renewal::Due,
             runtime: None,
         })
     }
@@ -94,6 +98,7 @@ impl Wish {
             standing,
             password: None,
             upstream: Vec::new(),
+            renewal: Renewal::Due,
             runtime: None,
         })
     }
@@ -174,6 +179,9 @@ impl Scene {
         for (replica, password) in &wish.upstream {
             secrets.set_upstream(replica, password.clone());
         }
+        if topology.tls {
+            secrets.tls = Some(certificates::load(host, &topology, &wish.renewal)?);
+        }
         let state = State::load(host)?;
         let means = facts::means(host, systemd::runs(host)?, &state);
         let settled = match wish.runtime {
@@ -186,8 +194,12 @@ impl Scene {
         })?;
         let image = topology.image.clone().unwrap_or_else(|| container::default_image(topology.engine));
         let instances = Instance::resolve(&topology, &secrets, runtime);
-        let files =
-            vec![topology::file().to_path_buf(), crate::secrets::dir().to_path_buf(), wish.source.clone()];
+        let files = vec![
+            topology::file().into(),
+            crate::secrets::dir().into(),
+            certificates::dir(),
+            wish.source.clone(),
+        ];
         let app = App::resolve(&topology, &instances, runtime);
         let question = Question {
             engine: topology.engine,

@@ -9,8 +9,9 @@ use super::{prove, status, word};
 use crate::cli;
 use crate::exit::{Code, Fault};
 use crate::host::Host;
+use crate::instance::yes_no;
 use crate::report::console;
-use crate::topology::{APP, Image, LAB, RuntimeChoice};
+use crate::topology::{APP, Document, Image, LAB, RuntimeChoice};
 
 /// Brings the machine to its topology, the lab's two instances where there is none, and proves it.
 ///
@@ -31,6 +32,7 @@ pub fn run(host: &Host, args: cli::Up) -> Result<Code> {
         if args.plain {
             wish.document.set("redis-tp", "users", "plain");
         }
+        set_tls(&mut wish.document, args.tls, args.no_tls);
         set_image(&mut wish, args.image.as_ref())?;
         Ok(wish)
     };
@@ -63,6 +65,13 @@ fn next(scene: &Scene) {
     let mut rows: Vec<(&str, &str)> = tries.iter().map(|(command, what)| (command.as_str(), *what)).collect();
     rows.push(("redis-tp verify --lab", "the proof, with the lab's times"));
     console::next(&rows);
+}
+
+/// Writes whether TLS is spoken into the topology, if a flag says so.
+pub fn set_tls(document: &mut Document, on: bool, off: bool) {
+    if on || off {
+        document.set("redis-tp", "tls", yes_no(on));
+    }
 }
 
 /// Writes the image into the topology.

@@ -103,7 +103,7 @@ impl Seen {
             IpAddr::V6(ip) if ip.is_unspecified() => "::1".into(),
             ip => ip.to_string(),
         };
-        Some(Address { host, port: at.port })
+        Some(Address::plain(host, at.port))
     }
 
     /// Whether it runs and has not failed.

@@ -13,6 +13,7 @@ use crate::engine::{Engine, MASTER, Version};
 use crate::host::{Host, Kind};
 use crate::runtime::systemd;
 use crate::secret::Secret;
+use crate::tls::Tls;
 use crate::topology::{Bind, Name};
 use crate::wire::{Address, Wire};
 
@@ -102,7 +103,8 @@ pub fn look(host: &Host, engine: Engine, given: Option<&Secret>) -> Result<Found
 impl Site {
     /// The port that it names, or the server's own default.
     pub fn port(&self) -> u16 {
-        word(&self.text, "port").and_then(|port| port.parse().ok()).unwrap_or(6379)
+        let conf = Conf::parse(self.text.expose()).unwrap_or_default();
+        conf.listens().map_or(6379, |(port, _)| port)
     }
 
     /// Where this machine reaches it.
@@ -112,7 +114,7 @@ impl Site {
         let all: Vec<String> = binds.map(|bind| bind.reach()).collect();
         let loopback = all.iter().find(|host| *host == "127.0.0.1");
         let host = loopback.or(all.first()).cloned().unwrap_or_else(|| "127.0.0.1".into());
-        Address { host, port: self.port() }
+        Address { tls: Tls::of(&conf), ..Address::plain(host, self.port()) }
     }
 }
 
@@ -201,7 +203,7 @@ fn ask(host: &Host, site: &Site, process: Process, passwords: &[Option<Secret>])
 
 fn stray(host: &Host, process: Process, ports: Vec<u16>, passwords: &[Option<Secret>]) -> Stray {
     let contained = is_contained(host, process.pid);
-    let at = |port: &u16| Address { host: "127.0.0.1".into(), port: *port };
+    let at = |port: &u16| Address::plain("127.0.0.1", *port);
     let told = ports.iter().find_map(|port| tell(host, &at(port), process.pid, passwords));
     Stray { contained, file: told.as_ref().and_then(file_of), ports, process }
 }

@@ -13,18 +13,21 @@ use super::{
 };
 use crate::app::App;
 use crate::backup;
+use crate::certificates;
 use crate::conf::{self, Conf};
 use crate::directives;
 use crate::engine::{Engine, Version};
 use crate::host::{Child, Host};
 use crate::instance::{Instance, Target};
 use crate::layout;
+use crate::runtime::container;
 use crate::runtime::{Means, Program, Runtime, process, systemd};
 use crate::secret::Secret;
 use crate::software::{self, Tool};
 use crate::state::{Kept, State};
 use crate::store::Store;
 use crate::templates;
+use crate::tls::{Tls, judge};
 use crate::topology::{self, BindAddress, Image, Name};
 use crate::users;
 use crate::wire::{Address, Trouble, Wire};
@@ -175,6 +178,9 @@ fn files(host: &Host, question: &Question<'_>, facts: &mut Facts) -> Result<()> 
         }
         texts.extend(unit_files);
         texts.insert(instance.conf.clone());
+        let (certificates, their_way) = certificates(instance);
+        paths.extend(certificates.iter().chain(&their_way).cloned());
+        texts.extend(certificates);
         paths.extend(data_files(host, instance));
     }
     let (of_app, app_texts) = web::files(question.app);
@@ -236,6 +242,19 @@ fn files(host: &Host, question: &Question<'_>, facts: &mut Facts) -> Result<()> 
     let foreign = facts.texts.contains_key(&master) && !facts.written.contains_key(&master);
     facts.stock = foreign && facts.package.is_some() && is_stock(host, engine, &master);
     Ok(())
+}
+
+/// The files by which an instance speaks TLS, where they are the user's own or a container's, and the directories
+/// above them.
+fn certificates(instance: &Instance) -> (Vec<PathBuf>, Vec<PathBuf>) {
+    let Some(tls) = &instance.tls else { return (Vec::new(), Vec::new()) };
+    let files = match instance.runtime.is_container() {
+        true => certificates::at(&container::mounted(&instance.container()), "server"),
+        false => tls.files.clone(),
+    };
+    let all = vec![files.ca, files.cert, files.key];
+    let above = all.iter().flat_map(|path| path.ancestors().skip(1)).map(Path::to_path_buf).collect();
+    (all, above)
 }
 
 /// The files that an instance keeps its data in, where they may be another's: it was set up by hand.
@@ -348,6 +367,7 @@ fn ask(host: &Host, instance: &Instance, facts: &Facts) -> Option<Running> {
         exchanged,
         users,
         locked,
+        certificate: wire.peer_certificate().map(|shown| judge::fingerprint(&shown)),
     })
 }
 
@@ -391,10 +411,18 @@ fn other_users(wire: &mut Wire, config: &BTreeMap<String, String>, files: [&Conf
 /// Where an instance is to be asked for: on the port that its file names, which a hand may have changed.
 pub fn address_on_disk(instance: &Instance, conf: &Conf) -> Address {
     let mut address = instance.address();
-    if let Some(port) = conf.word("port").and_then(|port| port.parse().ok()).filter(|port| *port > 0) {
+    if let Some((port, tls)) = conf.listens() {
         address.port = port;
+        address.tls = tls_on_disk(instance, conf).filter(|_| tls);
     }
     address
+}
+
+/// By which files TLS is spoken with an instance, as its file has it.
+fn tls_on_disk(instance: &Instance, conf: &Conf) -> Option<Tls> {
+    // In a container it names them as they are called there.
+    let named = Tls::of(conf).filter(|_| !instance.runtime.is_container());
+    named.or_else(|| instance.address().tls).or_else(|| conf.listens()?.1.then(certificates::of_servers))
 }
 
 /// Opens a connection with the first password that is taken, and tells whether one asks for another; none when
@@ -420,7 +448,7 @@ fn authenticate(
             },
             Err(Trouble::Refused) => return None,
             // It hangs, or speaks another language: another password will not help.
-            Err(Trouble::Other(_)) => break,
+            Err(Trouble::Tls(_) | Trouble::Other(_)) => break,
             Err(trouble) => trouble,
         };
         locked |= matches!(trouble, Trouble::NoAuth | Trouble::WrongPassword);
@@ -563,7 +591,7 @@ pub fn pid_of(host: &Host, target: &Target, kept: Option<&Kept>) -> Result<Optio
     let server = |pid: u32| is_server(host, pid, target.engine, user.uid);
     // Between the writing of a file and the restart, the server is still where our record has it.
     let mut ports: BTreeSet<u16> = BTreeSet::from([target.address.port]);
-    ports.extend(conf.word("port").and_then(|port| port.parse::<u16>().ok()).filter(|port| *port > 0));
+    ports.extend(conf.listens().map(|(port, _)| port));
     ports.extend(kept.map(|kept| kept.port));
     let mut dirs: BTreeSet<PathBuf> = conf.word("dir").map(PathBuf::from).into_iter().collect();
     dirs.extend(kept.and_then(|kept| kept.dir.path()).map(Path::to_path_buf));

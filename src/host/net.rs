@@ -4,15 +4,21 @@
 use std::io;
 use std::net::{SocketAddr, TcpListener};
 use std::path::Path;
+use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use redis::aio::MultiplexedConnection;
-use redis::io::tcp::TcpSettings;
-use redis::{AsyncConnectionConfig, IntoConnectionInfo, RedisConnectionInfo, RedisError, RedisResult};
+use redis::{AsyncConnectionConfig, RedisConnectionInfo, RedisError, RedisResult};
+use rustls::ClientConfig;
+use rustls::pki_types::ServerName;
 use tokio::signal::unix::{SignalKind, signal};
+use tokio_rustls::TlsConnector;
 
 use super::Host;
-use crate::wire::{Address, Login};
+use super::call::in_words;
+use crate::tls::Pem;
+use crate::tls::client::{self, Expired};
+use crate::wire::{Address, Login, Trouble};
 
 /// How many connections may wait to be accepted.
 const BACKLOG: i32 = 1024;
@@ -56,20 +62,23 @@ impl Host {
         }
     }
 
-    /// Connects to a Redis server and says no more than AUTH, if there is a password. The connection is
-    /// shared by all that hold a clone of it; each of them waits for an answer no longer than `timeout`.
+    /// Connects to a Redis server, over TLS if there is something to speak that by, and says no more than AUTH, if
+    /// there is a password. The connection is
+    /// shared by all that hold a clone of it; each of them waits for an answer no longer than `limit`.
     ///
     /// # Errors
     /// The last of the addresses that a name stands for did not answer in time, or refused.
     pub async fn redis(
         &self,
         at: &Address,
+        tls: Option<&Pem>,
         login: Option<Login<'_>>,
-        timeout: Duration,
+        limit: Duration,
     ) -> RedisResult<(MultiplexedConnection, SocketAddr)> {
+        let tls = tls.map(|pem| tls_to(&at.host, pem)).transpose()?;
         let mut last: RedisError = io::Error::from(io::ErrorKind::NotFound).into();
         for address in tokio::net::lookup_host((at.host.as_str(), at.port)).await? {
-            match connect(address, login, timeout).await {
+            match connect(address, tls.as_ref(), login, limit).await {
                 Ok(connection) => return Ok((connection, address)),
                 Err(error) => last = error,
             }
@@ -114,26 +123,56 @@ impl Host {
     }
 }
 
+/// How TLS is spoken with a host: its certificate must be right, also in its time.
+struct TlsTo<'a> {
+    host: &'a str,
+    config: Arc<ClientConfig>,
+    name: ServerName<'static>,
+}
+
+fn tls_to<'a>(host: &'a str, pem: &Pem) -> io::Result<TlsTo<'a>> {
+    let failed = |said: String| io::Error::other(Trouble::Tls(said));
+    let config =
+        client::config(pem, Expired::Refused).map_err(|unfit| failed(unfit.bare_words().to_owned()))?;
+    Ok(TlsTo { host, config, name: client::name(host).map_err(failed)? })
+}
+
 async fn connect(
     at: SocketAddr,
+    tls: Option<&TlsTo<'_>>,
     login: Option<Login<'_>>,
-    timeout: Duration,
+    limit: Duration,
 ) -> RedisResult<MultiplexedConnection> {
-    let info = (at.ip().to_string(), at.port())
-        .into_connection_info()?
-        .set_tcp_settings(TcpSettings::default().set_nodelay(true))
-        .set_redis_settings(RedisConnectionInfo::default().set_skip_set_lib_name());
+    let info = RedisConnectionInfo::default().set_skip_set_lib_name();
     let config = AsyncConnectionConfig::new()
-        .set_connection_timeout(Some(timeout))
-        .set_response_timeout(Some(timeout))
+        .set_connection_timeout(Some(limit))
+        .set_response_timeout(Some(limit))
         .set_pipeline_buffer_size(COMMANDS);
-    let client = redis::Client::open(info)?;
-    let mut connection = client.get_multiplexed_async_connection_with_config(&config).await?;
+    let open = async {
+        let stream = tokio::net::TcpStream::connect(at).await?;
+        stream.set_nodelay(true)?;
+        let Some(TlsTo { host, config: by, name }) = tls else {
+            return conduct(MultiplexedConnection::new_with_config(&info, stream, config).await?);
+        };
+        let secure = TlsConnector::from(Arc::clone(by)).connect(name.clone(), stream).await;
+        let secure = secure.map_err(|error| in_words(error, |why| client::words(why, host, None)))?;
+        conduct(MultiplexedConnection::new_with_config(&info, secure, config).await?)
+    };
+    let late = |_| RedisError::from(io::Error::from(io::ErrorKind::TimedOut));
+    let mut connection = tokio::time::timeout(limit, open).await.map_err(late)??;
     if let Some(login) = login {
         // By hand: the library would hide in words of its own what the server answers.
         let words: Vec<&str> = login.words().collect();
         redis::cmd("AUTH").arg(words).exec_async(&mut connection).await?;
     }
+    Ok(connection)
+}
+
+/// What comes and goes over a connection needs a task of its own, which ends with the last that holds it.
+fn conduct(
+    (connection, driver): (MultiplexedConnection, impl Future<Output = ()> + Send + 'static),
+) -> RedisResult<MultiplexedConnection> {
+    tokio::spawn(driver);
     Ok(connection)
 }
 

@@ -3,11 +3,9 @@
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
-use std::net::{TcpStream, ToSocketAddrs};
 use std::os::fd::AsRawFd;
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt, fchown};
 use std::path::{Path, PathBuf};
-use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 use nix::errno::Errno;
@@ -73,25 +71,6 @@ impl Host {
             bail!("{} is {}'s, not {}'s", from.display(), self.user_name(found), self.user_name(owner));
         }
         io::copy(&mut file, &mut into.file).with_context(|| format!("cannot copy {}", from.display()))
-    }
-
-    /// A bare connection, for what is no question and answer.
-    ///
-    /// # Errors
-    /// Nobody listens there.
-    pub fn stream(&self, host: &str, port: u16, timeout: Duration) -> io::Result<TcpStream> {
-        let mut last = io::Error::from(io::ErrorKind::AddrNotAvailable);
-        for at in (host, port).to_socket_addrs()? {
-            match TcpStream::connect_timeout(&at, timeout) {
-                Ok(stream) => {
-                    stream.set_read_timeout(Some(timeout))?;
-                    stream.set_write_timeout(Some(timeout))?;
-                    return Ok(stream);
-                }
-                Err(error) => last = error,
-            }
-        }
-        Err(last)
     }
 }
 

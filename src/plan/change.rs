@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::Result;
 
+use super::certificates;
 use super::containers::{self, Due};
 use super::live::{self, Live};
 use super::{Note, Wanted, linked, master_is_away, under_another_runtime, whole};
@@ -102,9 +103,14 @@ pub fn of<'a>(
         .then(|| match &live.rest[..] {
             [] if unit_file.is_some() || !stale.is_empty() => Some(unit_changes(facts, unit_file.as_ref())),
             [] => again.then(|| "its password was changed by hand".to_owned()),
-            names => Some(format!("{} changes", short_list(names))),
+            names => Some(match speech_changes(facts, instance) {
+                Some(why) => why.to_owned(),
+                None => format!("{} changes", short_list(names)),
+            }),
         })
         .flatten();
+    let restart =
+        restart.or_else(|| (alive && !made).then(|| certificates::restart(wanted, facts, instance))?);
     if restart.is_some() {
         live.before_a_restart();
     }
@@ -182,6 +188,16 @@ fn stale(
     });
     notes.extend(edited.into_iter().map(|file| Note::FileEdited { file }));
     gone
+}
+
+/// In words, whether it is to speak TLS, or none any more.
+fn speech_changes(facts: &Facts, instance: &Instance) -> Option<&'static str> {
+    let kept = facts.state.instances.get(&instance.name)?;
+    match (kept.tls.is_some(), instance.tls.is_some()) {
+        (false, true) => Some("it speaks TLS from now on"),
+        (true, false) => Some("it speaks no TLS any more"),
+        _ => None,
+    }
 }
 
 /// In words, what a new file does to a unit.

@@ -63,11 +63,18 @@ pub fn of_instance(instance: &Instance, image: &Image, facts: &Facts) -> Option<
         ports: published(instance.bind.as_deref(), instance.port),
         memory: maxmemory(instance).and_then(memory_limit),
         // Whoever asks for a password is well, too.
-        health: checked(program, facts)
-            .then(|| format!("{cli} -p {} PING | grep -Eq 'PONG|NOAUTH|NOPERM'", instance.port)),
+        health: checked(program, facts).then(|| {
+            format!("{cli}{} -p {} PING | grep -Eq 'PONG|NOAUTH|NOPERM'", by_tls(instance), instance.port)
+        }),
         edition: String::new(),
         name,
     })
+}
+
+/// The words by which redis-cli speaks TLS inside of an instance's container.
+fn by_tls(instance: &Instance) -> String {
+    let tls = instance.tls_inside().map(|files| format!(" {}", files.cli_line()));
+    tls.unwrap_or_default()
 }
 
 /// The web app's container; none where it is to run in none.

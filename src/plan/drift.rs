@@ -41,7 +41,10 @@ pub fn set_live(facts: &Facts, instance: &Instance, changes: &[String]) -> Vec<S
 
 /// What is no setting of somebody's: roles are told apart, and where it listens is what its file says.
 fn moves_by_itself(name: &str) -> bool {
-    matches!(name, "replicaof" | "port" | "bind" | "daemonize" | "supervised" | "maxclients" | "io-threads")
+    matches!(
+        name,
+        "replicaof" | "port" | "tls-port" | "bind" | "daemonize" | "supervised" | "maxclients" | "io-threads"
+    )
 }
 
 /// The notes about what was set live, but for what a file has, too.

@@ -28,7 +28,7 @@ pub fn add(wanted: &Wanted<'_>, facts: &Facts, fixes: &[Fix], plan: &mut Plan) {
                     }
                 }
             }
-            Fix::Close { .. } | Fix::Set { .. } | Fix::Overwrite | Fix::Password { .. } => {}
+            Fix::Close { .. } | Fix::Set { .. } | Fix::Overwrite | Fix::Renew | Fix::Password { .. } => {}
         }
     }
 }

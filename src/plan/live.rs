@@ -121,7 +121,7 @@ fn is_live(facts: &Facts, instance: &Instance, name: &str, version: Version) -> 
             stays && directives::live(name, instance.engine, version)
         }
         // Every client has to move in any case, and until the restart nobody else can take the old one.
-        "port" => false,
+        "port" | "tls-port" => false,
         _ => directives::live(name, instance.engine, version),
     }
 }

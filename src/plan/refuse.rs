@@ -227,7 +227,7 @@ pub fn full_disks(facts: &Facts) -> Result<(), Fault> {
 }
 
 /// The way to a directory: through directories that the server may enter.
-fn way_to(facts: &Facts, instance: &Instance, dir: &Path) -> Result<(), Fault> {
+pub(super) fn way_to(facts: &Facts, instance: &Instance, dir: &Path) -> Result<(), Fault> {
     let name = &instance.name;
     let unreachable = |why: String| Fault::refused(format!("{name} cannot reach {}: {why}", dir.display()));
     let hidden = facts.unit(&instance.unit).is_some_and(|unit| unit.hides_home);

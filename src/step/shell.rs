@@ -158,6 +158,10 @@ impl Step {
                 }
                 None => vec![format!("{} CONFIG SET requirepass ''", cli_command(target))],
             },
+            Self::Certificates { target } => {
+                let cli = cli_command(target);
+                vec![format!("{cli} CONFIG SET tls-cert-file \"$({cli} CONFIG GET tls-cert-file | tail -1)\"")]
+            }
             Self::LetIn { target, users } | Self::Users { target, users, .. } => {
                 let gone = match self {
                     Self::Users { gone, .. } => gone.as_slice(),

@@ -80,6 +80,7 @@ impl<'a> Reader<'a> {
             image: None,
             password: true,
             users: Access::default(),
+            tls: false,
             instances: Vec::new(),
             app: None,
         };
@@ -177,6 +178,10 @@ impl<'a> Reader<'a> {
             "engine" => topology.engine = self.choice(line, key, value)?,
             "runtime" => topology.runtime = self.choice(line, key, value)?,
             "users" => topology.users = self.choice(line, key, value)?,
+            "tls" => {
+                let what = |why| self.fault(line, &format!("tls = {value}: {why}"), "yes or no");
+                topology.tls = yes_or_no(value).map_err(what)?;
+            }
             "image" => {
                 let image = Image::parse(value).map_err(|why| {
                     self.fault(line, &format!("image = {value}: {why}"), "write it as docker does: redis:7")
@@ -194,11 +199,11 @@ impl<'a> Reader<'a> {
                 )),
             },
             _ => {
-                let near = closest(key, ["engine", "runtime", "image", "password", "users"]);
+                let near = closest(key, ["engine", "runtime", "image", "password", "users", "tls"]);
                 return Err(self.fault(
                     line,
                     &format!("unknown key '{key}' in [{OURS}]"),
-                    &did_you_mean(near, "known keys: engine, runtime, image, password, users"),
+                    &did_you_mean(near, "known keys: engine, runtime, image, password, users, tls"),
                 ));
             }
         }
@@ -228,15 +233,20 @@ impl<'a> Reader<'a> {
                     "keep one of them",
                 ));
             }
-            if !AppSection::KEYS.contains(&key) {
-                let near = closest(key, AppSection::KEYS);
-                let known = format!("known keys: {}", AppSection::KEYS.join(", "));
+            let keys: Vec<&str> = AppSection::KEYS.into_iter().chain(AppSection::FILES).collect();
+            if !keys.contains(&key) {
+                let near = closest(key, keys.iter().copied());
+                let known = format!("known keys: {}", keys.join(", "));
                 let what = format!("unknown key '{key}' in [{APP}]");
                 return Err(self.fault(line, &what, &did_you_mean(near, &known)));
             }
             section
                 .set(key, value)
                 .map_err(|(why, cure)| self.fault(line, &format!("[{APP}] {key} = {value}: {why}"), &cure))?;
+        }
+        if let Some(missing) = section.missing_file() {
+            let what = format!("[{APP}] names files for TLS, and no {missing}");
+            return Err(self.fault(section.line, &what, "name all three, or none"));
         }
         Ok(section)
     }

@@ -35,6 +35,11 @@ fn no_answer(proof: &Proof<'_>, instance: &Instance, trouble: &Trouble) -> Findi
         ),
         Trouble::NoAuth | Trouble::WrongPassword => wrong_lock(proof, instance, trouble),
         Trouble::Loading => Finding::unknown("it is still loading its data", "redis-tp verify"),
+        Trouble::Tls(said) => Finding::fail(
+            format!("no TLS with {at}: {said}"),
+            format!("its certificate, or ours, is not what the topology comes to{}", log()),
+            "redis-tp apply",
+        ),
         Trouble::Other(said) => Finding::fail(
             format!("no PONG from {at}: {said}"),
             format!("something listens there, but not as a server that is well{}", log()),

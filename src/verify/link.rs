@@ -160,7 +160,7 @@ fn command(cure: Cure, instance: &Instance, master: &Place, strange: &str) -> St
         }
         (Cure::Master, Place::Ours(master)) => format!("redis-tp service start {master}"),
         (Cure::Master, Place::Elsewhere { address, .. }) => {
-            format!("redis-cli -h {} -p {} PING", address.host, address.port)
+            format!("redis-cli {} PING", address.cli_line())
         }
         (Cure::Password, _) => format!("redis-tp apply && redis-tp service restart {strange}"),
         (Cure::Directory, _) => format!("redis-tp apply && redis-tp service restart {name}"),

@@ -135,7 +135,7 @@ impl<'a> Servers<'a> {
                 None => "redis-tp status".into(),
             },
             Place::Elsewhere { address, .. } => {
-                format!("redis-cli -h {} -p {} PING", address.host, address.port)
+                format!("redis-cli {} PING", address.cli_line())
             }
         };
         Finding::unknown(format!("no answer from {place}: {trouble}"), cure)
@@ -159,7 +159,7 @@ impl<'a> Servers<'a> {
     fn at(&self, host: String, port: u16, from: &Place) -> Place {
         let local = |instance: &&Instance| {
             let binds = instance.bind.iter().flatten();
-            instance.peer() == Address { host: host.clone(), port }
+            instance.peer().is_at(&host, port)
                 || instance.port == port
                     && (["localhost", "127.0.0.1", "::1"].contains(&host.as_str())
                         || binds.map(Bind::reach).any(|reach| reach == host))
@@ -167,7 +167,12 @@ impl<'a> Servers<'a> {
         match (self.instances.iter().find(local), from) {
             (Some(instance), _) => Place::of(instance),
             (None, Place::Ours(by) | Place::Elsewhere { by, .. }) => {
-                Place::Elsewhere { address: Address { host, port }, by: by.clone() }
+                // It speaks as the one that follows it.
+                let tls = match from {
+                    Place::Ours(name) => self.instance(name).and_then(Instance::tls_upstream),
+                    Place::Elsewhere { address, .. } => address.tls.clone(),
+                };
+                Place::Elsewhere { address: Address { host, port, tls }, by: by.clone() }
             }
         }
     }

@@ -143,7 +143,7 @@ fn root_command(instance: &Instance) -> Option<String> {
                 format!("REDISCLI_AUTH=\"$(cat {})\" ", secrets::upstream_file(&instance.name).display())
             });
             let auth = auth.unwrap_or_default();
-            Some(format!("{auth}{} -h {} -p {}", instance.engine.cli(), address.host, address.port))
+            Some(format!("{auth}{} {}", instance.engine.cli(), address.cli_line()))
         }
         Some(_) => None,
     }

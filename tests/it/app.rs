@@ -475,8 +475,8 @@ fn what_cannot_be_started_is_refused_with_the_cure() {
 fn without_any_redis_it_answers_from_the_database() {
     for nodes in [
         Vec::new(),
-        vec![Node::at(Address { host: "127.0.0.1".into(), port: free_port() }, None)],
-        vec![Node::at(Address { host: "nowhere.invalid".into(), port: 6379 }, None)],
+        vec![Node::at(Address::plain("127.0.0.1", free_port()), None)],
+        vec![Node::at(Address::plain("nowhere.invalid", 6379), None)],
     ] {
         let app = app(nodes, |section| section.slow = Duration::ZERO);
         assert_eq!(get(app.address(), "/data/a").source(), AWAY);

@@ -13,11 +13,12 @@ use redis_tp::journal::{self, End, Record, Saved, Undo};
 use redis_tp::state::State;
 
 /// `tests/cases/journal/format-N.jsonl`: all that a redis-tp of format N could write.
-const FORMATS: [(&str, &str); 4] = [
+const FORMATS: [(&str, &str); 5] = [
     ("format-1", include_str!("../cases/journal/format-1.jsonl")),
     ("format-2", include_str!("../cases/journal/format-2.jsonl")),
     ("format-3", include_str!("../cases/journal/format-3.jsonl")),
     ("format-4", include_str!("../cases/journal/format-4.jsonl")),
+    ("format-5", include_str!("../cases/journal/format-5.jsonl")),
 ];
 
 #[test]
@@ -38,7 +39,7 @@ fn a_journal_of_every_format_reads_whole() {
 }
 
 /// How many kinds of effect there are, as [`kind`] knows them.
-const KINDS: usize = 24;
+const KINDS: usize = 25;
 
 /// The compiler asks for a line here, and the test above for one in the case, for every new kind.
 fn kind(undo: &Undo) -> &'static str {
@@ -56,6 +57,7 @@ fn kind(undo: &Undo) -> &'static str {
         Undo::Set { .. } => "set",
         Undo::Password { .. } => "password",
         Undo::Users { .. } => "users",
+        Undo::Certificates { .. } => "certificates",
         Undo::Replaced { .. } => "replaced",
         Undo::Staged { .. } => "staged",
         Undo::Reload => "reload",

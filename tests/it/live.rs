@@ -55,7 +55,7 @@ impl Load {
 fn run(process: &Path, port: u16, client: Client, ended: &AtomicBool) -> Result<u64, String> {
     let network = File::open(process.join("ns/net")).map_err(|error| error.to_string())?;
     setns(network, CloneFlags::CLONE_NEWNET).map_err(|error| error.to_string())?;
-    let at = Address { host: "127.0.0.1".into(), port };
+    let at = Address::plain("127.0.0.1", port);
     let open = || {
         let text = fs::read_to_string(process.join("root").join(&PASSWORD[1..])).unwrap_or_default();
         let password = Secret::parse(&text).ok();

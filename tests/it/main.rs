@@ -49,5 +49,7 @@ mod same_as_server;
 mod service;
 mod story;
 mod strangers;
+mod tls;
+mod tls_wire;
 mod user;
 mod verify_app;

@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use redis_tp::app::{AppTarget, service};
+use redis_tp::certificates;
 use redis_tp::conf::Conf;
 use redis_tp::engine::{Engine, Version};
 use redis_tp::facts::containers::{Seen, Volume, layout};
@@ -18,6 +19,7 @@ use redis_tp::secrets;
 use redis_tp::state::State;
 use redis_tp::step::{Body, Owner, Step};
 use redis_tp::store::Store;
+use redis_tp::tls::judge;
 
 /// The ids that Debian's package gives the server's user on the modelled machine.
 pub const REDIS: Ids = Ids { uid: 102, gid: 105 };
@@ -109,6 +111,11 @@ fn carry_out_step(step: &Step, facts: &mut Facts) {
             start(target, facts);
         }
         Step::Set { target, settings } => set(target, settings, facts),
+        Step::Certificates { target } => {
+            let cert = certificates::of_servers().cert;
+            let shown = facts.text(&cert).and_then(|cert| judge::chain(cert).ok());
+            running(target, facts).certificate = shown.map(|chain| judge::fingerprint(&chain[0]));
+        }
         Step::Admit { .. }
         | Step::LetIn { .. }
         | Step::Backup { .. }

@@ -18,9 +18,11 @@ use std::ffi::OsStr;
 use std::fmt::Write as _;
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use anyhow::{Context, Result, bail};
 use redis_tp::app::{self, App};
+use redis_tp::certificates::{self, Certificates, Fresh, Reader};
 use redis_tp::conf::Conf;
 use redis_tp::exit;
 use redis_tp::facts::{Auth, Facts};
@@ -32,6 +34,7 @@ use redis_tp::runtime::{Means, Runtime, container};
 use redis_tp::secret::Secret;
 use redis_tp::secrets::{OfUsers, Secrets, lost_password, password_file, upstream_file, user_file};
 use redis_tp::store::Store;
+use redis_tp::tls::{Pem, Tls};
 use redis_tp::topology::{self, Name, Topology};
 use redis_tp::users;
 use serde::Deserialize;
@@ -59,6 +62,8 @@ struct Wish {
     purge: Option<Name>,
     /// Another password than the one of the earlier run.
     password: Option<String>,
+    /// `tls rotate`, with or without `--ca`.
+    rotate: Option<Rotate>,
     /// Passwords of masters elsewhere.
     upstream: BTreeMap<Name, String>,
     /// `uninstall` instead of a topology, with or without `--purge`.
@@ -72,6 +77,13 @@ struct Wish {
 enum Uninstall {
     Keep,
     Purge,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+enum Rotate {
+    Certificates,
+    Authority,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
@@ -120,7 +132,7 @@ fn a_plan_carried_out_leaves_nothing_to_do_and_the_same_to_note() {
     for case in cases().into_iter().filter(|case| case.wish.uninstall.is_none()) {
         let first = case.outcome();
         let Ok(plan) = first.plan else { continue };
-        let wish = Wish { overwrite: false, ..case.wish };
+        let wish = Wish { overwrite: false, rotate: None, ..case.wish };
         let mut after = Case { facts: first.facts, wish, folder: case.folder };
         model::carry_out(&plan, &mut after.facts);
         let again = after.outcome();
@@ -331,6 +343,7 @@ fn secrets(topology: &Topology, facts: &Facts, wish: &Wish) -> Result<Secrets> {
         let (replica, app) = (one(users::REPLICA), topology.app.as_ref().map(|_| one(users::APP)));
         secrets.users = Some(OfUsers { replica, app });
     }
+    secrets.tls = topology.tls.then(|| certificates(topology, facts, wish.rotate));
     for (replica, password) in &wish.upstream {
         if let Some(text) = facts.text(&upstream_file(replica)) {
             secrets.upstream.insert(replica.clone(), Secret::new(text.trim_end()));
@@ -338,6 +351,30 @@ fn secrets(topology: &Topology, facts: &Facts, wish: &Wish) -> Result<Secrets> {
         secrets.set_upstream(replica, Secret::new(password.clone()));
     }
     Ok(secrets)
+}
+
+/// Files as certificates have them, with no certificate in them.
+fn certificates(topology: &Topology, facts: &Facts, rotate: Option<Rotate>) -> Certificates {
+    let mut fresh = Vec::new();
+    let mut one = |path: PathBuf, text: &str, reader: Reader, again: bool| {
+        let kept = facts.text(&path).filter(|_| !again).map(str::to_owned);
+        kept.unwrap_or_else(|| {
+            let text = if rotate.is_some() { format!("{text}, another\n") } else { format!("{text}\n") };
+            fresh.push(Fresh { path, text: Secret::new(&text), reader });
+            text
+        })
+    };
+    let (again, anew) = (rotate == Some(Rotate::Authority), rotate.is_some());
+    let ca = one(certificates::authorities(), "an authority", Reader::All, again);
+    one(certificates::authority_key(), "s3cret-of-the-authority", Reader::Us, again);
+    let mut pem = |files: Tls, name: &str, reader: Reader| Pem {
+        ca: ca.clone(),
+        cert: one(files.cert, &format!("a certificate of {name}"), Reader::All, anew),
+        key: Secret::new(one(files.key, &format!("s3cret-of-{name}"), reader, anew)),
+    };
+    let server = pem(certificates::of_servers(), "the instances", Reader::Server);
+    let app = topology.app.as_ref().map(|_| Arc::new(pem(certificates::of_app(), "the app", Reader::Us)));
+    Certificates { server, app, own: BTreeMap::new(), fresh }
 }
 
 fn after_earlier_run(text: &str, mut facts: Facts, wish: &Wish) -> Result<Facts> {

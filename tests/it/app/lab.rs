@@ -13,8 +13,11 @@ use nix::unistd::Pid;
 use redis_tp::app::{Node, Running, Settings};
 use redis_tp::host::Host;
 use redis_tp::secret::Secret;
+use redis_tp::tls::Tls;
 use redis_tp::topology::AppSection;
-use redis_tp::wire::Address;
+use redis_tp::wire::{Address, Trouble, Wire};
+
+use crate::tls_wire::authority;
 
 /// How long a test waits for what comes by itself; only a broken program takes as long.
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -25,6 +28,8 @@ pub struct Redis {
     program: PathBuf,
     args: Vec<String>,
     password: Option<String>,
+    /// It speaks TLS only; by this it is asked.
+    tls: Option<Tls>,
     child: Option<Child>,
     /// Its own: a replica leaves its copy of the data there, which the next server would begin with.
     dir: tempfile::TempDir,
@@ -33,12 +38,23 @@ pub struct Redis {
 impl Redis {
     /// Starts one on a free port; none, and says so, where there is no program.
     pub fn start(args: &[&str]) -> Option<Self> {
+        Self::begin(args, None)
+    }
+
+    /// The same that speaks TLS only, with a certificate of its own, asked with that of a client.
+    pub fn start_tls(server: &Tls, client: &Tls, args: &[&str]) -> Option<Self> {
+        let own = authority::directives(server);
+        let args: Vec<&str> = own.iter().map(String::as_str).chain(args.iter().copied()).collect();
+        Self::begin(&args, Some(client.clone()))
+    }
+
+    fn begin(args: &[&str], tls: Option<Tls>) -> Option<Self> {
         let program = program()?;
         let port = free_port();
         let password = args.iter().position(|arg| *arg == "--requirepass").map(|at| args[at + 1].to_owned());
         let args = args.iter().map(ToString::to_string).collect();
         let dir = tempfile::tempdir().unwrap();
-        let mut redis = Self { port, program, args, password, child: None, dir };
+        let mut redis = Self { port, program, args, password, tls, child: None, dir };
         redis.start_again();
         Some(redis)
     }
@@ -47,11 +63,19 @@ impl Redis {
     pub fn start_again(&mut self) {
         let _ = std::fs::remove_file(self.dir.path().join("dump.rdb"));
         let mut command = Command::new(&self.program);
-        command.args(["--port", &self.port.to_string(), "--bind", "127.0.0.1", "--save", ""]);
+        let port = self.port.to_string();
+        match &self.tls {
+            Some(_) => command.args(["--port", "0", "--tls-port", &port]),
+            None => command.args(["--port", &port]),
+        };
+        command.args(["--bind", "127.0.0.1", "--save", ""]);
         command.args(["--repl-diskless-sync-delay", "0"]).args(&self.args);
         command.arg("--dir").arg(self.dir.path());
         self.child = Some(command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap());
-        eventually("redis-server answers", || self.try_ask::<String>(&["PING"]).is_ok());
+        // One whose certificate is wrong is there, too.
+        eventually("redis-server answers", || {
+            !matches!(self.try_ask::<String>(&["PING"]), Err(Trouble::Refused | Trouble::Loading))
+        });
     }
 
     /// A replica of this one, its link up.
@@ -60,8 +84,11 @@ impl Redis {
         if let Some(password) = &self.password {
             args.extend(["--masterauth".into(), password.clone(), "--requirepass".into(), password.clone()]);
         }
+        if self.tls.is_some() {
+            args.extend(self.args.iter().take(authority::WORDS).cloned());
+        }
         let args: Vec<&str> = args.iter().map(String::as_str).collect();
-        let replica = Self::start(&args).unwrap();
+        let replica = Self::begin(&args, self.tls.clone()).unwrap();
         replica.await_link();
         replica
     }
@@ -86,22 +113,15 @@ impl Redis {
         self.try_ask(words).unwrap()
     }
 
-    fn try_ask<T: redis::FromRedisValue>(&self, words: &[&str]) -> redis::RedisResult<T> {
-        let mut connection =
-            Host::at("/").connect(redis::ConnectionAddr::Tcp("127.0.0.1".into(), self.port), PATIENCE)?;
-        if let Some(password) = &self.password {
-            redis::cmd("AUTH").arg(password).exec(&mut connection)?;
-        }
-        let mut command = redis::Cmd::new();
-        for word in words {
-            command.arg(*word);
-        }
-        command.query(&mut connection)
+    fn try_ask<T: redis::FromRedisValue>(&self, words: &[&str]) -> Result<T, Trouble> {
+        let password = self.password.as_deref().map(Secret::new);
+        let at = Address { tls: self.tls.clone(), ..Address::plain("127.0.0.1", self.port) };
+        Wire::open_within(&Host::at("/"), &at, password.as_ref(), PATIENCE)?.ask(words)
     }
 
     /// The server as the settings name it.
     pub fn node(&self, name: &str) -> Node {
-        let address = Address { host: "127.0.0.1".into(), port: self.port };
+        let address = Address::plain("127.0.0.1", self.port);
         Node { name: name.into(), ..Node::at(address, self.password.as_deref().map(Secret::new)) }
     }
 }
@@ -112,7 +132,7 @@ impl Drop for Redis {
     }
 }
 
-fn program() -> Option<PathBuf> {
+pub fn program() -> Option<PathBuf> {
     let host = Host::at("/");
     let found = host.which(&host.env("REDIS_TP_TEST_SERVER").unwrap_or_else(|| "redis-server".into()));
     if found.is_none() {

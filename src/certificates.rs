@@ -1,0 +1,344 @@
+//! Which certificates the instances and the web app need, which are there, and which are made anew: an
+//! authority of this machine's own, and what it signs, in a directory beside the topology.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use anyhow::{Context, Result};
+use rustls::pki_types::ServerName;
+
+use crate::exit::Fault;
+use crate::host::Host;
+use crate::runtime::container;
+use crate::secret::Secret;
+use crate::secrets;
+use crate::tls::issue::{Authority, Holder, RENEWAL};
+use crate::tls::judge::{self, Flaw, Validity};
+use crate::tls::{Pem, Tls};
+use crate::topology::{BindAddress, Name, RuntimeChoice, Section, Topology};
+
+/// Where they are.
+pub fn dir() -> PathBuf {
+    secrets::dir().join("tls")
+}
+
+/// The authorities that are trusted: our own first, then those of other machines.
+pub fn authorities() -> PathBuf {
+    dir().join("ca.crt")
+}
+
+/// The key of our own authority.
+pub fn authority_key() -> PathBuf {
+    dir().join("ca.key")
+}
+
+/// What the instances show each other, and we to them.
+pub fn of_servers() -> Tls {
+    at(&dir(), "server")
+}
+
+/// What the web app shows.
+pub fn of_app() -> Tls {
+    at(&dir(), "app")
+}
+
+/// The files of a holder in a directory.
+pub fn at(dir: &Path, holder: &str) -> Tls {
+    Tls {
+        ca: dir.join("ca.crt"),
+        cert: dir.join(format!("{holder}.crt")),
+        key: dir.join(format!("{holder}.key")),
+    }
+}
+
+/// What is to be made anew although it would serve.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum Renewal {
+    /// Only what does not serve, or not for long.
+    #[default]
+    Due,
+    /// Every certificate.
+    Certificates,
+    /// The authority, and with it every certificate. The former one stays trusted beside it.
+    Authority,
+    /// Nothing; these authorities of other machines are trusted, too.
+    Trust(String),
+}
+
+/// The certificates of a machine, as they are to be.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Certificates {
+    /// That of the instances.
+    pub server: Pem,
+    /// That of the web app, where one is wanted.
+    pub app: Option<Arc<Pem>>,
+    /// Those of instances that have certificates of the user's own, as far as they can be read.
+    pub own: BTreeMap<Name, Arc<Pem>>,
+    /// The files that are not on disk yet.
+    pub fresh: Vec<Fresh>,
+}
+
+/// A file to be.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Fresh {
+    /// Its path.
+    pub path: PathBuf,
+    /// Its text.
+    pub text: Secret,
+    /// Who may read it.
+    pub reader: Reader,
+}
+
+/// Who may read a file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Reader {
+    /// Everybody.
+    All,
+    /// Its owner alone: us.
+    Us,
+    /// The server's user alone.
+    Server,
+}
+
+/// Reads what is kept, and makes what is wanted and does not serve.
+///
+/// # Errors
+/// A file cannot be read; something has to be signed, and the authority's key is not there or another one's.
+pub fn load(host: &Host, topology: &Topology, renewal: &Renewal) -> Result<Certificates> {
+    let mut work = Work { host, now: host.unix_time(), fresh: Vec::new(), authority: None };
+    let ca = work.authorities(renewal)?;
+    let anew = matches!(renewal, Renewal::Certificates | Renewal::Authority);
+    let must = must(topology);
+    let mut reached = must.clone();
+    reached.extend(may(host, topology).into_iter().filter(|name| !must.contains(name)));
+    let server =
+        work.one(&of_servers(), &ca, &Holder { name: "redis-tp server", reached: &reached }, &must, anew)?;
+    let app = match &topology.app {
+        Some(section) => Some(Arc::new(match section.files() {
+            Some(files) => of_the_users_app(host, &files, work.now)?,
+            None => {
+                let holder = Holder { name: "redis-tp app", reached: &[] };
+                work.one(&of_app(), &ca, &holder, &[], anew)?
+            }
+        })),
+        None => None,
+    };
+    let own = topology.instances.iter().filter_map(|section| {
+        let files = files(section);
+        let own = (files != of_servers()).then(|| host.identity(&files).ok()).flatten();
+        Some((section.name.clone(), Arc::new(own?)))
+    });
+    Ok(Certificates { server, app, own: own.collect(), fresh: work.fresh })
+}
+
+/// The files of an instance: those that its section names, and else ours.
+pub fn files(section: &Section) -> Tls {
+    let ours = of_servers();
+    let file = |name: &str, ours: PathBuf| {
+        let named = section.directives.iter().rev().find(|named| named.name == name);
+        named.and_then(|named| named.args.first()).map_or(ours, PathBuf::from)
+    };
+    Tls {
+        ca: file("tls-ca-cert-file", ours.ca),
+        cert: file("tls-cert-file", ours.cert),
+        key: file("tls-key-file", ours.key),
+    }
+}
+
+/// What the user gives to the web app.
+fn of_the_users_app(host: &Host, files: &Tls, now: u64) -> Result<Pem> {
+    let refused =
+        |what: String| Fault::refused(what).hint("give the app a certificate that serves:\nredis-tp plan");
+    let pem = host.identity(files).map_err(|error| refused(format!("[app] {error:#}")))?;
+    judge::client(&pem, now)
+        .map_err(|flaw| refused(format!("[app] {} {}", files.cert.display(), flaw.words())))?;
+    Ok(pem)
+}
+
+/// A certificate for a client on another machine, with what it needs to know of us.
+///
+/// # Errors
+/// The authority cannot sign.
+pub fn for_client(host: &Host, topology: &Topology, name: &str) -> Result<Pem> {
+    let ca = load(host, topology, &Renewal::Due)?.server.ca;
+    let mut work = Work { host, now: host.unix_time(), fresh: Vec::new(), authority: None };
+    if host.stat(&authorities())?.is_none() {
+        return Err(gone(&authorities(), "there is no authority yet that could sign").into());
+    }
+    work.sign(&ca, &Holder { name, reached: &[] }, &[])
+}
+
+/// The names under which clients of this machine's own reach its instances, which a certificate has to have.
+fn must(topology: &Topology) -> Vec<String> {
+    let mut names: Vec<String> = ["localhost", "127.0.0.1", "::1"].map(str::to_owned).into();
+    let binds = topology.instances.iter().flat_map(|section| section.bind.iter().flatten());
+    names.extend(binds.filter_map(|bind| match bind.address {
+        BindAddress::Ip(ip) if !ip.is_unspecified() => Some(ip.to_string()),
+        _ => None,
+    }));
+    if matches!(topology.runtime, RuntimeChoice::Docker | RuntimeChoice::Podman) {
+        let contained = topology.instances.iter();
+        names.extend(contained.map(|section| container::of_instance(topology.engine, section.name.as_str())));
+    }
+    let mut seen = BTreeSet::new();
+    names.retain(|name| seen.insert(name.clone()));
+    names
+}
+
+/// The names under which others may reach it: what they are at this moment is good enough.
+fn may(host: &Host, topology: &Topology) -> Vec<String> {
+    let exposed = |section: &Section| section.bind.iter().flatten().any(|bind| !bind.is_loopback());
+    if !topology.instances.iter().any(exposed) {
+        return Vec::new();
+    }
+    let name = host.text(Path::new("/proc/sys/kernel/hostname")).ok().flatten().unwrap_or_default();
+    let name = Some(name.trim().to_owned()).filter(|name| ServerName::try_from(name.as_str()).is_ok());
+    let all = host.addresses().into_iter().filter(|ip| !ip.is_loopback()).map(|ip| ip.to_string());
+    name.into_iter().chain(all).collect()
+}
+
+struct Work<'a> {
+    host: &'a Host,
+    now: u64,
+    fresh: Vec<Fresh>,
+    /// Who signs, once something has to be signed or was made.
+    authority: Option<Authority>,
+}
+
+impl Work<'_> {
+    /// The authorities that are trusted; the first is made where there is none.
+    fn authorities(&mut self, renewal: &Renewal) -> Result<String> {
+        let kept = self.host.text(&authorities())?;
+        let former = kept.clone().unwrap_or_default();
+        let ca = match renewal {
+            Renewal::Authority => self.new_authority()? + &self.still_valid(&former),
+            // Nothing that it signed serves any more: nobody loses by another.
+            Renewal::Due if self.has_ended(&former) => self.new_authority()?,
+            _ if kept.is_none() => {
+                if self.host.stat(&authority_key())?.is_some() {
+                    return Err(
+                        gone(&authorities(), "the authority's key is there without its certificate").into()
+                    );
+                }
+                self.new_authority()?
+            }
+            Renewal::Trust(others) => {
+                let new: String =
+                    blocks(others).into_iter().filter(|block| !former.contains(block)).collect();
+                former.clone() + &new
+            }
+            Renewal::Due | Renewal::Certificates => former.clone(),
+        };
+        if Some(&ca) != kept.as_ref() {
+            self.write(authorities(), Secret::new(&ca), Reader::All);
+        }
+        Ok(ca)
+    }
+
+    fn has_ended(&self, ca: &str) -> bool {
+        judge::validities(ca).is_ok_and(|all| all.first().is_some_and(|own| own.until < self.now))
+    }
+
+    fn new_authority(&mut self) -> Result<String> {
+        let machine = self.host.text(Path::new("/proc/sys/kernel/hostname")).ok().flatten();
+        let machine = machine.as_deref().map_or("this machine", str::trim).to_owned();
+        let authority = Authority::new(self.host.new_key()?, &machine, self.now)?;
+        self.write(authority_key(), authority.key.clone(), Reader::Us);
+        let cert = authority.cert.clone();
+        self.authority = Some(authority);
+        Ok(cert)
+    }
+
+    /// Authorities that have not ended: one that has is nobody's any more.
+    fn still_valid(&self, ca: &str) -> String {
+        let holds = |block: &String| {
+            judge::validities(block).is_ok_and(|all| all.iter().all(|validity| validity.until > self.now))
+        };
+        blocks(ca).into_iter().filter(holds).collect()
+    }
+
+    /// The certificate of a holder as it is kept, or another one.
+    fn one(
+        &mut self,
+        files: &Tls,
+        ca: &str,
+        holder: &Holder<'_>,
+        must: &[String],
+        anew: bool,
+    ) -> Result<Pem> {
+        let text = |path: &Path| self.host.text(path);
+        let kept = match (text(&files.cert)?, text(&files.key)?) {
+            (Some(cert), Some(key)) => Some(Pem { ca: ca.to_owned(), cert, key: Secret::new(key) }),
+            _ => None,
+        };
+        let serves = |pem: &Pem| {
+            let judged = judge::server(pem, must, self.now);
+            judged.is_ok_and(|validity| days_left(validity, self.now) > RENEWAL)
+        };
+        if let Some(pem) = kept.filter(|pem| !anew && serves(pem)) {
+            return Ok(pem);
+        }
+        let pem = self.sign(ca, holder, must)?;
+        let reader = if holder.reached.is_empty() { Reader::Us } else { Reader::Server };
+        self.write(files.cert.clone(), Secret::new(&pem.cert), Reader::All);
+        self.write(files.key.clone(), pem.key.clone(), reader);
+        Ok(pem)
+    }
+
+    fn sign(&mut self, ca: &str, holder: &Holder<'_>, must: &[String]) -> Result<Pem> {
+        let (key, now) = (self.host.new_key()?, self.now);
+        let cert = self.authority(ca)?.sign(holder, &key, now)?;
+        let pem = Pem { ca: ca.to_owned(), cert, key };
+        judge::server(&pem, must, now).map_err(|flaw| unfit(&flaw))?;
+        Ok(pem)
+    }
+
+    /// Who signs: the first authority of the file, with its key.
+    fn authority(&mut self, ca: &str) -> Result<&Authority> {
+        if self.authority.is_none() {
+            let path = authority_key();
+            let key =
+                self.host.text(&path)?.ok_or_else(|| gone(&path, "nothing can be signed without it"))?;
+            let cert = blocks(ca).into_iter().next().context("there is no authority")?;
+            self.authority = Some(Authority { cert, key: Secret::new(key) });
+        }
+        self.authority.as_ref().context("there is no authority")
+    }
+
+    fn write(&mut self, path: PathBuf, text: Secret, reader: Reader) {
+        self.fresh.push(Fresh { path, text, reader });
+    }
+}
+
+/// How many days of a certificate are left.
+pub fn days_left(validity: Validity, now: u64) -> u64 {
+    validity.until.saturating_sub(now) / 86_400
+}
+
+/// The certificates of a PEM file, each with its marks.
+fn blocks(pem: &str) -> Vec<String> {
+    let end = "-----END CERTIFICATE-----";
+    let block = |part: &str| {
+        let begin = part.find("-----BEGIN CERTIFICATE-----")?;
+        Some(format!("{}{end}\n", part.get(begin..)?))
+    };
+    pem.split(end).filter_map(block).collect()
+}
+
+fn gone(path: &Path, why: &str) -> Fault {
+    Fault::refused(format!("{} is gone: {why}", path.display())).hint(format!(
+        "put it back; or begin with another authority, which clients elsewhere have to learn of:\nmv {0} {0}.aside\nredis-tp apply",
+        dir().display()
+    ))
+}
+
+/// What was just signed does not serve: the authority has ended, or its key is another one's.
+fn unfit(flaw: &Flaw) -> Fault {
+    let why = flaw.words();
+    Fault::refused(format!(
+        "the certificate authority in {} cannot sign: what it signs {why}",
+        dir().display()
+    ))
+    .hint("let redis-tp make another one; the former stays trusted beside it:\nredis-tp tls rotate --ca")
+}

@@ -1,0 +1,220 @@
+//! The files by which instances speak TLS: where they go, in which order servers are told of them, and what of
+//! the user's own does not serve.
+
+use std::path::{Path, PathBuf};
+
+use super::change::Change;
+use super::{Plan, Wanted, as_it_runs};
+use crate::app::App;
+use crate::certificates::{self, Fresh, Reader};
+use crate::exit::Fault;
+use crate::facts::{Auth, Facts};
+use crate::host::Kind;
+use crate::instance::Instance;
+use crate::layout;
+use crate::runtime::container;
+use crate::secret::Secret;
+use crate::step::{Body, Owner, Step};
+use crate::tls::judge::{self, Flaw};
+use crate::tls::{Pem, Tls};
+
+/// The directory of what is ours.
+pub fn places(wanted: &Wanted<'_>, facts: &Facts, plan: &mut Plan) {
+    let path = certificates::dir();
+    if wanted.secrets.tls.is_some() && facts.path(&path).is_none() {
+        plan.steps.push(Step::Directory { path, owner: Owner::Root, mode: 0o755, copy: false });
+    }
+}
+
+/// Writes what is new, and tells it to the servers that run: whom to trust first, so that at every moment each
+/// side knows the other's signature.
+pub fn files(wanted: &Wanted<'_>, facts: &Facts, changes: &[Change<'_>], plan: &mut Plan) {
+    let Some(all) = &wanted.secrets.tls else { return };
+    let hears = |change: &&Change<'_>| change.alive && !change.start && speaks(facts, change.instance);
+    let told: Vec<&Change<'_>> = changes.iter().filter(hears).collect();
+    let trust = [certificates::authorities(), certificates::authority_key()];
+    let (first, then): (Vec<&Fresh>, Vec<&Fresh>) =
+        all.fresh.iter().partition(|file| trust.contains(&file.path));
+    let contained = wanted.instances.iter().filter(|instance| instance.runtime.is_container());
+    let copies = |authority: bool| {
+        let of = contained.clone().flat_map(|instance| copies(instance, &all.server));
+        let due = of.filter(|(path, text)| facts.text(path) != Some(text.expose()));
+        due.filter(move |(path, _)| path.ends_with("ca.crt") == authority)
+            .map(|(path, text)| copy(path, text))
+    };
+    // In containers it is the image's user that reads copies of its own.
+    let server = match contained.clone().next() {
+        Some(_) => (Owner::Root, 0o600),
+        None => (Owner::Server(wanted.topology.engine), 0o400),
+    };
+    let mut begin = plan.steps.len();
+    plan.steps.extend(first.into_iter().map(|file| write(file, server)).chain(copies(true)));
+    if plan.steps.len() != begin {
+        plan.steps.extend(told.iter().map(|change| tell(facts, change.instance)));
+    }
+    begin = plan.steps.len();
+    plan.steps.extend(then.into_iter().map(|file| write(file, server)).chain(copies(false)));
+    let other = |change: &&&Change<'_>| {
+        plan.steps.len() != begin || shows_another(facts, change.instance, &all.server)
+    };
+    let stay = told.iter().filter(|change| change.restart.is_none()).filter(other);
+    let tell: Vec<Step> = stay.map(|change| tell(facts, change.instance)).collect();
+    plan.steps.extend(tell);
+}
+
+/// Why a server that runs has to restart: it is to show other certificates, and nobody can tell it.
+pub fn restart(wanted: &Wanted<'_>, facts: &Facts, instance: &Instance) -> Option<String> {
+    let fresh = wanted.secrets.tls.as_ref().is_some_and(|all| !all.fresh.is_empty());
+    let deaf = facts.running.get(&instance.name).is_none_or(|running| running.auth == Auth::Unknown);
+    (fresh && deaf && uses_ours(instance)).then(|| "its certificates change".to_owned())
+}
+
+/// The first thing of the user's own certificates that stands in the way.
+///
+/// # Errors
+/// A [`Fault`] that names the file.
+pub fn impossible(wanted: &Wanted<'_>, facts: &Facts) -> Result<(), Fault> {
+    for instance in wanted.instances {
+        let Some(tls) = &instance.tls else { continue };
+        if !uses_ours(instance) {
+            own(wanted, facts, instance, &tls.files)?;
+            app(wanted, instance)?;
+        }
+    }
+    Ok(())
+}
+
+fn own(wanted: &Wanted<'_>, facts: &Facts, instance: &Instance, files: &Tls) -> Result<(), Fault> {
+    let name = &instance.name;
+    let refused = |path: &Path, what: String| Fault::refused(format!("[{name}] {} {what}", path.display()));
+    let back =
+        |hint: &str| format!("{hint}, or take the lines tls-*-file out of [{name}]: redis-tp makes its own");
+    if instance.runtime.is_container() {
+        let what = "is a file of this machine, which no container sees".to_owned();
+        return Err(refused(&files.cert, what).hint(back("put them into the image, and run it by hand")));
+    }
+    let ours = certificates::of_servers();
+    let text = |path: &Path| -> Result<Secret, Fault> {
+        let fresh =
+            wanted.secrets.tls.as_ref().filter(|_| *path == ours.ca).map(|all| Secret::new(&all.server.ca));
+        if let Some(text) = fresh.or_else(|| facts.texts.get(path).cloned()) {
+            readable(facts, instance, path)?;
+            return Ok(text);
+        }
+        let what = match facts.path(path).map(|stat| stat.kind) {
+            None => "is not there",
+            Some(Kind::File) => "is no text, and so not in PEM",
+            Some(_) => "is no file",
+        };
+        Err(refused(path, what.to_owned()).hint(back("give the path of a file in PEM")))
+    };
+    let pem = Pem {
+        ca: text(&files.ca)?.expose().to_owned(),
+        cert: text(&files.cert)?.expose().to_owned(),
+        key: text(&files.key)?,
+    };
+    let Err(flaw) = judge::server(&pem, &[instance.address().host], facts.time) else { return Ok(()) };
+    let path = match flaw {
+        Flaw::NoAuthority => &files.ca,
+        Flaw::NoKey => &files.key,
+        _ => &files.cert,
+    };
+    let more = match flaw {
+        Flaw::OtherAuthority | Flaw::AuthorityExpired(_) => format!(" ({})", files.ca.display()),
+        Flaw::OtherKey => format!(" (not that of {})", files.key.display()),
+        _ => String::new(),
+    };
+    Err(refused(path, format!("{}{more}", flaw.words())).hint(back(match flaw {
+        Flaw::Expired(_) | Flaw::AuthorityExpired(_) => "renew it",
+        Flaw::OtherName(_) => "have it made for that name as well, for this machine's own programs",
+        Flaw::Purpose(_) => "have it made for serverAuth and clientAuth",
+        _ => "give a certificate, its own key, and the authority that signed it",
+    })))
+}
+
+/// Refuses an app that would show our certificate to a server that trusts the user's own.
+fn app(wanted: &Wanted<'_>, instance: &Instance) -> Result<(), Fault> {
+    let section = wanted.app.map(App::section).filter(|section| section.files().is_none());
+    if section.is_none() {
+        return Ok(());
+    }
+    Err(Fault::refused(format!(
+        "[{}] has certificates of your own, and [app] has none that it would trust",
+        instance.name
+    ))
+    .hint("give [app] a certificate of the same authority:\ntls-ca-cert-file = …\ntls-cert-file = …\ntls-key-file = …"))
+}
+
+/// Refuses a file that the server's user cannot read.
+fn readable(facts: &Facts, instance: &Instance, path: &Path) -> Result<(), Fault> {
+    let (Some(stat), Some(user)) = (facts.path(path), facts.user) else { return Ok(()) };
+    let own = stat.uid == user.uid && stat.mode & 0o400 != 0;
+    let group = stat.uid != user.uid && stat.gid == user.gid && stat.mode & 0o040 != 0;
+    if own || group || (stat.uid != user.uid && stat.mode & 0o004 != 0) || stat.kind != Kind::File {
+        return super::refuse::way_to(facts, instance, path);
+    }
+    let account = layout::here().account(instance.engine.user());
+    Err(Fault::refused(format!(
+        "[{}] {} cannot be read by the server's user, {account}",
+        instance.name,
+        path.display()
+    ))
+    .hint(format!("let it:\nchgrp {account} {0}\nchmod g+r {0}", path.display())))
+}
+
+/// Whether an instance speaks TLS by what redis-tp makes.
+fn uses_ours(instance: &Instance) -> bool {
+    instance.tls.as_ref().is_some_and(|tls| tls.files == certificates::of_servers())
+}
+
+/// Whether the server that runs speaks TLS already.
+fn speaks(facts: &Facts, instance: &Instance) -> bool {
+    facts.state.instances.get(&instance.name).is_some_and(|kept| kept.active && kept.tls.is_some())
+        && facts.running.get(&instance.name).is_some_and(|running| running.auth != Auth::Unknown)
+}
+
+/// Whether a server shows another certificate than its file has.
+fn shows_another(facts: &Facts, instance: &Instance, ours: &Pem) -> bool {
+    let shown = facts.running.get(&instance.name).and_then(|running| running.certificate.as_deref());
+    let cert = match &instance.tls {
+        Some(tls) if !uses_ours(instance) => facts.text(&tls.files.cert).unwrap_or_default(),
+        _ => &ours.cert,
+    };
+    let kept = judge::chain(cert).ok().and_then(|chain| Some(judge::fingerprint(chain.first()?)));
+    shown.zip(kept).is_some_and(|(shown, kept)| shown != kept)
+}
+
+fn tell(facts: &Facts, instance: &Instance) -> Step {
+    Step::Certificates { target: as_it_runs(facts, instance) }
+}
+
+fn write(file: &Fresh, server: (Owner, u32)) -> Step {
+    let (owner, mode) = match file.reader {
+        Reader::All => (Owner::Root, 0o644),
+        Reader::Us => (Owner::Root, 0o600),
+        Reader::Server => server,
+    };
+    let body = match file.reader {
+        Reader::All => Body::Plain(file.text.expose().to_owned()),
+        Reader::Us | Reader::Server => Body::Secret(file.text.clone()),
+    };
+    Step::Write { path: file.path.clone(), body, ours: None, owner, mode }
+}
+
+/// What a container sees of them: copies, for its user is another.
+pub fn copies(instance: &Instance, pem: &Pem) -> Vec<(PathBuf, Secret)> {
+    if instance.tls.is_none() {
+        return Vec::new();
+    }
+    let at = certificates::at(&container::mounted(&instance.container()), "server");
+    vec![(at.ca, Secret::new(&pem.ca)), (at.cert, Secret::new(&pem.cert)), (at.key, pem.key.clone())]
+}
+
+fn copy(path: PathBuf, text: Secret) -> Step {
+    let body = if path.extension().is_some_and(|end| end == "key") {
+        Body::Secret(text)
+    } else {
+        Body::Plain(text.expose().to_owned())
+    };
+    Step::Write { path, body, ours: None, owner: Owner::Image, mode: 0o400 }
+}
