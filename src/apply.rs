@@ -23,6 +23,7 @@ use crate::runtime::{Runtime, systemd};
 use crate::secrets;
 use crate::state::{self, State};
 use crate::step::{Body, Inside, Owner, Step};
+use crate::templates;
 use crate::topology::Name;
 
 mod adopt;
@@ -202,10 +203,7 @@ impl Run<'_> {
             Step::Write { path, body, ours, owner, mode } => {
                 self.put(path, [body, ours.as_ref().unwrap_or(body)], *owner, *mode)
             }
-            Step::Keep { path, ours } => {
-                self.remember_original(path)?;
-                self.keep_written(path, ours)
-            }
+            Step::Keep { path, ours } => self.keep(path, ours),
             Step::Own { paths, owner, mode } => self.own(paths, *owner, *mode),
             Step::End { target, pid, uid } => self.end_by_hand(target, *pid, *uid),
             Step::Remove { path } | Step::GiveBack { path } => self.take_away(path),
@@ -384,6 +382,21 @@ impl Run<'_> {
         self.host.write(path, body.expose().as_bytes(), ids, mode)?;
         self.wrote.push(path.to_path_buf());
         if secrets::is_secret(path) { Ok(()) } else { self.keep_written(path, ours) }
+    }
+
+    /// Takes a file that stays as it is for ours. One that is ours already, and of which the record was lost, is not
+    /// what stood there before us.
+    fn keep(&mut self, path: &Path, ours: &Body) -> Result<()> {
+        if secrets::is_secret(path) {
+            self.state.files.entry(path.to_path_buf()).or_insert(false);
+            return Ok(());
+        }
+        if self.host.text(path)?.is_some_and(|text| templates::is_ours(&text)) {
+            let before = self.host.stat(&State::original(path))?.is_some();
+            self.state.files.entry(path.to_path_buf()).or_insert(before);
+        }
+        self.remember_original(path)?;
+        self.keep_written(path, ours)
     }
 
     /// Keeps what of a file is ours.

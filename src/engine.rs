@@ -19,6 +19,9 @@ pub enum Engine {
 }
 
 impl Engine {
+    /// Both.
+    pub const ALL: [Self; 2] = [Self::Redis, Self::Valkey];
+
     /// The name that Debian uses for the user, the group, the directories and the units.
     pub fn name(self) -> &'static str {
         match self {

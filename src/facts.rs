@@ -24,7 +24,8 @@ mod web;
 
 pub use containers::Containers;
 pub use gather::{
-    Question, about, address_on_disk, gather, is_server, is_starting, listening, listening_of, means, pid_of,
+    Question, about, address_on_disk, gather, is_server, is_starting, listening, listening_of, means, ours,
+    pid_of,
 };
 pub use web::supervisor;
 
@@ -55,6 +56,8 @@ pub struct Facts {
     pub closed: BTreeSet<PathBuf>,
     /// How many bytes can still be written where we and the servers write.
     pub room: BTreeMap<PathBuf, u64>,
+    /// Configurations that are ours by what stands in them, where there is no record, and that are not wanted.
+    pub orphans: BTreeSet<PathBuf>,
     /// The text of files in question.
     pub texts: BTreeMap<PathBuf, Secret>,
     /// What we last wrote to files in question.

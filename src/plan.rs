@@ -33,6 +33,7 @@ pub mod drift;
 pub mod fix;
 mod leave;
 pub mod live;
+mod lost;
 mod memory;
 mod note;
 mod record;
@@ -130,6 +131,7 @@ pub fn plan(wanted: &Wanted<'_>, facts: &Facts) -> Result<Plan> {
     refuse::impossible(wanted, facts)?;
     certificates::impossible(wanted, facts)?;
     app_refuse::impossible(wanted, facts)?;
+    lost::refuse(wanted, facts)?;
     let version = facts.server.as_ref().map_or(ASSUMED, |server| server.version);
     let order = by_depth(wanted.instances);
     let mut changes = Vec::new();
@@ -180,6 +182,7 @@ pub fn plan(wanted: &Wanted<'_>, facts: &Facts) -> Result<Plan> {
         steps.iter().any(|step| matches!(step, Step::AwaitLink { target, .. } if target.name == *name))
     };
     notes.retain(|note| !matches!(note, Note::LinkDown { instance } if awaited(instance)));
+    lost::known_again(wanted, facts, version, &mut plan)?;
     plan.record = record::of(wanted, facts);
     plan.inside = containers::inside(wanted, facts);
     plan.app = match &app {

@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 use crate::app::AppTarget;
 use crate::engine::{Engine, Version};
 use crate::exit::Fault;
+use crate::facts;
 use crate::host::{Host, Ids};
 use crate::layout;
 use crate::runtime::Runtime;
@@ -187,17 +188,21 @@ impl State {
     /// Refuses to go on where there was a record, and it is gone.
     ///
     /// # Errors
-    /// There is none, but what we wrote is there.
+    /// There is none, but what we wrote is there, here or in its place.
     pub fn refuse_lost(&self, host: &Host) -> Result<()> {
         let path = Self::path();
         if *self != Self::default()
             || host.stat(&path)?.is_some()
-            || host.list(&dir().join("written"))?.is_empty()
+            || (host.list(&dir().join("written"))?.is_empty() && facts::ours(host, &Engine::ALL)?.is_empty())
         {
             return Ok(());
         }
         let what = format!("there is no {}: what is redis-tp's cannot be told any more", path.display());
-        Err(Fault::refused(what).hint(format!("put it back; or {}", begin_anew())).into())
+        let cure = match host.stat(topology::file())? {
+            Some(_) => "let it be found again by the topology:\nredis-tp apply".to_owned(),
+            None => format!("take over what runs:\n{}", "redis-tp adopt"),
+        };
+        Err(Fault::refused(what).hint(format!("put it back; or {cure}")).into())
     }
 
     /// Writes the record.

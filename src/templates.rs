@@ -18,6 +18,11 @@ const APP_UNIT: &str = include_str!("../systemd/app.service");
 const USER_UNIT: &str = include_str!("../systemd/user-instance.service");
 const USER_APP_UNIT: &str = include_str!("../systemd/user-app.service");
 
+/// Whether a file was written by us, by what stands in it.
+pub fn is_ours(text: &str) -> bool {
+    ["rendered by redis-tp from", "Written by redis-tp"].iter().any(|mark| text.contains(mark))
+}
+
 /// What the two configuration templates may name. Every string stands as it will in the file:
 /// quoted, and without a newline. None is a line that is not wanted, or that somebody took away.
 #[derive(Debug, Serialize)]
@@ -76,11 +81,12 @@ pub fn plain_configuration(name: &str, topology: &Path, lines: Vec<String>) -> R
 }
 
 /// Renders the drop-in that opens directories to a unit, and closes the rest.
-pub fn drop_in(unit: &str, paths: &[String], hardening: Option<&Hardening>) -> Result<String> {
+pub fn drop_in(unit: &str, paths: &[String], hardening: &Hardening, harden: bool) -> Result<String> {
     let mut context = Context::new();
     context.insert("unit", unit);
     context.insert("paths", paths);
-    context.insert("hardening", &hardening.map(Hardening::lines).transpose()?);
+    context.insert("hardening", &harden.then(|| hardening.lines()).transpose()?);
+    context.insert("low_port", &hardening.low_port);
     render(DROP_IN, &context)
 }
 
@@ -124,6 +130,8 @@ pub struct UnitContext {
     pub paths: Vec<String>,
     /// What closes the rest, if it is to be hardened.
     pub hardening: Option<String>,
+    /// Its port is one that only root may open.
+    pub low_port: bool,
 }
 
 /// Renders a whole unit: root's, or a user's own.
@@ -219,6 +227,7 @@ mod tests {
             run: String::new(),
             paths: Vec::new(),
             hardening: None,
+            low_port: true,
         };
         let given = serde_json::to_value(&context).unwrap();
         for template in [UNIT, USER_UNIT, DROP_IN] {

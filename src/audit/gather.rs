@@ -159,7 +159,7 @@ fn others(
     let ports: BTreeSet<u16> =
         seen.servers.iter().filter_map(|server| Some(server.address.as_ref()?.port)).collect();
     let engine = subject.topology.engine;
-    let engines = if seen.managed { vec![engine] } else { vec![Engine::Redis, Engine::Valkey] };
+    let engines = if seen.managed { vec![engine] } else { Engine::ALL.to_vec() };
     for engine in engines {
         let found = found::look(host, engine, password, processes)?;
         for site in found.sites.iter().filter(|site| !files.contains(&site.file)) {

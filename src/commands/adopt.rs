@@ -87,7 +87,7 @@ pub fn run(host: &Host, args: &cli::Adopt) -> Result<Code> {
 
 /// What there is of the engine that was asked for, or of the one that is here.
 fn find(host: &Host, engine: Option<Engine>, given: Option<&Secret>) -> Result<Found> {
-    let engines = engine.map_or_else(|| vec![Engine::Redis, Engine::Valkey], |engine| vec![engine]);
+    let engines = engine.map_or_else(|| Engine::ALL.to_vec(), |engine| vec![engine]);
     let processes = found::processes(host)?;
     let mut all = Vec::new();
     for engine in engines {

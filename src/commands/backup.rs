@@ -28,6 +28,7 @@ pub fn run(host: &Host, args: &cli::Backup) -> Result<Code> {
     }
     let _session = Session::open(host, args.dry_run)?;
     let mut scene = Scene::standing(host)?;
+    scene.facts.state.refuse_lost(host)?;
     let password = scene.secrets.password.clone();
     scene.facts.holdings = holdings::of(host, &scene.facts.state, password.as_ref())?;
     let chosen: Vec<&Instance> = match &args.name {

@@ -26,6 +26,7 @@ pub fn run(host: &Host, args: &cli::Restore) -> Result<Code> {
     let head = look(host, &file)?;
     let _session = Session::open(host, args.dry_run)?;
     let mut scene = Scene::standing(host)?;
+    scene.facts.state.refuse_lost(host)?;
     let password = scene.secrets.password.clone();
     scene.facts.holdings = holdings::of(host, &scene.facts.state, password.as_ref())?;
     let data = restore::data(scene.pick(args.name.as_ref())?, &scene.facts);

@@ -26,8 +26,9 @@ use crate::secret::Secret;
 use crate::software::{self, Tool};
 use crate::state::{Kept, State};
 use crate::store::Store;
+use crate::templates;
 use crate::tls::{Tls, judge};
-use crate::topology::{BindAddress, Image, Name};
+use crate::topology::{self, BindAddress, Image, Name};
 use crate::users;
 use crate::wire::{Address, Trouble, Wire};
 
@@ -144,6 +145,20 @@ fn is_packaged(tool: &Tool, facts: &Facts) -> bool {
     facts.package.as_ref().is_some_and(Package::installed) && tool.path.starts_with("/usr/bin")
 }
 
+/// The configurations of engines that are ours by what stands in them.
+///
+/// # Errors
+/// Their directory cannot be read.
+pub fn ours(host: &Host, engines: &[Engine]) -> Result<Vec<PathBuf>> {
+    let mut ours = Vec::new();
+    for dir in engines.iter().map(|engine| engine.etc()) {
+        let names = host.list(&dir)?.into_iter().filter(|name| name.ends_with(".conf"));
+        let is = |path: &PathBuf| matches!(host.text(path), Ok(Some(text)) if templates::is_ours(&text));
+        ours.extend(names.map(|name| dir.join(name)).filter(is));
+    }
+    Ok(ours)
+}
+
 fn files(host: &Host, question: &Question<'_>, facts: &mut Facts) -> Result<()> {
     let engine = question.engine;
     let mut paths: BTreeSet<PathBuf> = question.files.iter().cloned().collect();
@@ -195,6 +210,10 @@ fn files(host: &Host, question: &Question<'_>, facts: &mut Facts) -> Result<()> 
                 }
             }
         }
+    }
+    if facts.state.instances.is_empty() && facts.paths.contains_key(topology::file()) {
+        let wanted = |path: &PathBuf| question.instances.iter().any(|instance| instance.conf == *path);
+        facts.orphans = ours(host, &[engine])?.into_iter().filter(|path| !wanted(path)).collect();
     }
     facts.closed = closed(host, question, facts);
     let written = [engine.etc(), crate::secrets::dir().to_path_buf(), crate::state::dir().to_path_buf()];

@@ -7,7 +7,7 @@ use anyhow::Result;
 
 use super::containers::{self, Due};
 use super::leave::away;
-use super::{Note, Plan, Wanted, whole};
+use super::{Note, Plan, Wanted, lost, whole};
 use crate::app::service::{self, UNIT};
 use crate::app::{App, Settings};
 use crate::engine::Engine;
@@ -96,7 +96,8 @@ pub fn of<'a>(wanted: &Wanted<'a>, facts: &Facts) -> Result<Option<AppChange<'a>
 /// Whether it runs as it is wanted to.
 fn is_alive(facts: &Facts, app: &App) -> bool {
     let kept = facts.state.app.as_ref().filter(|kept| kept.active);
-    let runtime = kept.is_some_and(|kept| kept.target.runtime == app.runtime);
+    let lost = || facts.state.instances.is_empty() && lost::is_ours(facts, &app.settings_file());
+    let runtime = kept.map_or_else(lost, |kept| kept.target.runtime == app.runtime);
     runtime
         && match app.runtime {
             Runtime::Process => facts.app.pid.is_some(),

@@ -124,6 +124,11 @@ pub enum Note {
         /// Where it leads.
         target: PathBuf,
     },
+    /// Our record was deleted, and is written anew by what stands in our files.
+    RecordLost {
+        /// The record.
+        record: PathBuf,
+    },
     /// Packages of ours that hold data which was there before us.
     PackagesStay {
         /// Their names.
@@ -228,6 +233,11 @@ impl std::fmt::Display for Note {
             Self::NotOurs { store } => {
                 write!(f, "{store} had data in it before redis-tp; left alone")
             }
+            Self::RecordLost { record } => write!(
+                f,
+                "{} was gone: what is there counts as redis-tp's by what stands in it; data and packages count as there before, and no purge takes them",
+                record.display()
+            ),
             Self::Behind { link, target } => write!(
                 f,
                 "{} is a symbolic link; only that goes, and what it leads to stays: rm -r {}",

@@ -95,21 +95,24 @@ pub fn needed(instance: &Instance, facts: &Facts) -> Result<Option<(PathBuf, Str
         let text = templates::unit(&unit_context(instance, &server, libraries.as_deref())?, own)?;
         return Ok(Some((own_unit(&instance.unit), text)));
     }
-    let mut closed = closed_to(instance);
-    if instance.harden {
-        let text = templates::drop_in(&instance.unit, &closed, Some(&hardening(instance)))?;
-        return Ok(Some((drop_in(&instance.unit), text)));
-    }
+    let (mut closed, mut hardening) = (closed_to(instance), hardening(instance));
     // Somebody's own drop-in does as well as ours.
-    if let Some(unit) = facts.unit(&instance.unit)
+    if !instance.harden
+        && let Some(unit) = facts.unit(&instance.unit)
         && !facts.state.files.contains_key(&drop_in(&instance.unit))
     {
         closed.retain(|path| !unit.opens.iter().any(|open| Path::new(path).starts_with(open)));
+        let works = match facts.state.instances.get(&instance.name) {
+            Some(kept) => kept.active && kept.port == instance.port,
+            None => facts.running.contains_key(&instance.name),
+        };
+        hardening.low_port &= !works;
     }
-    if closed.is_empty() {
+    if !instance.harden && closed.is_empty() && !hardening.low_port {
         return Ok(None);
     }
-    Ok(Some((drop_in(&instance.unit), templates::drop_in(&instance.unit, &closed, None)?)))
+    let text = templates::drop_in(&instance.unit, &closed, &hardening, instance.harden)?;
+    Ok(Some((drop_in(&instance.unit), text)))
 }
 
 /// How far the unit of an instance can be closed.
@@ -133,6 +136,7 @@ fn unit_context(instance: &Instance, server: &Path, unpacked: Option<&Path>) -> 
         run: run.to_string_lossy().into_owned(),
         paths: paths.into(),
         hardening,
+        low_port: instance.port < 1024,
     })
 }
 

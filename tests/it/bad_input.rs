@@ -268,7 +268,7 @@ fn ipv6_switched_off_is_no_obstacle_unless_it_is_asked_for() {
 }
 
 /// A server under /usr/local, and neither apt nor dpkg, as on a machine that is no Debian.
-const BY_HAND: &str = "set -e; mkdir /opt/redis /opt/away
+pub const BY_HAND: &str = "set -e; mkdir /opt/redis /opt/away
     for deb in /srv/repo/*.deb; do dpkg-deb -x \"$deb\" /opt/redis; done
     cp -a /opt/redis/usr/lib/. /usr/lib/; ldconfig
     cp -L /opt/redis/usr/bin/redis-server /opt/redis/usr/bin/redis-cli /opt/away/

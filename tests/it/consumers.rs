@@ -130,7 +130,7 @@ fn systemd_takes_every_line_of_a_drop_in() {
             let closed = systemd::closed_to(&instance);
             let path = systemd::drop_in(&instance.unit);
             let hardening = systemd::hardening(&instance);
-            let text = templates::drop_in(&instance.unit, &closed, Some(&hardening)).expect("it renders");
+            let text = templates::drop_in(&instance.unit, &closed, &hardening, true).expect("it renders");
             write_drop_in(&machine, &path, &text);
             let verified = verify(&machine, &instance.unit);
             assert_eq!(verified.status, 0, "{release:?}\n{text}\n{verified}");

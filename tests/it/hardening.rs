@@ -1,5 +1,6 @@
 //! The units of real machines: how far they are closed, and that a server does all its work in them.
 
+use crate::bad_input::BY_HAND;
 use crate::machine::{Init, Machine, Release};
 use crate::story::{bare, contains};
 
@@ -129,6 +130,55 @@ fn every_unit_is_closed_and_a_server_does_all_its_work_in_it() {
         assert_eq!(bounds.stdout, "cap_net_bind_service\n");
         machine.run("redis-tp check --fail-on never; redis-tp uninstall --purge").ok();
         machine.run("ls -d /etc/systemd/system/redis*").exits(2);
+    }
+}
+
+/// What a master with a port of root's is opened by, where nothing else of its unit is ours.
+fn opened(machine: &Machine) -> bool {
+    machine.run("redis-tp cli -- PING && redis-tp verify && redis-tp plan | grep 'No changes'").ok();
+    machine.exists("/etc/systemd/system/redis-server.service.d/10-redis-tp.conf")
+}
+
+#[test]
+fn a_port_of_roots_can_be_had_where_units_stay_as_the_distribution_has_them() {
+    for release in Release::ALL {
+        let Some(machine) = bare(release, Init::Systemd) else { return };
+        machine.run_with_input("redis-tp apply -f -", "[master]\nport = 700\nharden = no\n").ok();
+        assert!(opened(&machine), "{release:?}");
+        let bounds = machine.run("systemctl show -P CapabilityBoundingSet redis-server").ok();
+        assert_eq!(bounds.stdout, "cap_net_bind_service\n");
+        for (port, opens) in [(6379, false), (701, true)] {
+            machine.run(&format!("redis-tp install --port {port}")).ok();
+            assert_eq!(opened(&machine), opens, "{release:?}: {port}");
+        }
+    }
+}
+
+#[test]
+fn a_port_of_roots_that_somebody_opened_is_left_to_them() {
+    let Some(machine) = bare(Release::Bookworm, Init::Systemd) else { return };
+    machine
+        .run("apt-get install -y redis-server && sed -i 's/^port .*/port 700/' /etc/redis/redis.conf")
+        .ok();
+    machine.run("mkdir /etc/systemd/system/redis-server.service.d").ok();
+    let theirs = "[Service]\nCapabilityBoundingSet=CAP_NET_BIND_SERVICE\n\
+        AmbientCapabilities=CAP_NET_BIND_SERVICE\nPrivateUsers=no\n";
+    machine.write("/etc/systemd/system/redis-server.service.d/theirs.conf", theirs);
+    machine.run("systemctl daemon-reload && systemctl restart redis-server && redis-tp adopt").ok();
+    assert!(!opened(&machine), "they had opened it");
+    machine.run("redis-tp service stop master && redis-tp apply").ok();
+    assert!(!opened(&machine), "they had opened it, and it did not run");
+}
+
+#[test]
+fn a_server_that_came_without_a_unit_has_a_port_of_roots() {
+    let Some(machine) = bare(Release::Bookworm, Init::Systemd) else { return };
+    machine.run(BY_HAND).ok();
+    machine.run("cp /opt/away/redis-server /opt/away/redis-cli /usr/local/bin/ && useradd --system --user-group redis").ok();
+    for harden in ["no", "yes"] {
+        let topology = format!("[master]\nport = 700\nharden = {harden}\n");
+        machine.run_with_input("redis-tp apply -f -", topology).ok();
+        machine.run("redis-tp cli -- PING").ok();
     }
 }
 

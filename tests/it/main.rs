@@ -38,6 +38,7 @@ mod hostile;
 mod journals;
 mod live;
 mod losses;
+mod lost;
 mod machine;
 mod model;
 mod page;

@@ -15,6 +15,7 @@ use redis_tp::plan::Plan;
 use redis_tp::runtime::Runtime;
 use redis_tp::runtime::container::{self, Container};
 use redis_tp::secret::Secret;
+use redis_tp::secrets;
 use redis_tp::state::State;
 use redis_tp::step::{Body, Owner, Step};
 use redis_tp::store::Store;
@@ -64,7 +65,9 @@ fn carry_out_step(step: &Step, facts: &mut Facts) {
         }
         Step::Keep { path, ours } => {
             facts.state.files.entry(path.clone()).or_insert(true);
-            facts.written.insert(path.clone(), Secret::new(ours.expose()));
+            if !secrets::is_secret(path) {
+                facts.written.insert(path.clone(), Secret::new(ours.expose()));
+            }
             facts.stock = false;
         }
         Step::Own { paths, owner, mode } => {

@@ -194,7 +194,25 @@ pub const STATES: &[Case] = &[
         "a record that is gone",
         record!(":"),
         "redis-tp uninstall",
-        &["there is no /var/lib/redis-tp/state.json", "redis-tp adopt"],
+        &["there is no /var/lib/redis-tp/state.json", "redis-tp apply"],
+    ),
+    case(
+        "a change while the record is gone",
+        record!(":"),
+        "redis-tp install --set maxmemory=100mb",
+        &["/var/lib/redis-tp/state.json is gone", "redis-tp apply"],
+    ),
+    case(
+        "an instance that goes while the record is gone",
+        record!(":"),
+        "redis-tp replica remove slave",
+        &["/var/lib/redis-tp/state.json is gone", "redis-tp apply"],
+    ),
+    case(
+        "a backup while the record is gone",
+        record!(":"),
+        "redis-tp backup",
+        &["there is no /var/lib/redis-tp/state.json", "redis-tp apply"],
     ),
     // The topology
     case(

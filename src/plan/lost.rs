@@ -1,0 +1,116 @@
+//! The record that somebody deleted: what is ours is known again by what stands in our files. What was there before
+//! us no file tells, so data and packages count as that, and no purge takes them.
+
+use std::path::{Path, PathBuf};
+
+use anyhow::Result;
+
+use super::{Note, Plan, Wanted};
+use crate::engine::Version;
+use crate::exit::Fault;
+use crate::facts::Facts;
+use crate::instance::Instance;
+use crate::runtime::{Runtime, systemd};
+use crate::secret::Secret;
+use crate::secrets;
+use crate::state::{State, UnitBefore};
+use crate::step::{Body, Step};
+use crate::templates;
+use crate::topology;
+use crate::users;
+
+/// Whether our configurations are there, and no record of them.
+pub fn is_lost(wanted: &Wanted<'_>, facts: &Facts) -> bool {
+    facts.state.instances.is_empty() && wanted.instances.iter().any(|instance| is_ours(facts, &instance.conf))
+}
+
+/// Refuses a change before our files are known again, and where an instance would be forgotten.
+///
+/// # Errors
+/// The topology is to become another one, or names not all of them.
+pub fn refuse(wanted: &Wanted<'_>, facts: &Facts) -> Result<(), Fault> {
+    let gone = State::path();
+    let edits = wanted.text.is_some() && facts.path(topology::file()).is_some();
+    if edits && (is_lost(wanted, facts) || !facts.orphans.is_empty()) {
+        return Err(Fault::refused(format!("{} is gone: what is redis-tp's is not known", gone.display()))
+            .hint(
+                "let it be found again by the topology as it stands, and run this again:\nredis-tp apply",
+            ));
+    }
+    let Some(orphan) = facts.orphans.first() else { return Ok(()) };
+    Err(Fault::refused(format!(
+        "{} is redis-tp's by what stands in it, but {} is gone, and the topology does not name its instance",
+        orphan.display(),
+        gone.display()
+    ))
+    .hint(format!(
+        "name it there as before, or move the file away:\nmv {0} {0}.aside\nredis-tp apply",
+        orphan.display()
+    )))
+}
+
+/// The steps, before all others, that make our files known again.
+///
+/// # Errors
+/// What would stand in them cannot be rendered.
+pub fn known_again(wanted: &Wanted<'_>, facts: &Facts, version: Version, plan: &mut Plan) -> Result<()> {
+    if !is_lost(wanted, facts) {
+        return Ok(());
+    }
+    let mut files: Vec<(PathBuf, Body)> = secret_files(wanted);
+    for instance in wanted.instances {
+        let text = instance.configuration(topology::file(), version, &[])?;
+        files.push((instance.conf.clone(), Body::Conf(Secret::new(text))));
+        files.extend(unit_files(instance, facts)?);
+    }
+    if let Some(app) = wanted.app {
+        files.push((app.settings_file(), Body::Secret(app.settings.text())));
+        let unit = crate::app::service::unit_file();
+        files.extend(facts.text(&unit).map(|text| (unit.clone(), Body::Plain(text.to_owned()))));
+    }
+    let planned = |path: &Path| {
+        plan.steps.iter().any(|step| matches!(step, Step::Keep { path: other, .. } if other == path))
+    };
+    files.retain(|(path, _)| (secrets::is_secret(path) || is_ours(facts, path)) && !planned(path));
+    let keeps = files.into_iter().map(|(path, ours)| Step::Keep { path, ours });
+    plan.steps.splice(0..0, keeps);
+    // They run by our doing.
+    plan.units.values_mut().for_each(|before| *before = UnitBefore::default());
+    plan.notes.push(Note::RecordLost { record: State::path() });
+    Ok(())
+}
+
+/// Whether a file is ours by what stands in it, and our record does not know it.
+pub fn is_ours(facts: &Facts, path: &Path) -> bool {
+    !facts.state.files.contains_key(path) && facts.text(path).is_some_and(templates::is_ours)
+}
+
+/// The passwords that are on the disk.
+fn secret_files(wanted: &Wanted<'_>) -> Vec<(PathBuf, Body)> {
+    let secrets = wanted.secrets;
+    let own = secrets.password.iter().map(|password| (secrets::password_file(), password));
+    let users = secrets.users.iter().flat_map(|of| {
+        let app = of.app.iter().map(|app| (secrets::user_file(users::APP), app));
+        [(secrets::user_file(users::REPLICA), &of.replica)].into_iter().chain(app)
+    });
+    let upstream = secrets.upstream.iter().map(|(name, secret)| (secrets::upstream_file(name), secret));
+    own.chain(users)
+        .chain(upstream)
+        .filter(|(path, _)| !secrets.fresh.contains_key(path))
+        .map(|(path, secret)| (path, Body::Secret(secret.clone())))
+        .collect()
+}
+
+/// What systemd reads of an instance, with what we would write there.
+fn unit_files(instance: &Instance, facts: &Facts) -> Result<Vec<(PathBuf, Body)>> {
+    if instance.runtime != Runtime::Systemd {
+        return Ok(Vec::new());
+    }
+    let needed = systemd::needed(instance, facts)?;
+    let body = |path: &PathBuf| match &needed {
+        Some((needs, text)) if needs == path => Some(text.clone()),
+        _ => facts.text(path).map(str::to_owned),
+    };
+    let all = systemd::files(&instance.unit).into_iter();
+    Ok(all.filter_map(|path| Some((path.clone(), Body::Plain(body(&path)?)))).collect())
+}
