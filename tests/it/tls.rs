@@ -184,6 +184,12 @@ fn what_has_ended_is_renewed_by_the_next_run() {
         assert!(machine.run("redis-tp tls show").exits(4).stdout.contains("0 days left"));
         let out = machine.run("redis-tp verify").exits(4);
         assert!(out.stdout.contains("expired on 20") && out.stdout.contains("redis-tp apply"), "{out}");
+        // Neither the replica nor the app takes it, and both say so.
+        assert!(out.stdout.contains("does not trust its master's certificate"), "{out}");
+        let out = machine.run("redis-tp status").exits(4);
+        for said in ["with which it does not come to speak TLS", "its certificate has expired"] {
+            assert!(out.stdout.contains(said), "{said}: {out}");
+        }
         let out = machine.run("redis-tp check --json").exits(4);
         assert!(out.stdout.contains("expired on 20"), "{out}");
         machine.run("redis-tp apply").ok();
