@@ -1,6 +1,7 @@
 //! Which certificates the instances and the web app need, which are there, and which are made anew: an
 //! authority of this machine's own, and what it signs, in a directory beside the topology.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -15,7 +16,7 @@ use crate::secrets;
 use crate::tls::issue::{Authority, Holder, RENEWAL};
 use crate::tls::judge::{self, Flaw, Validity};
 use crate::tls::{Pem, Tls};
-use crate::topology::{BindAddress, RuntimeChoice, Topology};
+use crate::topology::{BindAddress, Name, RuntimeChoice, Section, Topology};
 
 /// Where they are.
 pub fn dir() -> PathBuf {
@@ -72,6 +73,8 @@ pub struct Certificates {
     pub server: Pem,
     /// That of the web app, where one is wanted.
     pub app: Option<Arc<Pem>>,
+    /// Those of instances that have certificates of the user's own, as far as they can be read.
+    pub own: BTreeMap<Name, Arc<Pem>>,
     /// The files that are not on disk yet.
     pub fresh: Vec<Fresh>,
 }
@@ -112,13 +115,45 @@ pub fn load(host: &Host, topology: &Topology, renewal: &Renewal) -> Result<Certi
     let server =
         work.one(&of_servers(), &ca, &Holder { name: "redis-tp server", reached: &reached }, &must, anew)?;
     let app = match &topology.app {
-        Some(_) => {
-            let holder = Holder { name: "redis-tp app", reached: &[] };
-            Some(Arc::new(work.one(&of_app(), &ca, &holder, &[], anew)?))
-        }
+        Some(section) => Some(Arc::new(match section.files() {
+            Some(files) => of_the_users_app(host, &files, work.now)?,
+            None => {
+                let holder = Holder { name: "redis-tp app", reached: &[] };
+                work.one(&of_app(), &ca, &holder, &[], anew)?
+            }
+        })),
         None => None,
     };
-    Ok(Certificates { server, app, fresh: work.fresh })
+    let own = topology.instances.iter().filter_map(|section| {
+        let files = files(section);
+        let own = (files != of_servers()).then(|| host.identity(&files).ok()).flatten();
+        Some((section.name.clone(), Arc::new(own?)))
+    });
+    Ok(Certificates { server, app, own: own.collect(), fresh: work.fresh })
+}
+
+/// The files of an instance: those that its section names, and else ours.
+pub fn files(section: &Section) -> Tls {
+    let ours = of_servers();
+    let file = |name: &str, ours: PathBuf| {
+        let named = section.directives.iter().rev().find(|named| named.name == name);
+        named.and_then(|named| named.args.first()).map_or(ours, PathBuf::from)
+    };
+    Tls {
+        ca: file("tls-ca-cert-file", ours.ca),
+        cert: file("tls-cert-file", ours.cert),
+        key: file("tls-key-file", ours.key),
+    }
+}
+
+/// What the user gives to the web app.
+fn of_the_users_app(host: &Host, files: &Tls, now: u64) -> Result<Pem> {
+    let refused =
+        |what: String| Fault::refused(what).hint("give the app a certificate that serves:\nredis-tp plan");
+    let pem = host.identity(files).map_err(|error| refused(format!("[app] {error:#}")))?;
+    judge::client(&pem, now)
+        .map_err(|flaw| refused(format!("[app] {} {}", files.cert.display(), flaw.words())))?;
+    Ok(pem)
 }
 
 /// A certificate for a client on another machine, with what it needs to know of us.
@@ -146,15 +181,14 @@ fn must(topology: &Topology) -> Vec<String> {
         let contained = topology.instances.iter();
         names.extend(contained.map(|section| container::of_instance(topology.engine, section.name.as_str())));
     }
-    let mut seen = std::collections::BTreeSet::new();
+    let mut seen = BTreeSet::new();
     names.retain(|name| seen.insert(name.clone()));
     names
 }
 
 /// The names under which others may reach it: what they are at this moment is good enough.
 fn may(host: &Host, topology: &Topology) -> Vec<String> {
-    let exposed =
-        |section: &crate::topology::Section| section.bind.iter().flatten().any(|bind| !bind.is_loopback());
+    let exposed = |section: &Section| section.bind.iter().flatten().any(|bind| !bind.is_loopback());
     if !topology.instances.iter().any(exposed) {
         return Vec::new();
     }

@@ -4,6 +4,7 @@
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use anyhow::Result;
 use serde::{Deserialize, Serialize};
@@ -629,8 +630,11 @@ fn spoken(topology: &Topology, section: &Section, secrets: &Secrets) -> Option<S
         let named = section.directives.iter().rev().find(|named| named.name == name)?;
         named.args.first().cloned()
     };
-    let ours = certificates::of_servers();
-    let file = |name: &str, ours: PathBuf| word(name).map_or(ours, PathBuf::from);
+    let files = certificates::files(section);
+    let admin = match files == certificates::of_servers() {
+        true => Some(Arc::new(certificates.server.clone())),
+        false => certificates.own.get(&section.name).cloned(),
+    };
     let upstream = match &section.replicaof {
         Some(ReplicaOf::Instance(of)) => {
             topology.instance(of.as_str()).is_some_and(|master| master.defaults == Defaults::On)
@@ -638,13 +642,10 @@ fn spoken(topology: &Topology, section: &Section, secrets: &Secrets) -> Option<S
         _ => word("tls-replication").is_none_or(|word| conf::is_yes(&word)),
     };
     Some(Spoken {
-        files: Tls {
-            ca: file("tls-ca-cert-file", ours.ca),
-            cert: file("tls-cert-file", ours.cert),
-            key: file("tls-key-file", ours.key),
-        },
+        files,
         upstream,
-        app: certificates.app.clone(),
+        // One that is no service, as `verify` has it for a moment, is the administrator's.
+        app: certificates.app.clone().or(admin),
     })
 }
 

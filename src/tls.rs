@@ -56,7 +56,7 @@ pub struct Spoken {
     pub files: Tls,
     /// Whether it speaks TLS to its master.
     pub upstream: bool,
-    /// What the web app shows, where one is wanted.
+    /// What the web app shows; the administrator's, where no app is wanted.
     pub app: Option<Arc<Pem>>,
 }
 

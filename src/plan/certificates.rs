@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 
 use super::change::Change;
 use super::{Plan, Wanted, as_it_runs};
+use crate::app::App;
 use crate::certificates::{self, Fresh, Reader};
 use crate::exit::Fault;
 use crate::facts::{Auth, Facts};
@@ -77,6 +78,7 @@ pub fn impossible(wanted: &Wanted<'_>, facts: &Facts) -> Result<(), Fault> {
         let Some(tls) = &instance.tls else { continue };
         if !uses_ours(instance) {
             own(wanted, facts, instance, &tls.files)?;
+            app(wanted, instance)?;
         }
     }
     Ok(())
@@ -128,6 +130,19 @@ fn own(wanted: &Wanted<'_>, facts: &Facts, instance: &Instance, files: &Tls) -> 
         Flaw::Purpose(_) => "have it made for serverAuth and clientAuth",
         _ => "give a certificate, its own key, and the authority that signed it",
     })))
+}
+
+/// Refuses an app that would show our certificate to a server that trusts the user's own.
+fn app(wanted: &Wanted<'_>, instance: &Instance) -> Result<(), Fault> {
+    let section = wanted.app.map(App::section).filter(|section| section.files().is_none());
+    if section.is_none() {
+        return Ok(());
+    }
+    Err(Fault::refused(format!(
+        "[{}] has certificates of your own, and [app] has none that it would trust",
+        instance.name
+    ))
+    .hint("give [app] a certificate of the same authority:\ntls-ca-cert-file = …\ntls-cert-file = …\ntls-key-file = …"))
 }
 
 /// Refuses a file that the server's user cannot read.

@@ -8,6 +8,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use super::values::absolute;
+use crate::tls::Tls;
 
 /// The section's name, which no instance may have.
 pub const APP: &str = "app";
@@ -33,6 +34,9 @@ pub struct AppSection {
     pub source: Source,
     /// The table of a SQLite source, with the columns `key` and `value`.
     pub table: Table,
+    /// What it shows to servers with certificates of the user's own, and whom it trusts: all three files, or none.
+    #[serde(default)]
+    pub tls: [Option<PathBuf>; 3],
 }
 
 impl Default for AppSection {
@@ -47,6 +51,7 @@ impl Default for AppSection {
             read_from: ReadFrom::default(),
             source: Source::default(),
             table: Table::default(),
+            tls: [None, None, None],
         }
     }
 }
@@ -55,6 +60,22 @@ impl AppSection {
     /// The keys of the section.
     pub const KEYS: [&'static str; 8] =
         ["bind", "port", "ttl", "slow", "prefix", "read-from", "source", "table"];
+
+    /// Those that name files for TLS, which are no settings of the running app: it gets what is in them.
+    pub const FILES: [&'static str; 3] = ["tls-ca-cert-file", "tls-cert-file", "tls-key-file"];
+
+    /// The files of [`Self::FILES`].
+    pub fn files(&self) -> Option<Tls> {
+        let [Some(ca), Some(cert), Some(key)] = self.tls.clone() else { return None };
+        Some(Tls { ca, cert, key })
+    }
+
+    /// The one of [`Self::FILES`] that the others are worth nothing without.
+    pub fn missing_file(&self) -> Option<&'static str> {
+        let named = self.tls.iter().filter(|file| file.is_some()).count();
+        let missing = Self::FILES.into_iter().zip(&self.tls).find(|(_, file)| file.is_none());
+        missing.filter(|_| named > 0).map(|(key, _)| key)
+    }
 
     /// Sets one key.
     ///
@@ -86,6 +107,12 @@ impl AppSection {
                     .map_err(cure("for example: source = simulated, or: source = sqlite:/srv/lab.db"))?;
             }
             "table" => self.table = Table::parse(value).map_err(cure("for example: table = data"))?,
+            _ if Self::FILES.contains(&key) => {
+                let file = absolute(value).map_err(cure("give an absolute path"))?;
+                for (name, place) in Self::FILES.into_iter().zip(&mut self.tls) {
+                    *place = if name == key { Some(file.clone()) } else { place.take() };
+                }
+            }
             _ => return Err((format!("the app has no '{key}'"), "see `redis-tp app serve --help`".into())),
         }
         Ok(())

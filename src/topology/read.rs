@@ -233,15 +233,20 @@ impl<'a> Reader<'a> {
                     "keep one of them",
                 ));
             }
-            if !AppSection::KEYS.contains(&key) {
-                let near = closest(key, AppSection::KEYS);
-                let known = format!("known keys: {}", AppSection::KEYS.join(", "));
+            let keys: Vec<&str> = AppSection::KEYS.into_iter().chain(AppSection::FILES).collect();
+            if !keys.contains(&key) {
+                let near = closest(key, keys.iter().copied());
+                let known = format!("known keys: {}", keys.join(", "));
                 let what = format!("unknown key '{key}' in [{APP}]");
                 return Err(self.fault(line, &what, &did_you_mean(near, &known)));
             }
             section
                 .set(key, value)
                 .map_err(|(why, cure)| self.fault(line, &format!("[{APP}] {key} = {value}: {why}"), &cure))?;
+        }
+        if let Some(missing) = section.missing_file() {
+            let what = format!("[{APP}] names files for TLS, and no {missing}");
+            return Err(self.fault(section.line, &what, "name all three, or none"));
         }
         Ok(section)
     }

@@ -72,7 +72,6 @@ fn a_pair_and_its_app_speak_tls_alone_from_the_first_run_on() {
         assert!(!plain.stdout.contains("PONG"), "{plain}");
         assert_eq!(machine.run("redis-tp cli -- SET bonjour monde").ok().stdout, "OK\n");
         assert_eq!(machine.run("redis-tp cli slave -- GET bonjour").ok().stdout, "monde\n");
-        machine.run("curl -sf http://127.0.0.1:5000/data/bonjour").ok();
         let listed = machine.run("redis-tp status").ok();
         assert!(listed.stdout.contains("up") && !listed.stdout.contains('✗'), "{listed}");
         machine.run("redis-tp backup master && redis-tp backup --list").ok();
@@ -149,7 +148,7 @@ fn a_rotation_breaks_no_link_and_cuts_no_client_off() {
     let numbers: Vec<&str> = said.lines().collect();
     assert!(numbers.len() == 2 && numbers[0] == numbers[1] && numbers[0] != "0", "{said}");
     let out = machine.run("redis-tp tls show").ok();
-    assert_eq!(out.stdout.matches("authority").count(), 3, "{out}");
+    assert_eq!(out.stdout.matches("authority").count(), 2, "{out}");
 }
 
 #[test]
@@ -177,10 +176,12 @@ fn a_rotation_that_is_killed_is_undone_and_everybody_speaks() {
 fn what_has_ended_is_renewed_by_the_next_run() {
     for (release, init) in [(Release::Bookworm, Init::Systemd), (Release::Trixie, Init::None)] {
         let Some(machine) = bare(release, init) else { return };
-        machine.run("redis-tp up --tls").ok();
-        // A certificate that ended long ago; the servers show it after a start.
+        machine.run("redis-tp up --tls && redis-tp tls client laptop /root/laptop").ok();
+        // A certificate that ended long ago, which the servers show from now on.
         put(&machine, &authority(&machine), now() - 900 * DAY);
-        machine.run("redis-tp service restart").ok();
+        for port in [6379, 6380] {
+            machine.run(&format!("REDISCLI_AUTH=$(cat /etc/redis-tp/password) redis-cli -e --tls --cacert /root/laptop/ca.crt --cert /root/laptop/laptop.crt --key /root/laptop/laptop.key -p {port} CONFIG SET tls-cert-file /etc/redis-tp/tls/server.crt")).ok();
+        }
         assert!(machine.run("redis-tp tls show").exits(4).stdout.contains("0 days left"));
         let out = machine.run("redis-tp verify").exits(4);
         assert!(out.stdout.contains("expired on 20") && out.stdout.contains("redis-tp apply"), "{out}");
@@ -201,7 +202,7 @@ fn what_has_ended_is_renewed_by_the_next_run() {
         // And an authority that has.
         let ended = Authority::new(key(), "m", now() - 4000 * DAY).unwrap();
         put(&machine, &ended, now());
-        machine.run("redis-tp service restart master; redis-tp service restart slave; redis-tp apply").ok();
+        machine.run("redis-tp service stop && redis-tp apply").ok();
         is_proven(&machine);
     }
 }
@@ -249,7 +250,7 @@ fn a_certificate_that_does_not_serve_is_refused_before_any_change() {
         for snapshot in [&mut before, &mut after] {
             snapshot.retain(|path, _| !PASSING.iter().any(|part| path.to_string_lossy().contains(part)));
         }
-        let changed = differences(&before, &after, Alike::Exactly);
+        let changed = differences(&before, &after, Alike::Untouched);
         assert!(changed.is_empty(), "{}: {changed:?}", case.what);
     }
     machine.run("redis-tp verify").ok();
