@@ -15,6 +15,7 @@ use crate::facts::parse::Tally;
 use crate::host::{Host, Ids, Kind};
 use crate::instance::Target;
 use crate::journal::{self, End, Journal, Undo};
+use crate::kernel;
 use crate::layout;
 use crate::plan::Plan;
 use crate::prove::{self, Proved};
@@ -210,6 +211,7 @@ impl Run<'_> {
             Step::Remove { path } | Step::GiveBack { path } => self.take_away(path),
             Step::RemoveEmpty { path } => self.remove_empty(path),
             Step::Purge { path, keep } => self.purge(path, *keep),
+            Step::Kernel { path, value } => self.kernel(path, value),
             Step::Reload => {
                 self.announce(Undo::Reload)?;
                 systemctl(self.host, &["daemon-reload"])
@@ -283,6 +285,19 @@ impl Run<'_> {
                 Ok(())
             }
         }
+    }
+
+    /// Sets one of the kernel's settings. What it was before us is kept, for the day when we go.
+    fn kernel(&mut self, path: &Path, value: &str) -> Result<()> {
+        let text = self.host.text(path)?.with_context(|| format!("{} is not there", path.display()))?;
+        let before = kernel::value(&text).to_owned();
+        self.announce(Undo::Kernel { path: path.into(), before: before.clone() })?;
+        self.host.set_kernel(path, value)?;
+        match self.state.kernel.get(path).is_some_and(|first| first == value) {
+            true => drop(self.state.kernel.remove(path)),
+            false => drop(self.state.kernel.entry(path.into()).or_insert(before)),
+        }
+        Ok(())
     }
 
     fn announce(&mut self, undo: Undo) -> Result<()> {

@@ -12,12 +12,14 @@ use crate::host::Host;
 mod around;
 mod compromise;
 mod files;
+mod firewall;
 pub mod fix;
 mod gather;
 mod reach;
 mod seen;
 mod settings;
 mod software;
+mod sought;
 mod system;
 mod tls;
 mod users;
@@ -162,7 +164,7 @@ const fn server(
 use Severity::{Critical, High, Low, Medium};
 
 /// The checks: who gets in, as whom, what he finds lying about, with which program, and whether somebody did.
-const ROWS: [Row; 43] = [
+const ROWS: [Row; 45] = [
     server("let-in", High, "logged in, and asked for CONFIG GET", reach::let_in),
     server("open-door", Critical, "asked it without a password from every own address", reach::open_door),
     server("protected-mode", Critical, "asked it for protected-mode", reach::protected_mode),
@@ -176,6 +178,7 @@ const ROWS: [Row; 43] = [
     server("password", High, "weighed its password", users::password),
     server("default-user", Medium, "asked it for ACL LIST", users::default_user),
     server("users", High, "asked it for ACL LIST", users::others),
+    server("replica-user", Medium, "asked it for masteruser", users::replica_user),
     server("config-mode", High, "looked at owner and mode", files::configuration),
     server("data-mode", High, "looked at owner and mode", files::data),
     server("log-mode", Low, "looked at owner and mode", files::log),
@@ -208,15 +211,19 @@ const ROWS: [Row; 43] = [
     server("root", High, "looked at its user", system::root),
     server("confinement", Medium, "read /proc/PID/status", system::confinement),
     machine("login", Low, "read /etc/passwd", system::login),
+    machine("check-system", Low, "asked redis-server --check-system", system::check_system),
     machine("overcommit", Low, "read vm.overcommit_memory", system::overcommit),
     machine("huge-pages", Low, "read transparent_hugepage/enabled", system::huge_pages),
     server("somaxconn", Low, "read net.core.somaxconn", system::somaxconn),
 ];
 
 /// The command that puts it right. What nobody manages is taken over first.
-fn put_right(server: &Server) -> &'static str {
-    match server.instance {
-        Some(_) => "redis-tp check --fix",
-        None => "redis-tp adopt && redis-tp check --fix",
+fn put_right(server: &Server) -> String {
+    match (&server.instance, &server.process) {
+        (Some(_), _) => "redis-tp check --fix".into(),
+        (None, Some(process)) if server.foreign => {
+            format!("kill {}    # or ask user {} what it is for", process.pid, process.uid)
+        }
+        (None, _) => "redis-tp adopt && redis-tp check --fix".into(),
     }
 }

@@ -17,6 +17,7 @@ use crate::topology::Name;
 pub mod containers;
 pub mod found;
 mod gather;
+pub mod holder;
 pub mod parse;
 mod sockets;
 mod web;

@@ -62,23 +62,39 @@ pub enum Finding {
 impl Finding {
     /// It is as it should be.
     pub fn pass(found: impl Into<String>) -> Self {
-        Self::Pass { found: found.into() }
+        Self::Pass { found: visible(&found.into()) }
     }
 
     /// It is not.
     pub fn fail(found: impl Into<String>, cause: impl Into<String>, cure: impl Into<String>) -> Self {
-        Self::Fail { found: found.into(), cause: cause.into(), cure: cure.into() }
+        let [found, cause, cure] = [found.into(), cause.into(), cure.into()].map(|text| visible(&text));
+        Self::Fail { found, cause, cure }
     }
 
     /// It does not apply here.
     pub fn skip(why: impl Into<String>) -> Self {
-        Self::Skip { why: why.into() }
+        Self::Skip { why: visible(&why.into()) }
     }
 
     /// It could not be looked at.
     pub fn unknown(why: impl Into<String>, cure: impl Into<String>) -> Self {
-        Self::Unknown { why: why.into(), cure: cure.into() }
+        let [why, cure] = [why.into(), cure.into()].map(|text| visible(&text));
+        Self::Unknown { why, cure }
     }
+}
+
+/// A text whose characters can all be seen: what a server or a file calls itself may move the cursor, and show
+/// something else than it is.
+pub fn visible(text: &str) -> String {
+    let hides = |c: char| {
+        (c.is_control() && c != '\n')
+            || matches!(c, '\u{200b}'..='\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
+    };
+    let mut shown = String::with_capacity(text.len());
+    for c in text.chars() {
+        if hides(c) { shown.extend(c.escape_default()) } else { shown.push(c) }
+    }
+    shown
 }
 
 impl Check {
@@ -157,5 +173,16 @@ pub(crate) fn samples() -> Findings {
             ),
         ],
         time: Duration::from_millis(2),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_name_does_not_move_the_cursor() {
+        let found = Finding::pass("the user \u{1b}[2Jx\u{202e}\r is\non");
+        assert_eq!(found, Finding::Pass { found: "the user \\u{1b}[2Jx\\u{202e}\\r is\non".into() });
     }
 }

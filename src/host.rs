@@ -274,6 +274,18 @@ impl Host {
 
     // ---- sockets ----------------------------------------------------------------------------
 
+    /// What comes of work that may never end; none when it does not end in time: then it goes on until we end.
+    pub fn in_time<T: Send + 'static>(
+        &self,
+        limit: Duration,
+        work: impl FnOnce(&Self) -> T + Send + 'static,
+    ) -> Option<T> {
+        let (sender, receiver) = std::sync::mpsc::channel();
+        let host = self.clone();
+        std::thread::spawn(move || drop(sender.send(work(&host))));
+        receiver.recv_timeout(limit).ok()
+    }
+
     /// Asks the kernel which sockets there are (sock_diag(7)), and hands over its answer, a packet at a
     /// time, until `take` has enough.
     ///

@@ -146,6 +146,13 @@ pub enum Undo {
         /// Where it was to be.
         path: PathBuf,
     },
+    /// Give one of the kernel's settings its value back.
+    Kernel {
+        /// Its file in /proc or /sys.
+        path: PathBuf,
+        /// What it was.
+        before: String,
+    },
     /// Let systemd read its files again, after all of these are back.
     Reload,
     /// Stop the web app, which did not run.

@@ -45,6 +45,7 @@ pub mod host;
 pub mod http;
 pub mod instance;
 pub mod journal;
+pub mod kernel;
 pub mod layout;
 pub mod live;
 pub mod log;

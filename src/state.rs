@@ -51,6 +51,9 @@ pub struct State {
     pub units: BTreeMap<String, UnitBefore>,
     /// The containers that we made, as we made them.
     pub containers: BTreeMap<String, Container>,
+    /// What the kernel's settings were that we changed, by their files.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub kernel: BTreeMap<PathBuf, String>,
     /// What we found in images, by their identifiers: it costs a start of each.
     pub images: BTreeMap<String, Contents>,
 }
@@ -79,6 +82,7 @@ impl Default for State {
             directories: Vec::new(),
             units: BTreeMap::new(),
             containers: BTreeMap::new(),
+            kernel: BTreeMap::new(),
             images: BTreeMap::new(),
         }
     }

@@ -317,6 +317,7 @@ fn state(instance: &Instance, facts: &Facts, heard: &Heard) -> State {
         Ok(info) if number(info, "loading") == Some(1) => State::Loading,
         Ok(_) => State::Up,
         Err(Trouble::Refused) => State::Down,
+        Err(Trouble::Stranger(_)) => State::Foreign,
         Err(Trouble::Loading) => State::Loading,
         Err(Trouble::NoAuth | Trouble::WrongPassword) => match refuse::port(facts, instance) {
             Ok(()) => State::LockedOut,

@@ -8,8 +8,10 @@ use serde::{Deserialize, Serialize, Serializer};
 use crate::app::{AppTarget, service as app_service};
 use crate::conf;
 use crate::engine::Engine;
+use crate::finding::visible;
 use crate::host::Ids;
 use crate::instance::Target;
+use crate::kernel;
 use crate::layout;
 use crate::live::{Cost, Setting};
 use crate::runtime::container::{Container, NETWORK};
@@ -189,6 +191,13 @@ pub enum Step {
         path: PathBuf,
         /// The directory itself is the package's and stays, empty.
         keep: bool,
+    },
+    /// Set one of the kernel's settings, for as long as the machine runs.
+    Kernel {
+        /// Its file in /proc or /sys.
+        path: PathBuf,
+        /// Its value.
+        value: String,
     },
     /// Let systemd read its files again.
     Reload,
@@ -543,6 +552,11 @@ impl Step {
             Self::RemoveContainer { program, name, .. } => format!("remove the {program} container {name}"),
             Self::PurgeVolume { program, name } => format!("purge the {program} volume {name}"),
             Self::RemoveNetwork { program } => format!("remove the {program} network {NETWORK}"),
+            Self::Kernel { path, value } => {
+                let name = kernel::Setting::of(path)
+                    .map_or_else(|| path.display().to_string(), |it| it.name().into());
+                format!("set {name} to {value} in the kernel")
+            }
             Self::Reload => "let systemd read its units again".into(),
             Self::Enable { unit } => format!("start {} at boot", systemd::unit_word(unit)),
             Self::Disable { unit } => format!("no longer start {} at boot", systemd::unit_word(unit)),
@@ -568,7 +582,7 @@ impl Step {
             }
             Self::Users { target, users, gone } => {
                 let mut all = users_of(users);
-                all.extend(gone.iter().map(|name| format!("no {name}")));
+                all.extend(gone.iter().map(|name| format!("no {}", visible(name))));
                 format!("settle the users of {}: {}", target.name, all.join(", "))
             }
             Self::Certificates { target } => format!("let {} read its certificates anew", target.name),

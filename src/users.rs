@@ -1,7 +1,7 @@
 //! The users of an instance (ACL): what each may do, as a configuration has it, and two spellings compared.
 //! Pure.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use sha2::{Digest, Sha256};
 
@@ -100,6 +100,119 @@ pub fn beside(now: Option<&[String]>, words: &[String]) -> Vec<String> {
         _ => true,
     };
     words.iter().filter(adds).cloned().collect()
+}
+
+/// A user as ACL LIST tells it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Listed {
+    /// Its name.
+    pub name: String,
+    /// It is let in.
+    pub on: bool,
+    /// Without a password.
+    pub open: bool,
+    /// What it may of that which only an administrator needs.
+    pub takes_over: Vec<String>,
+    /// By a selector, and not by its own rules.
+    pub selected: bool,
+}
+
+impl Listed {
+    /// Reads a line of ACL LIST. What cannot be read may be anything.
+    pub fn parse(line: &str) -> Option<Self> {
+        let words = conf::split(line.strip_prefix("user ")?)?;
+        let (name, words) = words.split_first()?;
+        let groups = groups(words);
+        let own = parse(groups.first()?);
+        let may = |group: &Vec<String>| match parse(group) {
+            Some(rules) => takes_over(&rules.commands),
+            None => TAKES_OVER.map(str::to_owned).into(),
+        };
+        let takes_over: Vec<Vec<String>> = groups.iter().map(may).collect();
+        let first = takes_over.iter().position(|some| !some.is_empty());
+        Some(Self {
+            name: name.clone(),
+            on: own.as_ref().is_none_or(|rules| rules.on),
+            open: own.is_some_and(|rules| rules.passwords.iter().any(|word| word == "nopass")),
+            selected: first.is_some_and(|group| group > 0),
+            takes_over: takes_over.into_iter().flatten().collect::<BTreeSet<_>>().into_iter().collect(),
+        })
+    }
+}
+
+/// The rules of a user, and behind them those of each of its selectors, which stand in brackets.
+fn groups(words: &[String]) -> Vec<Vec<String>> {
+    let mut groups = vec![Vec::new()];
+    let mut within = false;
+    for word in words {
+        if word.starts_with('(') {
+            groups.push(Vec::new());
+            within = true;
+        }
+        let bare = if within { word.trim_start_matches('(').trim_end_matches(')') } else { word };
+        let at = if within { groups.len() - 1 } else { 0 };
+        groups.get_mut(at).into_iter().for_each(|group| group.push(bare.to_owned()));
+        within &= !word.ends_with(')');
+    }
+    groups.iter_mut().for_each(|group| group.retain(|word| !word.is_empty()));
+    groups
+}
+
+/// With which of these a client takes a server over, or away from everybody else.
+const TAKES_OVER: [&str; 11] = [
+    "acl",
+    "cluster",
+    "config",
+    "debug",
+    "failover",
+    "migrate",
+    "module",
+    "monitor",
+    "replicaof",
+    "shutdown",
+    "slaveof",
+];
+/// Those parts of them that only tell something, and no secret.
+const TELLS: [&str; 17] = [
+    "acl|cat",
+    "acl|dryrun",
+    "acl|genpass",
+    "acl|help",
+    "acl|whoami",
+    "cluster|countkeysinslot",
+    "cluster|getkeysinslot",
+    "cluster|info",
+    "cluster|keyslot",
+    "cluster|links",
+    "cluster|myid",
+    "cluster|nodes",
+    "cluster|replicas",
+    "cluster|shards",
+    "cluster|slots",
+    "config|resetstat",
+    "module|list",
+];
+
+/// What rules give in the end: a later one takes back what an earlier one gave.
+fn takes_over(rules: &[String]) -> Vec<String> {
+    let mut may: Vec<&str> = Vec::new();
+    for rule in rules {
+        match rule.as_str() {
+            "+@all" | "+@dangerous" | "+@admin" => may = TAKES_OVER.into(),
+            "-@all" | "-@dangerous" => may.clear(),
+            // `migrate` alone is none of these.
+            "-@admin" => may.retain(|name| *name == "migrate"),
+            rule => {
+                let name = rule.get(1..).unwrap_or_default();
+                let command = name.split('|').next().unwrap_or_default();
+                may.retain(|known| rule.starts_with('+') || *known != name);
+                if rule.starts_with('+') && !TELLS.contains(&name) {
+                    may.extend(TAKES_OVER.iter().filter(|known| **known == command));
+                }
+            }
+        }
+    }
+    may.into_iter().map(str::to_owned).collect()
 }
 
 /// Whether a line lets its user in.
@@ -345,6 +458,34 @@ mod tests {
         assert_eq!(of("app on ~* &*", "app on ~x:* resetchannels -@all +get"), "app on -@all +get");
         assert_eq!(of("app on ~x:*", "app on ~* &a -@all +get"), "app on ~* &a -@all +get");
         assert_eq!(of("app on ~*", "app reset on ~x:*"), "app reset on ~x:*");
+    }
+
+    #[test]
+    fn what_takes_a_server_over_is_seen_wherever_it_stands() {
+        let of = |rules: &str| Listed::parse(&format!("user x {rules}")).unwrap();
+        for rules in [
+            "on nopass ~* &* +@all",
+            "on #00 ~* -@all +@admin",
+            "on #00 ~* -@all +get (~* resetchannels -@all +@all)",
+            "on #00 ~* -@all +get (~x -@all +get) (~y -@all +config|set)",
+            "on #00 -@all +config|get",
+            "on #00 -@all +acl|setuser",
+            "on #00 -@all +@all -config",
+            "on #00 -@all +@all -@admin",
+            "on #00 unheard-of -@all",
+        ] {
+            assert!(!of(rules).takes_over.is_empty(), "{rules}");
+        }
+        for rules in [
+            "on #00 ~* -@all +@read +@write",
+            "on #00 ~* +@all -@dangerous",
+            "on #00 ~* -@all +acl|whoami +cluster|slots",
+            "on #00 resetchannels -@all +psync +replconf +ping",
+            "on #00 ~* -@all +@admin -@all +get (~x -@all +set)",
+        ] {
+            assert_eq!(of(rules).takes_over, [""; 0], "{rules}");
+        }
+        assert!(of("on nopass -@all").open && of("on nopass -@all").on && !of("off #00 -@all (~x +get)").on);
     }
 
     #[test]

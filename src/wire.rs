@@ -12,6 +12,7 @@ use std::time::Duration;
 use redis::{Cmd, FromRedisValue, Parser, RedisError, RedisResult, Value};
 use serde::{Deserialize, Serialize};
 
+use crate::facts::holder;
 use crate::host::{Host, Stream};
 use crate::secret::Secret;
 use crate::tls::{Pem, Tls, client};
@@ -84,6 +85,8 @@ pub enum Trouble {
     Loading,
     /// It and we do not come to speak TLS with each other, or it speaks nothing else.
     Tls(String),
+    /// A user of this machine waits there for a password: see [`holder::stranger`].
+    Stranger(u32),
     /// Something else, as the server or the kernel put it.
     Other(String),
 }
@@ -95,6 +98,7 @@ impl fmt::Display for Trouble {
             Self::NoAuth => f.write_str("it asks for a password"),
             Self::WrongPassword => f.write_str("it does not take this password"),
             Self::Loading => f.write_str("it is still loading its data"),
+            Self::Stranger(uid) => write!(f, "user {uid} has its port, and gets no password"),
             Self::Tls(text) | Self::Other(text) => f.write_str(text),
         }
     }
@@ -202,6 +206,9 @@ impl Wire {
     /// # Errors
     /// See [`Wire::open`].
     pub fn open_as(host: &Host, at: &Address, login: Option<Login<'_>>) -> Result<Self, Trouble> {
+        if let Some(uid) = login.and_then(|_| holder::stranger(host, at)) {
+            return Err(Trouble::Stranger(uid));
+        }
         Self::to(host, at, login, Self::TIMEOUT)
     }
 
@@ -219,19 +226,6 @@ impl Wire {
             }
             other => other,
         }
-    }
-
-    /// The same as [`Wire::open`] with another limit in time.
-    ///
-    /// # Errors
-    /// See [`Wire::open`].
-    pub fn open_within(
-        host: &Host,
-        at: &Address,
-        password: Option<&Secret>,
-        limit: Duration,
-    ) -> Result<Self, Trouble> {
-        Self::to(host, at, password.map(Login::default_user), limit)
     }
 
     /// Connects without a password, showing this certificate.

@@ -250,7 +250,7 @@ fn trouble(error: &RedisError) -> (State, String) {
         Trouble::NoAuth | Trouble::WrongPassword => State::Refused,
         Trouble::Tls(_) => State::Untrusted,
         Trouble::Loading => State::Loading,
-        Trouble::Refused | Trouble::Other(_) => State::Down,
+        Trouble::Refused | Trouble::Stranger(_) | Trouble::Other(_) => State::Down,
     };
     (state, trouble.to_string())
 }

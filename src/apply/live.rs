@@ -302,6 +302,11 @@ pub(super) fn reach(host: &Host, target: &Target, passwords: &[Option<Secret>]) 
                 Ok(()) | Err(Trouble::Loading) => return Ok(wire),
                 Err(other) => trouble = other,
             },
+            // Without a password he would be told one by what comes next.
+            Err(stranger @ Trouble::Stranger(_)) => {
+                trouble = stranger;
+                break;
+            }
             Err(other) => trouble = other,
         }
     }

@@ -163,7 +163,7 @@ fn await_ready(host: &Host, target: &Target) -> Result<()> {
     let ping = || match target.connect(host).and_then(|mut wire| wire.ping()) {
         Ok(()) | Err(Trouble::NoAuth | Trouble::WrongPassword) => Some(true),
         Err(Trouble::Loading) => Some(false),
-        Err(Trouble::Refused | Trouble::Tls(_) | Trouble::Other(_)) => None,
+        Err(Trouble::Refused | Trouble::Tls(_) | Trouble::Stranger(_) | Trouble::Other(_)) => None,
     };
     let start = host.now();
     let mut looked = Duration::ZERO;

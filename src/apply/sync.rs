@@ -7,9 +7,10 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 
+use crate::facts::holder;
 use crate::host::{Host, Staged, Stream};
 use crate::instance::Target;
-use crate::wire::Login;
+use crate::wire::{Login, Trouble};
 
 /// The directive that lets a server hand its data out without a file.
 pub const DISKLESS: &str = "repl-diskless-sync";
@@ -96,6 +97,9 @@ enum Length {
 }
 
 fn ask<'a>(host: &'a Host, target: &Target) -> Result<(BufReader<Patient<'a>>, Length)> {
+    if let Some(uid) = target.password.as_ref().and_then(|_| holder::stranger(host, &target.address)) {
+        return Err(Trouble::Stranger(uid).into());
+    }
     let stream = host.call(&target.address, SILENCE)?;
     stream.set_read_timeout(GLANCE)?;
     let mut wire = Conversation { stream: BufReader::with_capacity(1 << 16, Patient { host, stream }) };

@@ -287,6 +287,7 @@ fn one(host: &Host, undo: &Undo, kept: &mut Vec<Store>) -> Result<()> {
             }
             service::stop(host, &target, copy)
         }
+        Undo::Kernel { path, before } => host.set_kernel(path, before),
         Undo::StopUnit { unit } => systemctl(host, &["stop", unit]),
         Undo::Enabled { unit, before } => match systemd::is_enabled(host, unit)? == *before {
             true => Ok(()),

@@ -1,21 +1,31 @@
 //! Looks at what is around the servers: packages, processes, files and the kernel.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use anyhow::Result;
 
 use super::files::{OF_HOME, PUBLIC, PUBLIC_DIRECTORIES};
-use super::seen::{Firewall, Package, Seen};
-use super::system::KERNEL;
+use super::firewall::Rules;
+use super::seen::{Package, Seen};
+use super::sought::Sought;
 use crate::check::Subject;
-use crate::engine::Engine;
+use crate::engine::{Engine, Version};
+use crate::facts::Process;
 use crate::host::{Child, Host, Kind, Stat};
+use crate::kernel::{self, Setting};
+use crate::layout;
+use crate::runtime::systemd;
 use crate::secret::Secret;
 use crate::secrets;
+use crate::software;
 
 /// Miners that came in through Redis, as their processes are called.
 const MINERS: [&str; 8] =
     ["kdevtmpfsi", "kinsing", "xmrig", "minerd", "watchbog", "pnscan", "zzh", "networkservics"];
+/// The check of `--check-system` that measures, and how often it may be measured again.
+const CLOCK: &str = "slow-clocksource";
+const AGAIN: u32 = 2;
 /// How much of a file is looked through for a password, in bytes.
 const SCANNED: u64 = 1 << 20;
 /// Where an attacker lets a server write its RDB.
@@ -34,22 +44,21 @@ pub(super) fn shell(host: &Host, user: &str) -> Result<Option<String>> {
     Ok(line.and_then(|line| line.rsplit(':').next()).map(str::to_owned))
 }
 
-/// What apt would install in the place of the server's package.
-pub(super) fn package(host: &Host, engine: Engine, subject: &Subject<'_>, seen: &mut Seen) -> Result<()> {
+/// What apt would install in the place of the server's package; none where that is not installed.
+///
+/// # Errors
+/// Why that cannot be told.
+pub(super) fn package(host: &Host, engine: Engine, subject: &Subject<'_>) -> Result<Option<Package>, String> {
     let installed = subject.facts.package.as_ref().filter(|package| package.installed());
-    let Some(installed) = installed.map(|package| package.version.clone()) else { return Ok(()) };
-    let Some(cache) = host.which("apt-cache") else {
-        seen.missing.insert("package", "there is no apt-cache to ask".into());
-        return Ok(());
-    };
-    let done = host.run(Child::new(cache).args(["policy", engine.package()]))?;
-    let Some((candidate, security)) = policy(&done.stdout) else {
-        seen.missing.insert("package", format!("apt knows no version of {}", engine.package()));
-        return Ok(());
-    };
+    let Some(installed) = installed.map(|package| package.version.clone()) else { return Ok(None) };
+    let cache = host.which("apt-cache").ok_or("there is no apt-cache to ask")?;
+    let failed = |error: anyhow::Error| format!("apt-cache cannot be asked: {error:#}");
+    let done = host.run(Child::new(cache).args(["policy", engine.package()])).map_err(failed)?;
+    let (candidate, security) =
+        policy(&done.stdout).ok_or_else(|| format!("apt knows no version of {}", engine.package()))?;
     let older = candidate != installed && {
-        let dpkg = Child::new("/usr/bin/dpkg");
-        host.run(dpkg.args(["--compare-versions", &installed, "lt", &candidate]))?.ok()
+        let dpkg = Child::new("/usr/bin/dpkg").args(["--compare-versions", &installed, "lt", &candidate]);
+        host.run(dpkg).map_err(|error| format!("dpkg cannot be asked: {error:#}"))?.ok()
     };
     let lists = Path::new("/var/lib/apt/lists");
     let fresh = [lists.to_path_buf(), lists.join("partial")]
@@ -58,9 +67,7 @@ pub(super) fn package(host: &Host, engine: Engine, subject: &Subject<'_>, seen: 
         .max()
         .unwrap_or_default();
     let days = host.unix_time().saturating_sub(fresh) / 86_400;
-    seen.package =
-        Some(Package { name: engine.package().into(), installed, candidate, security, older, days });
-    Ok(())
+    Ok(Some(Package { name: engine.package().into(), installed, candidate, security, older, days }))
 }
 
 /// The candidate of `apt-cache policy`, and whether a security suite has it.
@@ -98,36 +105,30 @@ pub(super) fn sources(host: &Host) -> Result<Option<Vec<(PathBuf, String)>>> {
     Ok(Some(files.into_iter().filter_map(text).collect()))
 }
 
-/// Whether anything drops packets on their way in: nft knows also what iptables(8) of Debian made.
-pub(super) fn firewall(host: &Host, seen: &mut Seen) {
+/// What drops packets on their way in: nft knows also what iptables(8) of Debian made.
+pub(super) fn firewall(host: &Host) -> Option<Rules> {
     let ask = |program: &str, args: &[&str]| {
         let program = host.which(program)?;
         let done = host.run(Child::new(program).args(args.iter().copied())).ok()?;
         done.ok().then_some(done.stdout)
     };
-    let filters = |text: &str| ["policy drop", " drop", " reject"].iter().any(|word| text.contains(word));
-    seen.firewall = if let Some(rules) = ask("nft", &["list", "ruleset"]) {
-        Some(if filters(&rules) { Firewall::Filters } else { Firewall::Open })
-    } else {
-        ask("iptables", &["-S", "INPUT"]).map(|rules| {
-            let drops = ["-P INPUT DROP", "-j DROP", "-j REJECT"].iter().any(|word| rules.contains(word));
-            if drops { Firewall::Filters } else { Firewall::Open }
-        })
-    };
-    if seen.firewall.is_none() {
-        seen.missing.insert("firewall", "neither nft nor iptables is here, or they may not be asked".into());
-    }
+    ask("nft", &["list", "ruleset"])
+        .map(|rules| Rules::of_nft(&rules))
+        .or_else(|| ask("iptables", &["-S"]).map(|rules| Rules::of_iptables(&rules)))
 }
 
 /// What other processes have in their arguments and environments, and what they are called.
-pub(super) fn processes(host: &Host, password: Option<&Secret>, seen: &mut Seen) -> Result<()> {
-    let secrets = known(host, password, seen)?;
+pub(super) fn processes(
+    host: &Host,
+    password: Option<&Secret>,
+    all: &[Process],
+    seen: &mut Seen,
+) -> Result<()> {
+    let secrets = known(host, password, seen);
     let own = std::process::id();
-    for pid in host.list(Path::new("/proc"))?.iter().filter_map(|name| name.parse::<u32>().ok()) {
+    for Process { pid, program, .. } in all {
+        let (pid, program) = (*pid, program.clone());
         let proc = PathBuf::from(format!("/proc/{pid}"));
-        // One of the kernel's has no arguments; one that is gone has nothing.
-        let Some(program) = host.lossy(&proc.join("comm")).ok().flatten() else { continue };
-        let program = program.trim().to_owned();
         if MINERS.contains(&program.as_str()) {
             seen.miners.push((pid, program.clone()));
         }
@@ -135,17 +136,18 @@ pub(super) fn processes(host: &Host, password: Option<&Secret>, seen: &mut Seen)
             continue;
         }
         let args = host.lossy(&proc.join("cmdline")).ok().flatten().unwrap_or_default();
-        if args.split('\0').any(|arg| secrets.iter().any(|secret| gives_away(arg, secret))) {
+        let args = args.replace('\0', "\n");
+        if secrets.iter().any(|secret| secret.is_in(&args)) {
             seen.argv.push((pid, program.clone()));
+        }
+        // It takes its password from there, and nobody else can look.
+        if [Engine::Redis.cli(), Engine::Valkey.cli()].contains(&program.as_str()) {
+            continue;
         }
         match host.lossy(&proc.join("environ")) {
             Ok(Some(environ)) => {
-                let value = |pair: &str| pair.split_once('=').map(|(_, value)| value.to_owned());
-                if environ
-                    .split('\0')
-                    .filter_map(value)
-                    .any(|value| secrets.iter().any(|secret| gives_away(&value, secret)))
-                {
+                let environ = environ.replace('\0', "\n");
+                if secrets.iter().any(|secret| secret.is_in(&environ)) {
                     seen.environ.push((pid, program));
                 }
             }
@@ -158,18 +160,8 @@ pub(super) fn processes(host: &Host, password: Option<&Secret>, seen: &mut Seen)
     Ok(())
 }
 
-/// Whether an argument is a secret, or has it in a place where programs take one.
-fn gives_away(text: &str, secret: &Secret) -> bool {
-    let secret = secret.expose();
-    text == secret
-        || text.strip_prefix("-a").is_some_and(|rest| rest == secret)
-        || text.rsplit_once('=').is_some_and(|(_, value)| value == secret)
-        || text.contains(&format!(":{secret}@"))
-        || text.split_whitespace().any(|word| word == secret)
-}
-
 /// The passwords that are known here.
-fn known(host: &Host, password: Option<&Secret>, seen: &Seen) -> Result<Vec<Secret>> {
+fn known(host: &Host, password: Option<&Secret>, seen: &Seen) -> Vec<Sought> {
     let mut all: Vec<Secret> = password.cloned().into_iter().collect();
     for server in &seen.servers {
         all.extend(server.password.clone());
@@ -186,11 +178,11 @@ fn known(host: &Host, password: Option<&Secret>, seen: &Seen) -> Result<Vec<Secr
     all.retain(|secret| !secret.expose().is_empty());
     all.sort_by(|a, b| a.expose().cmp(b.expose()));
     all.dedup_by(|a, b| a.expose() == b.expose());
-    Ok(all)
+    all.into_iter().map(Sought::new).collect()
 }
 
 /// The files that everybody can read, and that have a password in them.
-fn readable(host: &Host, secrets: &[Secret]) -> Result<Vec<(PathBuf, Stat)>> {
+fn readable(host: &Host, secrets: &[Sought]) -> Result<Vec<(PathBuf, Stat)>> {
     let mut found = Vec::new();
     for path in public_files(host)? {
         let Some(stat) = host.stat(&path).ok().flatten() else { continue };
@@ -200,11 +192,7 @@ fn readable(host: &Host, secrets: &[Secret]) -> Result<Vec<(PathBuf, Stat)>> {
         // By now it may be a fifo that nobody writes to; and a log may have no end.
         let bytes = host.beginning(&path, SCANNED).ok().flatten().unwrap_or_default();
         let text = String::from_utf8_lossy(&bytes);
-        let words = |line: &str| {
-            line.split(|c: char| c.is_whitespace() || "\"'=".contains(c))
-                .any(|word| secrets.iter().any(|secret| gives_away(word, secret)))
-        };
-        if text.lines().any(words) {
+        if secrets.iter().any(|secret| secret.is_in(&text)) {
             found.push((path, stat));
         }
     }
@@ -269,10 +257,69 @@ pub(super) fn planted(host: &Host) -> Result<Vec<PathBuf>> {
     Ok(files.into_iter().filter(begins).collect())
 }
 
+/// Has the server look at the machine itself, which touches nothing; none before 7.0.
+///
+/// # Errors
+/// It says nothing.
+pub(super) fn check_system(
+    host: &Host,
+    engine: Engine,
+    subject: &Subject<'_>,
+) -> Result<Option<BTreeMap<String, String>>, String> {
+    let knows = |version| engine == Engine::Valkey || version >= Version::new(7, 0);
+    let Some(server) = subject.facts.server.as_ref().filter(|server| knows(server.version)) else {
+        return Ok(None);
+    };
+    let tool = software::find(host, engine, engine.server()).filter(|tool| tool.path == server.path);
+    let Some(tool) = tool else { return Ok(None) };
+    let ask = || host.run(tool.child().arg("--check-system")).map(|done| said(&done.stdout));
+    let mut all = ask().unwrap_or_default();
+    // It measures the clock, and a busy machine is no slow one.
+    for _ in 0..AGAIN {
+        if all.get(CLOCK).is_some_and(|result| result != "OK") {
+            all = ask().unwrap_or_default();
+        }
+    }
+    match all.is_empty() {
+        true => Err(format!("{} --check-system says nothing", engine.server())),
+        false => Ok(Some(all)),
+    }
+}
+
+/// The results of `--check-system`, each with its reason behind it: `[overcommit]...WARNING:` and a line.
+fn said(text: &str) -> BTreeMap<String, String> {
+    let mut all = BTreeMap::new();
+    let mut lines = text.lines().peekable();
+    while let Some(line) = lines.next() {
+        let Some((name, result)) = line.strip_prefix('[').and_then(|line| line.split_once("]...")) else {
+            continue;
+        };
+        let mut result = result.trim_end_matches(':').to_owned();
+        while let Some(more) = lines.next_if(|line| !line.starts_with('[')) {
+            result = format!("{result} {more}");
+        }
+        all.insert(name.to_owned(), result.trim_end().to_owned());
+    }
+    all
+}
+
 pub(super) fn kernel(host: &Host, seen: &mut Seen) {
-    for (name, path) in KERNEL {
-        if let Some(value) = host.text(Path::new(path)).ok().flatten() {
-            seen.kernel.insert(name, value.trim().to_owned());
+    // A container has the kernel of a machine that is not ours to change.
+    let marks = ["/run/systemd/container", "/.dockerenv", "/run/.containerenv"];
+    let environ = host.lossy(Path::new("/proc/1/environ")).ok().flatten().map(Secret::new);
+    let contained = marks.iter().any(|mark| !matches!(host.stat(Path::new(mark)), Ok(None)))
+        || environ.as_ref().is_none_or(kernel::of_container);
+    let ours = layout::here().login.is_none() && host.euid() == 0 && !contained;
+    let systemd = systemd::runs(host).unwrap_or(false);
+    for setting in Setting::ALL {
+        if let Some(value) = host.text(setting.path()).ok().flatten() {
+            seen.kernel.insert(setting, value.trim().to_owned());
+        }
+        let starts = systemd || (setting != Setting::HugePages && host.which("sysctl").is_some());
+        let file = setting.file();
+        let there = file.parent().is_some_and(|at| matches!(host.stat(at), Ok(Some(_))));
+        if ours && starts && there && !host.is_immutable(setting.path()) {
+            seen.settable.insert(setting);
         }
     }
 }
@@ -291,13 +338,10 @@ mod tests {
     }
 
     #[test]
-    fn a_secret_is_found_where_programs_take_one() {
-        let secret = Secret::new("s3cret");
-        for text in ["s3cret", "-as3cret", "--pass=s3cret", "redis://:s3cret@h:1", "redis://app:s3cret@h"] {
-            assert!(gives_away(text, &secret), "{text}");
-        }
-        for text in ["", "s3crets", "no-s3cret", "/etc/s3cret"] {
-            assert!(!gives_away(text, &secret), "{text}");
-        }
+    fn what_the_server_says_of_the_machine_is_read() {
+        let text = "[slow-clocksource]...OK\n[overcommit]...WARNING:\nMemory overcommit [must] be\nenabled!\n[THP]...OK\n";
+        let said = said(text);
+        assert_eq!(said["overcommit"], "WARNING Memory overcommit [must] be enabled!");
+        assert_eq!((said.len(), said["THP"].as_str()), (3, "OK"));
     }
 }

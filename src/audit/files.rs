@@ -1,11 +1,12 @@
 //! What lies about: files that others can read or change, and passwords in them, in arguments and environments.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use super::fix::Fix;
 use super::reach::unasked;
 use super::seen::{Seen, Server};
 use super::{Severity, Verdict};
+use crate::commands::shell_word;
 use crate::directives;
 use crate::finding::Finding;
 use crate::host::{Ids, Kind, Stat};
@@ -27,6 +28,9 @@ pub(super) const PUBLIC_DIRECTORIES: [&str; 12] = [
     "/tmp",
     "/srv",
 ];
+/// Those that every login needs to read, or everybody to run: a password goes out of them by hand.
+const NEEDED: [&str; 5] =
+    ["/etc/environment", "/etc/profile", "/etc/profile.d", "/usr/local/bin", "/usr/local/sbin"];
 /// Files of a home that have what was typed.
 pub(super) const OF_HOME: [&str; 7] =
     [".bash_history", ".zsh_history", ".rediscli_history", ".redisclirc", ".bashrc", ".profile", ".env"];
@@ -40,17 +44,18 @@ pub(super) fn configuration(seen: &Seen, server: &Server) -> Verdict {
         return Finding::fail(
             format!("{} is no file", file.display()),
             "what it stands for may be somebody else's",
-            format!("ls -l {}", file.display()),
+            format!("ls -l {}", word(file)),
         )
         .into();
     }
-    let secret = server.conf.directives.iter().any(|line| directives::secret(&line.name));
+    // What cannot be read as a configuration may have a password in it.
+    let secret = server.unread || server.conf.directives.iter().any(|line| directives::secret(&line.name));
     let stranger = stat.uid != 0 && seen.user.is_some_and(|user| user.uid != stat.uid) && !server.contained;
     if stranger {
         return Finding::fail(
             format!("{} belongs to user {}", file.display(), stat.uid),
             "who owns it decides what the server does",
-            format!("chown {0}:{0} {1}", seen.engine.user(), file.display()),
+            format!("chown {0}:{0} {1}", seen.engine.user(), word(file)),
         )
         .into();
     }
@@ -58,13 +63,13 @@ pub(super) fn configuration(seen: &Seen, server: &Server) -> Verdict {
         return Finding::pass(format!("{} is behind a closed directory", file.display())).into();
     }
     let wrong = if secret { 0o007 } else { 0o002 };
-    let verdict = closed(file, stat, wrong, "others can read the password in it, or change it");
+    let verdict = closed(seen, file, stat, wrong, "others can read the password in it, or change it");
     // A closed directory is one wall; a mode is the other.
     if server.file_reachable { verdict } else { verdict.rated(Severity::Medium) }
 }
 
 /// Nobody else reads the data.
-pub(super) fn data(_: &Seen, server: &Server) -> Verdict {
+pub(super) fn data(seen: &Seen, server: &Server) -> Verdict {
     if server.contained {
         return Finding::skip("they are in a container's volume").into();
     }
@@ -73,36 +78,64 @@ pub(super) fn data(_: &Seen, server: &Server) -> Verdict {
     if stat.mode & 0o001 == 0 && stat.mode & 0o004 == 0 {
         return Finding::pass(format!("{} is closed to others", dir.display())).into();
     }
-    if stat.mode & 0o002 != 0 {
-        return closed(dir, *stat, 0o007, "everybody can put data there that the server reads");
-    }
     let open = server.data.iter().skip(1).find(|(_, stat)| stat.mode & 0o006 != 0);
+    if !is_its_own(seen, server, dir, *stat) {
+        return shared(seen, dir, *stat, open);
+    }
+    if stat.mode & 0o002 != 0 {
+        return closed(seen, dir, *stat, 0o007, "everybody can put data there that the server reads");
+    }
     match open {
         Some((file, _)) => {
             let cause = format!("others can read {}", file.display());
-            closed(dir, *stat, 0o007, &cause)
+            closed(seen, dir, *stat, 0o007, &cause)
         }
-        None => closed(dir, *stat, 0o007, "others can see what is in it, and read what is written there")
-            .rated(Severity::Medium),
+        None => {
+            closed(seen, dir, *stat, 0o007, "others can see what is in it, and read what is written there")
+                .rated(Severity::Medium)
+        }
     }
 }
 
+/// Data in a directory that others need, too, as `/` is where a server was started without one: only the files can
+/// be closed.
+fn shared(seen: &Seen, dir: &Path, stat: Stat, open: Option<&(PathBuf, Stat)>) -> Verdict {
+    match open {
+        Some((file, stat)) => closed(seen, file, *stat, 0o007, "a copy of every key is in it"),
+        None if stat.mode & 0o002 != 0 => Finding::fail(
+            format!("it keeps its data in {}, where everybody can put files", dir.display()),
+            "the next start reads what somebody else has put there",
+            "redis-tp adopt",
+        )
+        .into(),
+        None => Finding::pass(format!("its files in {} are closed to others", dir.display())).into(),
+    }
+}
+
+/// Whether a directory is the server's alone: it is to be there, or belongs to the server's user.
+fn is_its_own(seen: &Seen, server: &Server, dir: &Path, stat: Stat) -> bool {
+    server.wanted_dir.as_deref() == Some(dir) || seen.user.is_some_and(|user| user.uid == stat.uid)
+}
+
 /// Nobody else reads a log.
-pub(super) fn log(_: &Seen, server: &Server) -> Verdict {
+pub(super) fn log(seen: &Seen, server: &Server) -> Verdict {
     match &server.log {
         None => Finding::skip("it has no log of its own").into(),
+        Some((path, stat)) if stat.kind != Kind::File => {
+            Finding::skip(format!("{} is no file", path.display())).into()
+        }
         Some((path, stat)) => {
-            closed(path, *stat, 0o007, "others can read it, or change what is known of an attack")
+            closed(seen, path, *stat, 0o007, "others can read it, or change what is known of an attack")
         }
     }
 }
 
 /// Nobody else reads the users' rules.
-pub(super) fn acl(_: &Seen, server: &Server) -> Verdict {
+pub(super) fn acl(seen: &Seen, server: &Server) -> Verdict {
     match &server.acl_file {
         None => Finding::skip("it has no ACL file").into(),
         Some((path, stat)) => {
-            closed(path, *stat, 0o007, "others can read the hashes in it, or change its rules")
+            closed(seen, path, *stat, 0o007, "others can read the hashes in it, or change its rules")
         }
     }
 }
@@ -110,7 +143,7 @@ pub(super) fn acl(_: &Seen, server: &Server) -> Verdict {
 /// Nobody else reads backups.
 pub(super) fn backups(seen: &Seen) -> Verdict {
     match seen.backups.iter().find(|(_, stat)| stat.mode & 0o077 != 0) {
-        Some((path, stat)) => closed(path, *stat, 0o077, "a backup has every key in it"),
+        Some((path, stat)) => closed(seen, path, *stat, 0o077, "a backup has every key in it"),
         None => Finding::pass(match seen.backups.len() {
             0 => "there are no backups of ours".to_owned(),
             count => format!("{count} backups, root's alone"),
@@ -119,19 +152,38 @@ pub(super) fn backups(seen: &Seen) -> Verdict {
     }
 }
 
-/// A mode without some bits.
-pub(super) fn closed(path: &Path, stat: Stat, wrong: u32, cause: &str) -> Verdict {
+/// A mode without some bits. A server says where its files are, and may say what it likes: only what is the server's
+/// user's own, or in a place for such files, is closed by a fix.
+pub(super) fn closed(seen: &Seen, path: &Path, stat: Stat, wrong: u32, cause: &str) -> Verdict {
     let mode = stat.mode & 0o7777;
     if mode & wrong == 0 {
         return Finding::pass(format!("{} has mode {mode:04o}", path.display())).into();
     }
+    let found = format!("{} has mode {mode:04o}", path.display());
+    if !may_close(seen, path, stat) {
+        return Finding::fail(
+            found,
+            cause,
+            format!("ls -ld {}    # is it a file of this server's?", word(path)),
+        )
+        .into();
+    }
     let to = mode & !wrong;
-    Verdict::from(Finding::fail(
-        format!("{} has mode {mode:04o}", path.display()),
-        cause,
-        format!("chmod {to:04o} {}", path.display()),
-    ))
-    .with(close(path, stat, wrong))
+    Verdict::from(Finding::fail(found, cause, format!("chmod {to:04o} {}", word(path))))
+        .with(close(path, stat, wrong))
+}
+
+/// Whether a file is one that a server of this engine has made, or that was made for it.
+fn may_close(seen: &Seen, path: &Path, stat: Stat) -> bool {
+    let below = |place: PathBuf| path.starts_with(&place) && path != place;
+    let own = seen.user.is_some_and(|user| user.uid == stat.uid);
+    let places = [seen.engine.etc(), seen.engine.log(), crate::backup::dir()];
+    matches!(stat.kind, Kind::File | Kind::Dir) && (own || places.into_iter().any(below))
+}
+
+/// A path as a shell reads it back.
+fn word(path: &Path) -> String {
+    shell_word(&path.to_string_lossy())
 }
 
 /// No password is among arguments, which every user can read.
@@ -185,9 +237,14 @@ pub(super) fn readable(seen: &Seen) -> Verdict {
     let verdict = Verdict::from(Finding::fail(
         format!("{} has a password in it, and everybody can read it", all.join(", ")),
         "every user of this machine knows it",
-        format!("chmod o-rwx {}    # and give the servers another password", first.display()),
+        match NEEDED.iter().any(|needed| first.starts_with(needed)) {
+            true => format!("editor {}    # take it out, and give the servers another password", word(first)),
+            false => format!("chmod o-rwx {}    # and give the servers another password", word(first)),
+        },
     ));
-    seen.readable.iter().fold(verdict, |verdict, (path, stat)| verdict.with(close(path, *stat, 0o007)))
+    let needed = |path: &Path| NEEDED.iter().any(|needed| path.starts_with(needed));
+    let closed = seen.readable.iter().filter(|(path, _)| !needed(path));
+    closed.fold(verdict, |verdict, (path, stat)| verdict.with(close(path, *stat, 0o007)))
 }
 
 /// A mode without some bits, as a fix.

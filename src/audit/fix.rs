@@ -4,7 +4,9 @@
 use std::path::PathBuf;
 
 use crate::exit::Fault;
+use crate::finding::visible;
 use crate::host::Ids;
+use crate::kernel::Setting;
 use crate::topology::{Document, Name};
 
 use super::Seen;
@@ -39,6 +41,13 @@ pub enum Fix {
     },
     /// Let certificates be made anew that do not serve: every plan does.
     Renew,
+    /// Let the kernel have a setting, now and whenever the machine starts.
+    Kernel {
+        /// Which.
+        setting: Setting,
+        /// Its value.
+        value: String,
+    },
     /// Restart an instance.
     Restart {
         /// The instance.
@@ -60,6 +69,9 @@ impl Fix {
             }
             Self::Password { .. } => Some("a password of 256 bits".into()),
             Self::Close { path, mode, .. } => Some(format!("{} gets mode {mode:04o}", path.display())),
+            Self::Kernel { setting, value } => {
+                Some(format!("{} = {value}, by {}", setting.name(), setting.file().display()))
+            }
             Self::Restart { instance, .. } => Some(format!("restart {instance}")),
             Self::Renew => Some("another certificate".into()),
             Self::Overwrite => None,
@@ -85,7 +97,7 @@ pub fn edit(document: &mut Document, fixes: &[Fix]) {
                     document.unset(instance.as_str(), &key);
                 }
             }
-            Fix::Overwrite | Fix::Renew | Fix::Close { .. } | Fix::Restart { .. } => {}
+            Fix::Overwrite | Fix::Renew | Fix::Close { .. } | Fix::Kernel { .. } | Fix::Restart { .. } => {}
         }
     }
 }
@@ -95,6 +107,9 @@ pub fn edit(document: &mut Document, fixes: &[Fix]) {
 /// # Errors
 /// A client from another machine would lose its way in.
 pub fn refuse_lock_out(seen: &Seen, fixes: &[Fix]) -> Result<(), Fault> {
+    if fixes.contains(&Fix::Overwrite) {
+        refuse_user_lost(seen)?;
+    }
     for fix in fixes {
         let (name, how, id) = match fix {
             Fix::Set { instance, directive: "bind", value: Some(value) } => {
@@ -113,6 +128,22 @@ pub fn refuse_lock_out(seen: &Seen, fixes: &[Fix]) -> Result<(), Fault> {
                 "put that right together with it, and the rest now:\nredis-tp check --fix --except {id}"
             )));
         }
+    }
+    Ok(())
+}
+
+/// The topology's way with a server takes users away that somebody made by hand.
+fn refuse_user_lost(seen: &Seen) -> Result<(), Fault> {
+    for server in &seen.servers {
+        let Some(told) = &server.told else { continue };
+        let Some(user) = server.by_hand.iter().find(|user| told.logged_in.contains(*user)) else { continue };
+        let (name, user) = (&server.name, visible(user));
+        return Err(Fault::refused(format!(
+            "the user {user} is logged in to {name}, and no file names it: --fix would take it away"
+        ))
+        .hint(format!(
+            "keep it by a line `user = {user} …` in [{name}], as this tells it, or end its clients first:\nredis-tp cli {name} -- ACL LIST"
+        )));
     }
     Ok(())
 }

@@ -11,17 +11,20 @@ use anyhow::Result;
 use super::seen::{Guarded, Seen, Server, Told};
 use super::{around, tls};
 use crate::check::Subject;
-use crate::conf::Conf;
+use crate::conf::{self, Conf};
 use crate::engine::{Engine, Version};
-use crate::facts::{self, found, parse};
+use crate::facts::{self, Process, found, holder, parse};
 use crate::host::Host;
 use crate::instance::Instance;
 use crate::layout;
 use crate::secret::Secret;
+use crate::users;
 use crate::wire::{Address, Wire};
 
 /// How long an own address may take to answer.
 const DOOR: Duration = Duration::from_millis(300);
+/// How long a server may take to tell all that it is asked.
+const ANSWER: Duration = Duration::from_secs(5);
 /// Keys that worms leave behind in a server that they were in.
 const FOREIGN_KEYS: [&str; 6] = ["backup1", "backup2", "backup3", "backup4", "crackit", "crackit_key"];
 /// A command that the module of a known attack brings.
@@ -40,25 +43,55 @@ pub fn look(host: &Host, subject: &Subject<'_>, password: Option<&Secret>) -> Re
         cache: subject.app.is_some(),
         ..Seen::default()
     };
+    // Its programs are the dearest look of all: they are asked while the rest is looked at.
+    let (package, system, firewall) = std::thread::scope(|scope| {
+        let package = scope.spawn(|| around::package(host, engine, subject));
+        let system = scope.spawn(|| around::check_system(host, engine, subject));
+        let firewall = scope.spawn(|| around::firewall(host));
+        let rest = rest(host, subject, password, &mut seen);
+        rest.map(|()| {
+            (
+                package.join().unwrap_or_else(|_| Err("apt-cache could not be asked".into())),
+                system.join().unwrap_or_else(|_| Err("the server could not be asked".into())),
+                firewall.join().unwrap_or_default(),
+            )
+        })
+    })?;
+    seen.package = package.unwrap_or_else(|why| {
+        seen.missing.insert("package", why);
+        None
+    });
+    seen.check_system = system.unwrap_or_else(|why| {
+        seen.missing.insert("check-system", why);
+        None
+    });
+    if firewall.is_none() {
+        seen.missing.insert("firewall", "neither nft nor iptables is here, or they may not be asked".into());
+    }
+    seen.firewall = firewall;
+    Ok(seen)
+}
+
+/// All that is looked at without another program.
+fn rest(host: &Host, subject: &Subject<'_>, password: Option<&Secret>, seen: &mut Seen) -> Result<()> {
     let here = host.addresses();
+    let processes = found::processes(host)?;
     if seen.managed {
         for instance in subject.instances {
             seen.servers.push(instance_as_seen(host, subject, instance, &here)?);
         }
     }
-    others(host, subject, password, &here, &mut seen)?;
+    others(host, subject, password, (&here, &processes), seen)?;
     // A user of the machine has a shell of his own.
-    let account = layout::here().login.is_none().then(|| engine.user());
+    let account = layout::here().login.is_none().then(|| seen.engine.user());
     seen.shell = account.map(|account| around::shell(host, account)).transpose()?.flatten();
-    around::package(host, engine, subject, &mut seen)?;
     seen.sources = around::sources(host)?;
-    around::firewall(host, &mut seen);
-    around::processes(host, password, &mut seen)?;
+    around::processes(host, password, &processes, seen)?;
     seen.backups = around::of_directory(host, &crate::backup::dir())?;
     seen.planted = around::planted(host)?;
     seen.preload = host.text(Path::new("/etc/ld.so.preload"))?.is_some_and(|text| !text.trim().is_empty());
-    around::kernel(host, &mut seen);
-    Ok(seen)
+    around::kernel(host, seen);
+    Ok(())
 }
 
 // ---- servers ------------------------------------------------------------------------------------
@@ -75,6 +108,7 @@ fn instance_as_seen(
     let pid = subject.facts.running.get(&instance.name).map(|running| running.pid).filter(|pid| *pid > 0);
     let pid = pid.or(owner);
     let contained = instance.runtime.is_container();
+    let by_hand = subject.facts.running.get(&instance.name).map(|running| running.users.clone());
     let mut server = Server {
         name: instance.name.to_string(),
         instance: Some(instance.name.clone()),
@@ -84,14 +118,31 @@ fn instance_as_seen(
         file: Some(instance.conf.clone()),
         address: Some(target.address.clone()),
         password: target.password.clone(),
+        by_hand: by_hand.into_iter().flatten().filter(|name| !users::OURS.contains(&name.as_str())).collect(),
         wanted_master: instance.upstream.as_ref().map(|upstream| upstream.address.clone()),
         ..Server::default()
     };
     if pid.is_some() {
-        server.told = target.connect(host).ok().map(|wire| told(wire, here));
+        let here = here.to_vec();
+        server.told = ask(host, move |host| Some(told(target.connect(host).ok()?, &here)));
+    }
+    if subject.facts.state.instances.get(&instance.name).is_some_and(|kept| kept.users) {
+        server.exchanged = exchanged(instance, server.told.as_ref());
     }
     surroundings(host, &mut server, pid.filter(|_| !contained), here)?;
     Ok(server)
+}
+
+/// The users of ours that may do something else than they were made for.
+fn exchanged(instance: &Instance, told: Option<&Told>) -> Vec<String> {
+    let wanted = instance.users.as_ref().zip(instance.requirepass.as_ref());
+    let (Some((users, admin)), Some(told)) = (wanted, told) else { return Vec::new() };
+    let (Some(version), Some(now)) = (told.version, &told.users) else { return Vec::new() };
+    let meaning = |line: &str| users::canonical(&conf::split(line).unwrap_or_default());
+    let now: BTreeSet<Vec<String>> =
+        now.iter().filter_map(|line| line.strip_prefix("user ")).map(meaning).collect();
+    let lines = users.lines(admin, instance.engine, version).into_iter().map(|line| meaning(&line));
+    lines.filter(|line| !now.contains(line)).filter_map(|line| line.first().cloned()).collect()
 }
 
 /// The servers that the topology does not know.
@@ -99,7 +150,7 @@ fn others(
     host: &Host,
     subject: &Subject<'_>,
     password: Option<&Secret>,
-    here: &[IpAddr],
+    (here, processes): (&[IpAddr], &[Process]),
     seen: &mut Seen,
 ) -> Result<()> {
     let known: BTreeSet<u32> =
@@ -110,7 +161,7 @@ fn others(
     let engine = subject.topology.engine;
     let engines = if seen.managed { vec![engine] } else { vec![Engine::Redis, Engine::Valkey] };
     for engine in engines {
-        let found = found::look(host, engine, password)?;
+        let found = found::look(host, engine, password, processes)?;
         for site in found.sites.iter().filter(|site| !files.contains(&site.file)) {
             let taken = site.server.as_ref();
             let mut server = Server {
@@ -121,11 +172,19 @@ fn others(
                 password: taken.and_then(|server| server.password.clone()),
                 ..Server::default()
             };
-            server.told = taken
-                .filter(|taken| taken.file.is_some())
-                .and_then(|taken| Wire::enter(host, &site.address(), false, taken.password.as_ref()).ok())
-                .map(|wire| told(wire, here));
+            if let Some(taken) = taken.filter(|taken| taken.file.is_some()) {
+                let (at, password, here) = (site.address(), taken.password.clone(), here.to_vec());
+                server.told = ask(host, move |host| {
+                    Some(told(Wire::enter(host, &at, false, password.as_ref()).ok()?, &here))
+                });
+            }
             surroundings(host, &mut server, taken.map(|taken| taken.process.pid), here)?;
+            seen.servers.push(server);
+        }
+        for file in found.unread.into_iter().map(|unread| unread.file).filter(|file| !files.contains(file)) {
+            let name = file.file_stem().unwrap_or_default().to_string_lossy().into_owned();
+            let mut server = Server { name, file: Some(file), ..Server::default() };
+            surroundings(host, &mut server, None, here)?;
             seen.servers.push(server);
         }
         let ours = |pid: u32| subject.facts.containers.containers.values().any(|seen| seen.pid == pid);
@@ -144,17 +203,23 @@ fn others(
                 address: stray.ports.first().map(|port| Address::plain("127.0.0.1", *port)),
                 ..Server::default()
             };
-            server.told = server
-                .address
-                .as_ref()
-                .and_then(|at| Wire::open(host, at, None).ok())
-                .map(|wire| told(wire, here))
-                .filter(|told| !told.info.is_empty());
+            // What an ordinary user has started may say anything, without end.
+            server.foreign = !stray.contained && !holder::may_hear(host, stray.process.uid);
+            if let Some(at) = server.address.clone().filter(|_| !server.foreign) {
+                let here = here.to_vec();
+                let told = ask(host, move |host| Some(told(Wire::open(host, &at, None).ok()?, &here)));
+                server.told = told.filter(|told| !told.info.is_empty());
+            }
             surroundings(host, &mut server, Some(stray.process.pid), here)?;
             seen.servers.push(server);
         }
     }
     Ok(())
+}
+
+/// Asks a server, which may be somebody's by now and say nothing to an end.
+fn ask(host: &Host, work: impl FnOnce(&Host) -> Option<Told> + Send + 'static) -> Option<Told> {
+    host.in_time(ANSWER, work).flatten()
 }
 
 /// What a server tells to those whom it lets in.
@@ -173,19 +238,24 @@ fn told(mut wire: Wire, here: &[IpAddr]) -> Told {
         foreign_keys,
         foreign_command: foreign.then(|| FOREIGN_COMMAND.to_owned()),
         elsewhere: elsewhere(&clients, here),
+        logged_in: clients.lines().filter_map(|line| word_of(line, "user")).collect(),
         role: parse::role(&info),
         version: ["valkey_version", "redis_version"].iter().find_map(|name| Version::parse(info.get(*name)?)),
         info,
     }
 }
 
+/// A word of a line of CLIENT LIST.
+fn word_of(line: &str, name: &str) -> Option<String> {
+    line.split(' ').find_map(|word| word.strip_prefix(name)?.strip_prefix('=').map(str::to_owned))
+}
+
 /// The clients of CLIENT LIST that come from other machines.
 fn elsewhere(clients: &str, here: &[IpAddr]) -> Vec<String> {
-    let word = |line: &str| line.split(' ').find_map(|word| word.strip_prefix("addr=").map(str::to_owned));
     let address = |at: String| at.rsplit_once(':')?.0.trim_matches(['[', ']']).parse::<IpAddr>().ok();
     let mut all: Vec<String> = clients
         .lines()
-        .filter_map(word)
+        .filter_map(|line| word_of(line, "addr"))
         .filter_map(address)
         .filter(|ip| !ip.is_loopback() && !here.contains(ip))
         .map(|ip| ip.to_string())
@@ -219,8 +289,10 @@ fn surroundings(host: &Host, server: &mut Server, pid: Option<u32>, here: &[IpAd
     if let Some(file) = &server.file {
         server.file_stat = host.stat(file).unwrap_or_default();
         server.file_reachable = around::reachable(host, file);
-        let text = host.text(file).unwrap_or_default().unwrap_or_default();
-        server.conf = Conf::parse(&text).unwrap_or_default();
+        match host.text(file).map(|text| Conf::parse(&text.unwrap_or_default())) {
+            Ok(Ok(conf)) => server.conf = conf,
+            Ok(Err(_)) | Err(_) => server.unread = true,
+        }
     }
     if let Some(pid) = pid {
         server.process = guarded(host, pid)?;
@@ -279,12 +351,14 @@ fn open_at(host: &Host, listens: &[(IpAddr, u16)], here: &[IpAddr]) -> Vec<IpAdd
             false => drop(doors.insert((*address, *port))),
         }
     }
-    let open = |(ip, port): &(IpAddr, u16)| {
-        let at = Address::plain(ip.to_string(), *port);
-        let wire = Wire::open_within(host, &at, None, DOOR);
-        wire.and_then(|mut wire| wire.ping()).is_ok()
-    };
-    doors.into_iter().filter(open).map(|(ip, _)| ip).collect()
+    // All at once: a filter lets each of them wait.
+    std::thread::scope(|scope| {
+        let knock = |(ip, port): (IpAddr, u16)| {
+            scope.spawn(move || host.knock((ip, port).into(), DOOR).then_some(ip))
+        };
+        let knocks: Vec<_> = doors.into_iter().map(knock).collect();
+        knocks.into_iter().filter_map(|knock| knock.join().ok().flatten()).collect()
+    })
 }
 
 /// What /proc tells of a process that confines it.

@@ -1,8 +1,9 @@
 //! Who gets in: doors, and what a stranger hears at them.
 
 use super::fix::Fix;
-use super::seen::{Firewall, Seen, Server};
+use super::seen::{Seen, Server};
 use super::{Severity, Verdict, put_right};
+use crate::commands::shell_word;
 use crate::conf::is_yes;
 use crate::engine::Version;
 use crate::finding::Finding;
@@ -11,6 +12,14 @@ use crate::finding::Finding;
 pub(super) fn let_in(_: &Seen, server: &Server) -> Verdict {
     match (server.runs, &server.told) {
         (false, _) => Finding::skip("it does not run").into(),
+        (true, None) if server.foreign => {
+            let uid = server.process.as_ref().map_or(0, |process| process.uid);
+            Verdict::from(Finding::unknown(
+                format!("user {uid} has started it: it gets no password, and what it says is not asked"),
+                format!("runuser -u \"$(id -nu {uid})\" redis-tp check    # as that user; or end it"),
+            ))
+            .rated(Severity::Medium)
+        }
         (true, Some(told)) if told.config.is_none() => Finding::unknown(
             "it does not let CONFIG GET be asked: what it is set to is not known",
             "redis-tp plan    # a rename-command, or the rules of its users",
@@ -121,12 +130,14 @@ pub(super) fn firewall(seen: &Seen, server: &Server) -> Verdict {
     if server.beyond().is_empty() {
         return Finding::skip("the network does not reach it").into();
     }
-    match seen.firewall {
-        Some(Firewall::Filters) => Finding::pass("packets are filtered").into(),
-        Some(Firewall::Open) => {
-            let port = server.address.as_ref().map_or(6379, |at| at.port);
+    let beyond = || server.listens.iter().filter(|(ip, _)| !ip.is_loopback()).map(|(_, port)| *port);
+    match &seen.firewall {
+        Some(rules) => {
+            let Some(port) = beyond().find(|port| !rules.filter(*port)) else {
+                return Finding::pass("packets are filtered").into();
+            };
             Finding::fail(
-                "no rule drops anything that comes in",
+                format!("no rule drops what comes in for port {port}"),
                 "every machine of its networks reaches it",
                 format!(
                     "nft 'add table inet redis; add chain inet redis input {{ type filter hook input priority 0; }}; add rule inet redis input iif != lo tcp dport {port} ip saddr != ADDRESS drop'"
@@ -165,7 +176,7 @@ pub(super) fn unix_socket(_: &Seen, server: &Server) -> Verdict {
     match &server.socket {
         None => Finding::skip("it has no Unix socket").into(),
         Some((path, stat)) if stat.mode & 0o002 != 0 => {
-            let cure = format!("chmod o-rwx {}", path.display());
+            let cure = format!("chmod o-rwx {}", shell_word(&path.to_string_lossy()));
             let found = format!("{} has mode {:04o}", path.display(), stat.mode & 0o7777);
             let cause = "every user of this machine may connect to it";
             let verdict = Verdict::from(Finding::fail(found, cause, cure));

@@ -1,13 +1,15 @@
 //! What the audit looks at, read once and without effects ([`super::gather`]).
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::path::PathBuf;
 
+use super::firewall::Rules;
 use crate::conf::Conf;
 use crate::engine::{Engine, Version};
 use crate::facts::Role;
 use crate::host::{Ids, Stat};
+use crate::kernel::Setting;
 use crate::secret::Secret;
 use crate::tls::judge::{Flaw, Validity};
 use crate::topology::Name;
@@ -33,7 +35,7 @@ pub struct Seen {
     /// apt's sources; none where there is no apt.
     pub sources: Option<Vec<(PathBuf, String)>>,
     /// What filters packets.
-    pub firewall: Option<Firewall>,
+    pub firewall: Option<Rules>,
     /// Why the processes of others could not be looked at.
     pub blind: bool,
     /// Processes with one of the passwords among their arguments: number, program.
@@ -50,8 +52,12 @@ pub struct Seen {
     pub miners: Vec<(u32, String)>,
     /// /etc/ld.so.preload names something.
     pub preload: bool,
-    /// The kernel's settings, by their names below /proc/sys, and transparent huge pages.
-    pub kernel: BTreeMap<&'static str, String>,
+    /// What `--check-system` of the server says, by the names of its checks; none where it does not have it.
+    pub check_system: Option<BTreeMap<String, String>>,
+    /// The kernel's settings.
+    pub kernel: BTreeMap<Setting, String>,
+    /// Those of them that this machine lets us set for good.
+    pub settable: BTreeSet<Setting>,
     /// What would have been looked at, and why it was not.
     pub missing: BTreeMap<&'static str, String>,
 }
@@ -67,13 +73,17 @@ pub struct Server {
     pub runs: bool,
     /// It runs in a container.
     pub contained: bool,
+    /// An ordinary user has started it, so it is asked nothing but whether it lets everybody in.
+    pub foreign: bool,
     /// Where its data are to be.
     pub wanted_dir: Option<PathBuf>,
     /// Its configuration.
     pub file: Option<PathBuf>,
     /// What is in that.
     pub conf: Conf,
-    /// Whose that is.
+    /// That cannot be read as one.
+    pub unread: bool,
+    /// Whose it is.
     pub file_stat: Option<Stat>,
     /// Everybody may enter the directories above that.
     pub file_reachable: bool,
@@ -99,6 +109,10 @@ pub struct Server {
     pub socket: Option<(PathBuf, Stat)>,
     /// Those of its modules, each with its file, that somebody else than root could have put there.
     pub planted: Vec<(String, String)>,
+    /// Users that somebody made by hand, and no file names.
+    pub by_hand: Vec<String>,
+    /// Users of ours that somebody's hand changed.
+    pub exchanged: Vec<String>,
     /// The password that it takes.
     pub password: Option<Secret>,
     /// The master that it is to follow, as an address.
@@ -156,6 +170,8 @@ pub struct Told {
     pub foreign_command: Option<String>,
     /// Clients from other machines.
     pub elsewhere: Vec<String>,
+    /// The users as whom clients are there.
+    pub logged_in: BTreeSet<String>,
     /// What it is now.
     pub role: Role,
     /// Its version.
@@ -177,15 +193,6 @@ pub struct Package {
     pub older: bool,
     /// How old apt's index is, in days.
     pub days: u64,
-}
-
-/// Whether packets are filtered before a server sees them.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Firewall {
-    /// Something drops or rejects what comes in.
-    Filters,
-    /// Nothing does.
-    Open,
 }
 
 impl Server {

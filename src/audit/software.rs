@@ -3,6 +3,7 @@
 use super::fix::Fix;
 use super::seen::{Seen, Server};
 use super::{Severity, Verdict};
+use crate::commands::shell_word;
 use crate::finding::Finding;
 
 /// How old apt's index may be, in days, until its answer is none.
@@ -63,7 +64,7 @@ pub(super) fn replaced(_: &Seen, server: &Server) -> Verdict {
     let cure = match &server.instance {
         Some(name) => format!("redis-tp service restart {name}"),
         None => match &process.unit {
-            Some(unit) => format!("systemctl restart {unit}"),
+            Some(unit) => format!("systemctl restart {}", shell_word(unit)),
             None => format!("redis-tp adopt    # or restart pid {} yourself", process.pid),
         },
     };

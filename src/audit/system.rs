@@ -1,15 +1,11 @@
 //! What a server could do if somebody had it, and what the kernel is set to.
 
+use super::fix::Fix;
 use super::seen::{Seen, Server};
 use super::{Severity, Verdict};
+use crate::commands::shell_word;
 use crate::finding::Finding;
-
-/// The kernel's settings that count here, and where they are.
-pub(super) const KERNEL: [(&str, &str); 3] = [
-    ("overcommit", "/proc/sys/vm/overcommit_memory"),
-    ("somaxconn", "/proc/sys/net/core/somaxconn"),
-    ("huge-pages", "/sys/kernel/mm/transparent_hugepage/enabled"),
-];
+use crate::kernel::Setting;
 
 /// A server is not root.
 pub(super) fn root(_: &Seen, server: &Server) -> Verdict {
@@ -52,7 +48,7 @@ pub(super) fn confinement(_: &Seen, server: &Server) -> Verdict {
             open.join(", "),
             "who has the server has the kernel's whole surface before him",
             match (&server.instance, &process.unit) {
-                (None, Some(unit)) => format!("systemd-analyze security {unit}"),
+                (None, Some(unit)) => format!("systemd-analyze security {}", shell_word(unit)),
                 _ => "redis-tp apply".to_owned(),
             },
         ))
@@ -78,28 +74,25 @@ pub(super) fn login(seen: &Seen) -> Verdict {
 
 /// A fork for saving does not fail for want of memory that it would never use.
 pub(super) fn overcommit(seen: &Seen) -> Verdict {
-    match kernel(seen, "overcommit") {
+    match kernel(seen, Setting::Overcommit) {
         Err(unknown) => unknown,
         Ok("1") => Finding::pass("vm.overcommit_memory = 1").into(),
-        Ok(value) => Finding::fail(
-            format!("vm.overcommit_memory = {value}"),
-            "a save or a full resync can fail where memory is short",
-            "echo 'vm.overcommit_memory = 1' > /etc/sysctl.d/60-redis.conf && sysctl --system",
-        )
-        .into(),
+        Ok(value) => {
+            let found = format!("vm.overcommit_memory = {value}");
+            let cause = "a save or a full resync can fail where memory is short";
+            to_set(seen, Setting::Overcommit, "1", found, cause)
+        }
     }
 }
 
 /// Huge pages are not copied at every write while a child saves.
 pub(super) fn huge_pages(seen: &Seen) -> Verdict {
-    match kernel(seen, "huge-pages") {
+    match kernel(seen, Setting::HugePages) {
         Err(unknown) => unknown,
-        Ok(value) if value.contains("[always]") => Finding::fail(
-            "transparent huge pages are [always]",
-            "each write while a child saves copies 2 MiB: more memory, more latency",
-            "echo 'w /sys/kernel/mm/transparent_hugepage/enabled - - - - madvise' > /etc/tmpfiles.d/redis.conf && systemd-tmpfiles --create redis.conf",
-        )
-        .into(),
+        Ok(value) if value.contains("[always]") => {
+            let cause = "each write while a child saves copies 2 MiB: more memory, more latency";
+            to_set(seen, Setting::HugePages, "madvise", "transparent huge pages are [always]".into(), cause)
+        }
         Ok(value) => Finding::pass(value).into(),
     }
 }
@@ -109,22 +102,56 @@ pub(super) fn somaxconn(seen: &Seen, server: &Server) -> Verdict {
     let Some(backlog) = server.value("tcp-backlog").and_then(|value| value.parse::<u64>().ok()) else {
         return super::reach::unasked(server, "tcp-backlog");
     };
-    match kernel(seen, "somaxconn").map(str::parse::<u64>) {
+    match kernel(seen, Setting::Connections).map(str::parse::<u64>) {
         Err(unknown) => unknown,
-        Ok(Ok(most)) if most < backlog => Finding::fail(
-            format!("net.core.somaxconn = {most}, and tcp-backlog is {backlog}"),
-            "who connects when many do is refused",
-            format!("echo 'net.core.somaxconn = {backlog}' > /etc/sysctl.d/61-redis.conf && sysctl --system"),
-        )
-        .into(),
+        Ok(Ok(most)) if most < backlog => {
+            let found = format!("net.core.somaxconn = {most}, and tcp-backlog is {backlog}");
+            let cause = "who connects when many do is refused; a server reads it when it starts";
+            to_set(seen, Setting::Connections, &backlog.to_string(), found, cause)
+        }
         Ok(_) => Finding::pass(format!("enough for tcp-backlog {backlog}")).into(),
     }
 }
 
-fn kernel<'a>(seen: &'a Seen, name: &str) -> Result<&'a str, Verdict> {
-    let path = KERNEL.iter().find(|(known, _)| *known == name).map_or("", |(_, path)| path);
+/// The server's own look at the machine, which knows what its version minds.
+pub(super) fn check_system(seen: &Seen) -> Verdict {
+    let Some(said) = &seen.check_system else {
+        return match seen.missing.get("check-system") {
+            Some(why) => Finding::unknown(why, "redis-server --check-system").into(),
+            None => Finding::skip("it came with 7.0").into(),
+        };
+    };
+    // What rows of their own look at is told there.
+    let own = ["overcommit", "THP"];
+    let mut bad = said.iter().filter(|(_, result)| result.as_str() != "OK");
+    match bad.find(|(name, _)| !own.contains(&name.as_str())) {
+        Some((name, result)) => Finding::fail(
+            format!("{name}: {result}"),
+            "redis-server --check-system minds it",
+            "redis-server --check-system",
+        )
+        .into(),
+        None => {
+            let names: Vec<&str> =
+                said.keys().map(String::as_str).filter(|name| !own.contains(name)).collect();
+            Finding::pass(names.join(", ")).into()
+        }
+    }
+}
+
+fn kernel(seen: &Seen, setting: Setting) -> Result<&str, Verdict> {
+    let path = setting.path().display();
     seen.kernel
-        .get(name)
+        .get(&setting)
         .map(String::as_str)
         .ok_or_else(|| Finding::unknown(format!("{path} cannot be read"), format!("cat {path}")).into())
+}
+
+/// What a setting of the kernel's puts right; by us where this machine lets us.
+fn to_set(seen: &Seen, setting: Setting, value: &str, found: String, cause: &str) -> Verdict {
+    if !seen.settable.contains(&setting) {
+        return Finding::fail(found, cause, setting.typed(value)).into();
+    }
+    Verdict::from(Finding::fail(found, cause, "redis-tp check --fix"))
+        .with(Fix::Kernel { setting, value: value.to_owned() })
 }

@@ -79,12 +79,12 @@ pub(super) fn certificate(_: &Seen, server: &Server) -> Verdict {
 }
 
 /// Nobody else reads the keys.
-pub(super) fn keys(_: &Seen, server: &Server) -> Verdict {
+pub(super) fn keys(seen: &Seen, server: &Server) -> Verdict {
     let Some(certified) = &server.certified else { return speaks_none(server) };
     let open = certified.keys.iter().find(|(_, stat)| stat.mode & 0o037 != 0);
     match open.or(certified.keys.first()) {
         Some((path, stat)) => {
-            closed(path, *stat, 0o037, "who has it passes for this server, or reads what it hears")
+            closed(seen, path, *stat, 0o037, "who has it passes for this server, or reads what it hears")
         }
         None => {
             Finding::unknown("its key is not where it says", format!("redis-cli CONFIG GET tls-key-file"))

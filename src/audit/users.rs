@@ -3,11 +3,14 @@
 use std::collections::BTreeSet;
 
 use super::fix::Fix;
-use super::reach::unasked;
+use super::reach::{set, unasked};
 use super::seen::{Seen, Server};
 use super::{Severity, Verdict, put_right};
-use crate::finding::Finding;
+use crate::commands::shell_word;
+use crate::facts::Role;
+use crate::finding::{Finding, visible};
 use crate::secret::Secret;
+use crate::users::{ADMIN, DEFAULT, Listed, REPLICA};
 
 /// The least that a password is worth, in bits: what nobody tries out at a server that answers 10 000 times a
 /// second.
@@ -58,6 +61,12 @@ pub(super) fn password(_: &Seen, server: &Server) -> Verdict {
     }
 }
 
+/// Whether somebody may guess a password.
+pub(super) fn is_weak(secret: &Secret) -> bool {
+    let (bits, common) = worth(secret);
+    bits < ENOUGH || common
+}
+
 /// What a password is worth in bits, if its characters were chosen at random; and whether everybody knows it.
 fn worth(secret: &Secret) -> (f64, bool) {
     let text = secret.expose();
@@ -75,41 +84,9 @@ fn worth(secret: &Secret) -> (f64, bool) {
     (length as f64 * alphabet.max(1.0).log2(), common)
 }
 
-/// A user of ACL LIST: its name and its rules.
-struct User<'a> {
-    name: &'a str,
-    rules: Vec<&'a str>,
-}
-
-impl<'a> User<'a> {
-    fn parse(line: &'a str) -> Option<Self> {
-        let mut words = line.split_whitespace();
-        (words.next()? == "user").then_some(())?;
-        Some(Self { name: words.next()?, rules: words.collect() })
-    }
-
-    fn is_on(&self) -> bool {
-        self.rules.contains(&"on")
-    }
-
-    fn needs_no_password(&self) -> bool {
-        self.rules.contains(&"nopass")
-    }
-
-    /// Whether he administers: a later rule takes back what an earlier one gave.
-    fn may_all(&self) -> bool {
-        self.rules.iter().fold(false, |may, rule| match *rule {
-            "+@all" | "allcommands" | "+@admin" | "+@dangerous" | "+config" | "+acl" | "+module"
-            | "+debug" => true,
-            "-@all" | "nocommands" | "-@dangerous" => false,
-            _ => may,
-        })
-    }
-}
-
-fn users(server: &Server) -> Option<Vec<User<'_>>> {
+fn users(server: &Server) -> Option<Vec<Listed>> {
     let lines = server.told.as_ref()?.users.as_ref()?;
-    Some(lines.iter().filter_map(|line| User::parse(line)).collect())
+    Some(lines.iter().filter_map(|line| Listed::parse(line)).collect())
 }
 
 /// From the network nobody is `default`, who may do everything.
@@ -118,7 +95,7 @@ pub(super) fn default_user(_: &Seen, server: &Server) -> Verdict {
     if server.beyond().is_empty() {
         return Finding::pass("the network does not reach it").into();
     }
-    let open = users.iter().any(|user| user.name == "default" && user.is_on() && user.may_all());
+    let open = users.iter().any(|user| user.name == DEFAULT && user.on && !user.takes_over.is_empty());
     if !open {
         return Finding::pass("`default` is off, or may do little").into();
     }
@@ -139,27 +116,42 @@ pub(super) fn default_user(_: &Seen, server: &Server) -> Verdict {
 /// Nobody else may do more than he needs, or without a password.
 pub(super) fn others(_: &Seen, server: &Server) -> Verdict {
     let Some(users) = users(server) else { return unasked(server, "users") };
-    let others = || users.iter().filter(|user| user.name != "default" && user.is_on());
+    let others = || users.iter().filter(|user| user.name != DEFAULT && user.on);
     let cure = |name: &str, rule: &str| {
         let port = server.address.as_ref().map_or(6379, |at| at.port);
+        let (typed, name) = (visible(name) == name, shell_word(name));
         match &server.instance {
+            // As it is shown it cannot be typed.
+            Some(_) if !typed => "redis-tp apply --overwrite".into(),
             Some(instance) => format!("redis-tp cli {instance} -- ACL SETUSER {name} {rule}"),
             None => format!("redis-cli -p {port} ACL SETUSER {name} {rule}"),
         }
     };
-    if let Some(user) = others().find(|user| user.needs_no_password()) {
+    if let Some(user) = others().find(|user| user.open) {
         return Verdict::from(Finding::fail(
             format!("the user {} needs no password", user.name),
             "whoever knows the name gets in",
-            cure(user.name, "off"),
+            cure(&user.name, "off"),
         ))
         .rated(if server.beyond().is_empty() { Severity::High } else { Severity::Critical });
     }
-    if let Some(user) = others().find(|user| user.may_all() && user.name != "admin") {
+    if let Some(name) = server.exchanged.first() {
+        return Verdict::from(Finding::fail(
+            format!("the user {name} is not as redis-tp made it"),
+            "by ACL SETUSER it may do something else than it needs",
+            "redis-tp check --fix",
+        ))
+        .with(Fix::Overwrite);
+    }
+    if let Some(user) = others().find(|user| !user.takes_over.is_empty() && user.name != ADMIN) {
         return Finding::fail(
-            format!("the user {} may do what only an administrator needs", user.name),
+            format!(
+                "the user {} may do what only an administrator needs: {}",
+                user.name,
+                some(&user.takes_over)
+            ),
             "who has its password has the server",
-            cure(user.name, "-@dangerous"),
+            cure(&user.name, if user.selected { "clearselectors" } else { "-@dangerous" }),
         )
         .into();
     }
@@ -168,6 +160,48 @@ pub(super) fn others(_: &Seen, server: &Server) -> Verdict {
         count => format!("{count} beside `default`, none that may do everything but `admin`"),
     })
     .into()
+}
+
+/// The first of some commands, and that there are more.
+fn some(commands: &[String]) -> String {
+    match commands {
+        [one, two, _, ..] => format!("{one}, {two} and more"),
+        few => few.join(", "),
+    }
+}
+
+/// A replica follows as somebody who may do nothing else.
+pub(super) fn replica_user(seen: &Seen, server: &Server) -> Verdict {
+    let Some(told) = &server.told else { return unasked(server, "masteruser") };
+    let Role::Replica { host, port, .. } = &told.role else {
+        return Finding::skip("it follows nobody").into();
+    };
+    let Some(user) = server.value("masteruser") else { return unasked(server, "masteruser") };
+    if !user.is_empty() {
+        return Finding::pass(format!("it follows {host} {port} as {user}")).into();
+    }
+    let at = |other: &&Server| {
+        other.listens.iter().any(|(ip, own)| own == port && (ip.is_unspecified() || ip.to_string() == *host))
+    };
+    let cause = "the password in its configuration is the whole master";
+    match seen.servers.iter().find(at) {
+        // One password for everybody: see default-user.
+        Some(master) if !users(master).is_some_and(|all| all.iter().any(|user| user.name == REPLICA && user.on)) => {
+            Finding::pass("its master here has no user for it").into()
+        }
+        Some(_) => set(
+            Finding::fail(format!("it follows {host} {port} as `default`"), cause, put_right(server)).into(),
+            server,
+            "masteruser",
+            None,
+        ),
+        None => Finding::fail(
+            format!("it follows {host} {port} as `default`"),
+            cause,
+            "redis-cli -h MASTER ACL SETUSER replica on '>PASSWORD' +psync +replconf +ping    # there; here masteruser = replica, and masterauth",
+        )
+        .into(),
+    }
 }
 
 #[cfg(test)]

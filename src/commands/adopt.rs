@@ -33,6 +33,11 @@ pub fn run(host: &Host, args: &cli::Adopt) -> Result<Code> {
     // What a run that was killed left behind is not what somebody set up.
     let session = Session::open(host, args.dry_run)?;
     let found = find(host, args.engine, given.as_ref())?;
+    if let Some(unread) = found.unread.first() {
+        return Err(Fault::refused(unread.why.clone())
+            .hint("move it away, or give the server one that it can read")
+            .into());
+    }
     let taken = take(host, &found, args, given.as_ref())?;
     if taken.names.is_empty() {
         match args.json {
@@ -83,10 +88,11 @@ pub fn run(host: &Host, args: &cli::Adopt) -> Result<Code> {
 /// What there is of the engine that was asked for, or of the one that is here.
 fn find(host: &Host, engine: Option<Engine>, given: Option<&Secret>) -> Result<Found> {
     let engines = engine.map_or_else(|| vec![Engine::Redis, Engine::Valkey], |engine| vec![engine]);
+    let processes = found::processes(host)?;
     let mut all = Vec::new();
     for engine in engines {
-        let found = found::look(host, engine, given)?;
-        if !found.sites.is_empty() || !found.strays.is_empty() {
+        let found = found::look(host, engine, given, &processes)?;
+        if !(found.sites.is_empty() && found.strays.is_empty() && found.unread.is_empty()) {
             all.push(found);
         }
     }

@@ -6,6 +6,7 @@ use super::scene::Scene;
 use crate::cli;
 use crate::engine::Version;
 use crate::exit::{Code, Fault};
+use crate::facts::holder;
 use crate::host::Host;
 use crate::instance::Instance;
 use crate::runtime::{Program, Runtime};
@@ -39,6 +40,11 @@ pub fn run(host: &Host, args: &cli::RedisCli) -> Result<Code> {
             .hint(format!("install it:\napt-get install {}", instance.engine.tools_package()))
     })?;
     let address = instance.address();
+    if let Some(uid) = instance.requirepass.as_ref().and_then(|_| holder::stranger(host, &address)) {
+        return Err(Fault::refused(format!("{address} is held by user {uid}, who is not told the password"))
+            .hint(format!("see who that is, and end it:\nss -ltnp 'sport = :{}'", address.port))
+            .into());
+    }
     let mut words = vec!["-h".into(), address.host, "-p".into(), address.port.to_string()];
     words.extend(address.tls.iter().flat_map(Tls::cli_words));
     words.extend(as_admin(&scene, instance));

@@ -108,6 +108,7 @@ fn describe(undo: &Undo) -> Option<String> {
         Undo::Replaced { path, aside: Some(_), .. } => format!("put the former {} back", path.display()),
         Undo::Replaced { path, aside: None, .. } => format!("remove {}", path.display()),
         Undo::Role { .. } | Undo::Staged { .. } => return None,
+        Undo::Kernel { path, before } => format!("set {} to {before} again", path.display()),
         Undo::Reload => "let systemd read its units again".into(),
         Undo::StopApp { .. } => "stop the web app".into(),
         Undo::StartApp { .. } => "start the web app again".into(),

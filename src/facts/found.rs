@@ -3,10 +3,12 @@
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use anyhow::Result;
 
 use super::gather::{about, listening_of, software};
+use super::holder;
 use super::{Facts, Process, Role, parse};
 use crate::conf::Conf;
 use crate::engine::{Engine, MASTER, Version};
@@ -16,6 +18,9 @@ use crate::secret::Secret;
 use crate::tls::Tls;
 use crate::topology::{Bind, Name};
 use crate::wire::{Address, Wire};
+
+/// How long a server may take to tell what it is.
+const ANSWER: Duration = Duration::from_secs(5);
 
 /// All that was found of an engine.
 #[derive(Clone, Debug)]
@@ -28,8 +33,19 @@ pub struct Found {
     pub systemd: bool,
     /// Configurations whose names are those of instances.
     pub sites: Vec<Site>,
+    /// Those of such names that cannot be read.
+    pub unread: Vec<Unread>,
     /// Servers that run by none of these.
     pub strays: Vec<Stray>,
+}
+
+/// A configuration that cannot be read.
+#[derive(Clone, Debug)]
+pub struct Unread {
+    /// Its file.
+    pub file: PathBuf,
+    /// Why not.
+    pub why: String,
 }
 
 /// A configuration, and the server that runs by it.
@@ -75,20 +91,20 @@ pub struct Stray {
     pub file: Option<PathBuf>,
 }
 
-/// Looks for all Redis of an engine; `given` is a password to try, too.
+/// Looks for all Redis of an engine among all processes; `given` is a password to try, too.
 ///
 /// # Errors
 /// What should be readable is not.
-pub fn look(host: &Host, engine: Engine, given: Option<&Secret>) -> Result<Found> {
+pub fn look(host: &Host, engine: Engine, given: Option<&Secret>, all: &[Process]) -> Result<Found> {
     let mut facts = Facts::default();
     software(host, engine, &mut facts)?;
-    let mut sites = sites(host, engine)?;
+    let (mut sites, unread) = sites(host, engine)?;
     let mut passwords: Vec<Option<Secret>> = vec![given.cloned()];
     passwords.extend(sites.iter().map(|site| word(&site.text, "requirepass").map(Secret::new)));
     passwords.retain(|password| password.as_ref().is_some_and(|password| !password.expose().is_empty()));
     passwords.push(None);
     let mut strays = Vec::new();
-    for process in processes(host, engine)? {
+    for process in servers(host, engine, all) {
         let ports: Vec<u16> = listening_of(host, process.pid)?.into_iter().map(|(_, port)| port).collect();
         let site = sites.iter_mut().find(|site| site.server.is_none() && ports.contains(&site.port()));
         match site.filter(|_| !is_contained(host, process.pid)) {
@@ -97,7 +113,7 @@ pub fn look(host: &Host, engine: Engine, given: Option<&Secret>) -> Result<Found
         }
     }
     let version = facts.server.map(|server| server.version);
-    Ok(Found { engine, version, systemd: systemd::runs(host)?, sites, strays })
+    Ok(Found { engine, version, systemd: systemd::runs(host)?, sites, unread, strays })
 }
 
 impl Site {
@@ -123,8 +139,8 @@ fn word(text: &Secret, name: &str) -> Option<String> {
 }
 
 /// The configurations that Debian's units would start: redis.conf, and redis-NAME.conf.
-fn sites(host: &Host, engine: Engine) -> Result<Vec<Site>> {
-    let mut sites = Vec::new();
+fn sites(host: &Host, engine: Engine) -> Result<(Vec<Site>, Vec<Unread>)> {
+    let (mut sites, mut unread) = (Vec::new(), Vec::new());
     for file in host.list(&engine.etc())? {
         let Some(stem) = file.strip_suffix(".conf") else { continue };
         let name = match stem.strip_prefix(engine.name()) {
@@ -133,28 +149,42 @@ fn sites(host: &Host, engine: Engine) -> Result<Vec<Site>> {
             None => continue,
         };
         let (Ok(name), path) = (Name::parse(name), engine.etc().join(&file)) else { continue };
-        let plain = host.stat(&path)?.is_some_and(|stat| stat.kind == Kind::File);
-        if let Some(text) = host.text(&path)?.filter(|_| plain) {
-            sites.push(Site { name, file: path, text: Secret::new(text), server: None });
+        if host.stat(&path)?.is_none_or(|stat| stat.kind != Kind::File) {
+            continue;
+        }
+        match host.text(&path) {
+            Ok(Some(text)) => sites.push(Site { name, file: path, text: Secret::new(text), server: None }),
+            Ok(None) => {}
+            Err(error) => unread.push(Unread { file: path, why: format!("{error:#}") }),
         }
     }
     // The master's first, as in a topology that is made from nothing.
     sites.sort_by_key(|site| site.name.as_str() != MASTER);
-    Ok(sites)
+    Ok((sites, unread))
 }
 
-/// Every process of the engine's server that is no sentinel, and no child of one, which saves or sends its data.
-fn processes(host: &Host, engine: Engine) -> Result<Vec<Process>> {
+/// Every process of this machine.
+///
+/// # Errors
+/// /proc cannot be read.
+pub fn processes(host: &Host) -> Result<Vec<Process>> {
     let pids = host.list(Path::new("/proc"))?.into_iter().filter_map(|name| name.parse::<u32>().ok());
+    Ok(pids.filter_map(|pid| about(host, pid)).collect())
+}
+
+/// Those of an engine's server that are no sentinel, and no child of one, which saves or sends its data.
+fn servers(host: &Host, engine: Engine, all: &[Process]) -> Vec<Process> {
     let servers: Vec<Process> =
-        pids.filter_map(|pid| about(host, pid)).filter(|it| it.program == engine.server()).collect();
+        all.iter().filter(|process| process.program == engine.server()).cloned().collect();
     let all: Vec<u32> = servers.iter().map(|process| process.pid).collect();
-    let child = |process: &Process| host.parent_of(process.pid).is_some_and(|pid| all.contains(&pid));
+    // One of our own looks at the machine for us.
+    let parent = |pid: u32| pid == std::process::id() || all.contains(&pid);
+    let child = |process: &Process| host.parent_of(process.pid).is_some_and(parent);
     let sentinel = |pid: u32| {
         let line = host.text(Path::new(&format!("/proc/{pid}/cmdline"))).ok().flatten().unwrap_or_default();
         line.contains("[sentinel]") || line.contains("--sentinel")
     };
-    Ok(servers.into_iter().filter(|process| !sentinel(process.pid) && !child(process)).collect())
+    servers.into_iter().filter(|process| !sentinel(process.pid) && !child(process)).collect()
 }
 
 /// Whether a process counts its processes apart from ours.
@@ -170,13 +200,22 @@ struct Told {
     password: Option<Secret>,
 }
 
-fn tell(host: &Host, at: &Address, pid: u32, passwords: &[Option<Secret>]) -> Option<Told> {
+/// Asks a server for what it is; none where it does not let us in. A process of an ordinary user, that anybody can
+/// call like a server, is asked nothing.
+fn tell(host: &Host, at: &Address, process: &Process, passwords: &[Option<Secret>]) -> Option<Told> {
+    let pid = process.pid;
+    if !holder::may_hear(host, process.uid) {
+        return None;
+    }
     passwords.iter().find_map(|password| {
-        let mut wire = Wire::open(host, at, password.as_ref()).ok()?;
-        let info = wire.info("all").ok()?;
-        let dir = wire.config().and_then(|config| config.get("dir").map(PathBuf::from));
-        let its_own = info.get("process_id").is_some_and(|said| *said == pid.to_string());
-        its_own.then(|| Told { info, dir, password: password.clone() })
+        let (at, password) = (at.clone(), password.clone());
+        host.in_time(ANSWER, move |host| {
+            let mut wire = Wire::open(host, &at, password.as_ref()).ok()?;
+            let info = wire.info("all").ok()?;
+            let dir = wire.config().and_then(|config| config.get("dir").map(PathBuf::from));
+            let its_own = info.get("process_id").is_some_and(|said| *said == pid.to_string());
+            its_own.then_some(Told { info, dir, password })
+        })?
     })
 }
 
@@ -185,7 +224,7 @@ fn file_of(told: &Told) -> Option<PathBuf> {
 }
 
 fn ask(host: &Host, site: &Site, process: Process, passwords: &[Option<Secret>]) -> Result<Server> {
-    let told = tell(host, &site.address(), process.pid, passwords);
+    let told = tell(host, &site.address(), &process, passwords);
     let units: Vec<String> = process.unit.iter().cloned().collect();
     let kept_by = match systemd::runs(host)? {
         true => systemd::show(host, &units)?.into_iter().find(|(_, unit)| unit.pid == process.pid),
@@ -204,6 +243,6 @@ fn ask(host: &Host, site: &Site, process: Process, passwords: &[Option<Secret>])
 fn stray(host: &Host, process: Process, ports: Vec<u16>, passwords: &[Option<Secret>]) -> Stray {
     let contained = is_contained(host, process.pid);
     let at = |port: &u16| Address::plain("127.0.0.1", *port);
-    let told = ports.iter().find_map(|port| tell(host, &at(port), process.pid, passwords));
+    let told = ports.iter().find_map(|port| tell(host, &at(port), &process, passwords));
     Stray { contained, file: told.as_ref().and_then(file_of), ports, process }
 }

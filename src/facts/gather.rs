@@ -427,7 +427,7 @@ fn authenticate(
                 Ok(()) | Err(Trouble::Loading) => return Some((wire, auth, false)),
                 Err(trouble) => trouble,
             },
-            Err(Trouble::Refused) => return None,
+            Err(Trouble::Refused | Trouble::Stranger(_)) => return None,
             // It hangs, or speaks another language: another password will not help.
             Err(Trouble::Tls(_) | Trouble::Other(_)) => break,
             Err(trouble) => trouble,
@@ -475,13 +475,13 @@ fn listeners(host: &Host, question: &Question<'_>, facts: &Facts) -> Result<Vec<
 /// look at all of them is dear.
 pub fn listening(host: &Host, known: &[u32], wanted: impl Fn(u16) -> bool) -> Result<Vec<Listener>> {
     let mut sockets = listening_sockets(host)?;
-    sockets.retain(|(_, port, _)| wanted(*port));
+    sockets.retain(|socket| wanted(socket.port));
     if sockets.is_empty() {
         return Ok(Vec::new());
     }
     let mut owners: BTreeMap<u64, u32> = BTreeMap::new();
     let missing =
-        |owners: &BTreeMap<u64, u32>| sockets.iter().any(|(_, _, inode)| !owners.contains_key(inode));
+        |owners: &BTreeMap<u64, u32>| sockets.iter().any(|socket| !owners.contains_key(&socket.inode));
     for pid in known.iter().filter(|pid| **pid > 0) {
         sockets_of(host, *pid, &mut owners);
     }
@@ -492,10 +492,10 @@ pub fn listening(host: &Host, known: &[u32], wanted: impl Fn(u16) -> bool) -> Re
             }
         }
     }
-    let listener = |(address, port, inode): Socket| Listener {
-        address,
-        port,
-        owner: owners.get(&inode).and_then(|pid| about(host, *pid)),
+    let listener = |socket: Socket| Listener {
+        address: socket.address,
+        port: socket.port,
+        owner: owners.get(&socket.inode).and_then(|pid| about(host, *pid)),
     };
     Ok(sockets.iter().copied().map(listener).collect())
 }
@@ -506,14 +506,14 @@ pub fn listening_of(host: &Host, pid: u32) -> Result<Vec<(IpAddr, u16)>> {
     sockets_of(host, pid, &mut owners);
     let sockets = listening_sockets(host)?.into_iter();
     Ok(sockets
-        .filter(|(_, _, inode)| owners.contains_key(inode))
-        .map(|(address, port, _)| (address, port))
+        .filter(|socket| owners.contains_key(&socket.inode))
+        .map(|socket| (socket.address, socket.port))
         .collect())
 }
 
 /// Every TCP socket in LISTEN. The files in /proc tell the same, but the kernel walks its whole table of
 /// connections for each read of them: milliseconds, on a machine with much memory.
-fn listening_sockets(host: &Host) -> Result<Vec<Socket>> {
+pub(super) fn listening_sockets(host: &Host) -> Result<Vec<Socket>> {
     let mut sockets = Vec::new();
     for (family, table) in [(Family::V4, "/proc/net/tcp"), (Family::V6, "/proc/net/tcp6")] {
         match sockets::listening(host, family) {
@@ -542,7 +542,7 @@ fn sockets_of(host: &Host, pid: u32, owners: &mut BTreeMap<u64, u32>) {
 /// What /proc tells of a process; none when it is gone.
 pub fn about(host: &Host, pid: u32) -> Option<Process> {
     let proc = PathBuf::from(format!("/proc/{pid}"));
-    let program = host.text(&proc.join("comm")).ok()??.trim().to_owned();
+    let program = host.lossy(&proc.join("comm")).ok()??.trim().to_owned();
     let cgroup = host.text(&proc.join("cgroup")).ok()?.unwrap_or_default();
     let uid = host.stat(&proc).ok()??.uid;
     Some(Process { pid, program, unit: parse::cgroup_unit(&cgroup), uid })

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::path::PathBuf;
 
+use super::sockets::Socket;
 use super::{Follower, Package, Role, Unit};
 
 /// A package's paragraph in dpkg's status file.
@@ -51,16 +52,17 @@ pub fn opened(word: &str) -> PathBuf {
     PathBuf::from(word.trim_start_matches(['-', '+']))
 }
 
-/// One line of /proc/net/tcp or tcp6 that is in LISTEN: address, port, socket inode.
-pub fn listener(line: &str) -> Option<(IpAddr, u16, u64)> {
+/// One line of /proc/net/tcp or tcp6 that is in LISTEN.
+pub fn listener(line: &str) -> Option<Socket> {
     let mut cells = line.split_whitespace();
     let local = cells.nth(1)?;
     if cells.nth(1)? != "0A" {
         return None;
     }
-    let inode = cells.nth(5)?.parse().ok()?;
+    let uid = cells.nth(3)?.parse().ok()?;
+    let inode = cells.nth(1)?.parse().ok()?;
     let (address, port) = local.split_once(':')?;
-    Some((hex_address(address)?, u16::from_str_radix(port, 16).ok()?, inode))
+    Some(Socket { address: hex_address(address)?, port: u16::from_str_radix(port, 16).ok()?, inode, uid })
 }
 
 /// The kernel prints addresses as 32-bit words in host order.
@@ -159,10 +161,11 @@ mod tests {
 
     #[test]
     fn listeners_of_both_families_are_read() {
-        let v4 = "   0: 0100007F:18EB 00000000:0000 0A 00000000:00000000 00:00000000 00000000     0        0 1234 1 0000";
-        assert_eq!(listener(v4), Some((IpAddr::V4(Ipv4Addr::LOCALHOST), 6379, 1234)));
+        let v4 = "   0: 0100007F:18EB 00000000:0000 0A 00000000:00000000 00:00000000 00000000   106        0 1234 1 0000";
+        let socket = |address, inode, uid| Some(Socket { address, port: 6379, inode, uid });
+        assert_eq!(listener(v4), socket(IpAddr::V4(Ipv4Addr::LOCALHOST), 1234, 106));
         let v6 = "   0: 00000000000000000000000001000000:18EB 00000000000000000000000000000000:0000 0A 00000000:00000000 00:00000000 00000000     0        0 99 1 0000";
-        assert_eq!(listener(v6), Some((IpAddr::V6(Ipv6Addr::LOCALHOST), 6379, 99)));
+        assert_eq!(listener(v6), socket(IpAddr::V6(Ipv6Addr::LOCALHOST), 99, 0));
         assert_eq!(listener(&v4.replace(" 0A ", " 01 ")), None);
         assert_eq!(listener("  sl  local_address rem_address   st"), None);
     }

@@ -7,8 +7,18 @@ use anyhow::{Result, bail};
 
 use crate::host::Host;
 
-/// A socket in LISTEN: address, port, inode.
-pub type Socket = (IpAddr, u16, u64);
+/// A socket in LISTEN.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Socket {
+    /// Its address.
+    pub address: IpAddr,
+    /// Its port.
+    pub port: u16,
+    /// Its inode, by which a process has it.
+    pub inode: u64,
+    /// Whose it is.
+    pub uid: u32,
+}
 
 /// An address family, by its number.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -86,8 +96,8 @@ fn socket(body: &[u8], family: Family) -> Option<Socket> {
         Family::V6 => IpAddr::V6(Ipv6Addr::from(number::<16>(body, 8)?)),
     };
     let port = u16::from_be_bytes(number(body, 4)?);
-    let inode = u32::from_ne_bytes(number(body, 68)?);
-    Some((address, port, inode.into()))
+    let (uid, inode) = (u32::from_ne_bytes(number(body, 64)?), u32::from_ne_bytes(number(body, 68)?));
+    Some(Socket { address, port, inode: inode.into(), uid })
 }
 
 /// The bytes of a number at a place.
@@ -111,13 +121,13 @@ mod tests {
             let address = listener.local_addr().unwrap();
             // A kernel or a sandbox without sock_diag is what /proc is for.
             let Ok(found) = listening(&host, family) else { continue };
-            let ours: Vec<_> = found.iter().filter(|(_, port, _)| *port == address.port()).collect();
-            let [(ip, _, inode)] = ours.as_slice() else { panic!("{ours:?}") };
-            assert_eq!(*ip, local);
+            let ours: Vec<_> = found.iter().filter(|socket| socket.port == address.port()).collect();
+            let [ours] = ours.as_slice() else { panic!("{ours:?}") };
+            assert_eq!((ours.address, ours.uid), (local, host.euid()));
             let table = if family == Family::V4 { "/proc/net/tcp" } else { "/proc/net/tcp6" };
             let text = host.text(table.as_ref()).unwrap().unwrap();
             let told = text.lines().filter_map(super::super::parse::listener);
-            assert!(told.into_iter().any(|socket| socket == (local, address.port(), *inode)));
+            assert!(told.into_iter().any(|socket| socket == **ours));
         }
     }
 

@@ -75,7 +75,11 @@ impl Host {
             return Err(misplaced(path, &format!("{} is no regular file", path.display())));
         }
         let mut bytes = Vec::new();
-        file.take(LARGEST + 1).read_to_end(&mut bytes).map_err(|error| unreadable(path, error))?;
+        match file.take(LARGEST + 1).read_to_end(&mut bytes) {
+            // A file of /proc whose process has ended since.
+            Err(error) if error.raw_os_error() == Some(nix::libc::ESRCH) => return Ok(None),
+            read => read.map_err(|error| unreadable(path, error))?,
+        };
         short(path, bytes).map(Some)
     }
 

@@ -1,8 +1,8 @@
 //! The effects of the web app: sockets, signals and a database, most of them asynchronous. A part of the
 //! one module with effects.
 
-use std::io;
-use std::net::{SocketAddr, TcpListener};
+use std::io::{self, Read, Write};
+use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -20,6 +20,8 @@ use crate::tls::Pem;
 use crate::tls::client::{self, Expired};
 use crate::wire::{Address, Login, Trouble};
 
+/// How much of an answer tells whether it is one to PING, in bytes.
+const HELLO: usize = 6;
 /// How many connections may wait to be accepted.
 const BACKLOG: i32 = 1024;
 /// How long a client may leave what it is sent unread, in milliseconds, until it is taken for gone.
@@ -41,6 +43,28 @@ impl Host {
         nix::sys::socket::listen(&listener, nix::sys::socket::Backlog::new(BACKLOG)?)?;
         listener.set_nonblocking(true)?;
         Ok(listener)
+    }
+
+    /// Whether a Redis server answers somebody who says no password. It may be anybody's, so no more than a few bytes
+    /// of it are read, and nothing is waited for longer than `limit`.
+    pub fn knock(&self, at: SocketAddr, limit: Duration) -> bool {
+        let asked = |mut stream: TcpStream| -> io::Result<bool> {
+            stream.set_write_timeout(Some(limit))?;
+            stream.write_all(b"PING\r\n")?;
+            let (end, mut said) = (self.now() + limit, Vec::new());
+            // What it says may come byte by byte.
+            while said.len() < HELLO {
+                let left = end.saturating_duration_since(self.now());
+                stream.set_read_timeout(Some(left.max(Duration::from_millis(1))))?;
+                let mut byte = [0];
+                if left.is_zero() || stream.read(&mut byte)? == 0 {
+                    break;
+                }
+                said.extend(byte);
+            }
+            Ok(said.starts_with(b"+PONG") || said.starts_with(b"-LOADI"))
+        };
+        TcpStream::connect_timeout(&at, limit).and_then(asked).unwrap_or(false)
     }
 
     /// Connects to a web server, asynchronously. What is written goes out at once.

@@ -32,6 +32,15 @@ impl Host {
         Ok(path.to_str().and_then(|path| path.strip_suffix(" (deleted)")).map_or(path.clone(), PathBuf::from))
     }
 
+    /// Writes a value into a file of the kernel's.
+    ///
+    /// # Errors
+    /// It does not take it.
+    pub fn set_kernel(&self, path: &Path, value: &str) -> Result<()> {
+        fs::write(self.path(path), format!("{value}\n"))
+            .with_context(|| format!("the kernel does not take {value} for {}", path.display()))
+    }
+
     /// Whether two files are the same, or one is a copy that was made of the other.
     ///
     /// # Errors

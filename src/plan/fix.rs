@@ -1,4 +1,4 @@
-//! What the audit found and no topology says: modes of files, and a server that runs an old program.
+//! What the audit found and no topology says: modes of files, the kernel, and a server that runs an old program.
 
 use std::path::Path;
 
@@ -6,7 +6,8 @@ use super::live::cost;
 use super::{Plan, Wanted};
 use crate::audit::fix::Fix;
 use crate::facts::Facts;
-use crate::step::{Owner, Step};
+use crate::kernel::Setting;
+use crate::step::{Body, Owner, Step};
 
 /// Adds to a plan what its fixes are beside the topology.
 pub fn add(wanted: &Wanted<'_>, facts: &Facts, fixes: &[Fix], plan: &mut Plan) {
@@ -28,9 +29,31 @@ pub fn add(wanted: &Wanted<'_>, facts: &Facts, fixes: &[Fix], plan: &mut Plan) {
                     }
                 }
             }
+            Fix::Kernel { setting, value } => kernel(*setting, value, plan),
             Fix::Close { .. } | Fix::Set { .. } | Fix::Overwrite | Fix::Renew | Fix::Password { .. } => {}
         }
     }
+}
+
+/// A setting of the kernel's, which servers that want more of it than others ask for more than once.
+fn kernel(setting: Setting, value: &str, plan: &mut Plan) {
+    let number = |text: &str| text.parse::<u64>().unwrap_or_default();
+    let asked = plan.steps.iter().any(|step| match step {
+        Step::Kernel { path, value: other } => path == setting.path() && number(other) >= number(value),
+        _ => false,
+    });
+    if asked {
+        return;
+    }
+    let file = setting.file();
+    plan.steps.retain(|step| match step {
+        Step::Kernel { path, .. } => path != setting.path(),
+        Step::Write { path, .. } => *path != file,
+        _ => true,
+    });
+    let body = Body::Plain(setting.line(value));
+    plan.steps.push(Step::Write { path: file, body, ours: None, owner: Owner::Root, mode: 0o644 });
+    plan.steps.push(Step::Kernel { path: setting.path().into(), value: value.to_owned() });
 }
 
 /// Whether a plan gives a file its owner and mode in any case.

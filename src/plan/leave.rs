@@ -7,6 +7,7 @@ use super::{Note, Plan, Wanted, containers, stock_unit};
 use crate::engine::MASTER;
 use crate::facts::Facts;
 use crate::instance::Target;
+use crate::kernel::Setting;
 use crate::layout;
 use crate::runtime::{Runtime, systemd};
 use crate::secret::Secret;
@@ -28,6 +29,7 @@ pub fn leave(topology: Option<&Topology>, facts: &Facts, password: Option<Secret
         retire(name, kept, facts, password.clone(), purge, &mut plan.steps);
     }
     one_reload(&mut plan.steps);
+    plan.steps.extend(kernel_as_before(facts));
     let runtimes = instances.iter().map(|(_, kept)| kept.runtime);
     plan.steps.extend(runtimes.clone().find_map(|runtime| containers::no_network(runtime, facts)));
     if purge {
@@ -45,6 +47,15 @@ pub fn leave(topology: Option<&Topology>, facts: &Facts, password: Option<Secret
     // Last: started before a purge, it would read our data and write it out again.
     units_as_before(facts, purge, &instances, &mut plan.steps);
     plan
+}
+
+/// The steps that give the kernel the settings back that it had before us.
+fn kernel_as_before(facts: &Facts) -> Vec<Step> {
+    let state = &facts.state;
+    let files = Setting::ALL.into_iter().map(Setting::file).filter(|path| state.files.contains_key(path));
+    let values = state.kernel.iter().map(|(path, before)| (path.clone(), before.clone()));
+    let values = values.map(|(path, value)| Step::Kernel { path, value });
+    files.map(|path| Step::Remove { path }).chain(values).collect()
 }
 
 /// The steps that stop an instance and take its files away; with `lose`, data that it cannot save goes.

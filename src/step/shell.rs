@@ -4,6 +4,7 @@ use std::path::Path;
 
 use super::{Body, Candidate, Inside, NewVolume, Owner, Source, Step, cli_command, users_of};
 use crate::app::{AppTarget, service as app_service};
+use crate::commands::shell_word;
 use crate::engine::Engine;
 use crate::instance::Target;
 use crate::layout;
@@ -97,7 +98,7 @@ impl Step {
                     rootless: false,
                 });
                 let words: Vec<String> =
-                    words.iter().map(|word| crate::commands::shell_word(word)).collect();
+                    words.iter().map(|word| shell_word(word)).collect();
                 vec![format!("{} {}    # as the image's user", container.program, words.join(" "))]
             }
             Self::Join { program, name } => vec![format!("{program} network connect {NETWORK} {name}")],
@@ -107,6 +108,7 @@ impl Step {
             Self::RemoveContainer { program, name, .. } => vec![format!("{program} rm {name}")],
             Self::PurgeVolume { program, name } => vec![format!("{program} volume rm {name}")],
             Self::RemoveNetwork { program } => vec![format!("{program} network rm {NETWORK}")],
+            Self::Kernel { path, value } => vec![format!("echo {} > {}", shell_word(value), path.display())],
             Self::Reload => vec![format!("{} daemon-reload", systemd::typed("systemctl"))],
             Self::Enable { unit } => vec![format!("{} enable {}", systemd::typed("systemctl"), systemd::unit_word(unit))],
             Self::Disable { unit } => vec![format!("{} disable {}", systemd::typed("systemctl"), systemd::unit_word(unit))],
@@ -172,7 +174,7 @@ impl Step {
                 let set = users_of(users).into_iter().map(|user| {
                     format!("{cli} ACL SETUSER $(sed -n 's/^user \\({user} .*\\)/\\1/p' {})", target.conf().display())
                 });
-                set.chain(gone.iter().map(|user| format!("{cli} ACL DELUSER {user}"))).collect()
+                set.chain(gone.iter().map(|user| format!("{cli} ACL DELUSER {}", shell_word(user)))).collect()
             }
             Self::Stop { target, .. } => match target.runtime {
                 Runtime::Systemd => vec![systemd::command("stop", &[target])],
@@ -234,7 +236,7 @@ fn shell_set(target: &Target, Setting { directive, value }: &Setting) -> String 
         }
         (_, Value::Secret(_)) => format!("{} | {cli} -x CONFIG SET {directive}", typed("%s", NEW)),
         (_, Value::Plain(text)) => {
-            format!("{cli} CONFIG SET {directive} {}", crate::commands::shell_word(text))
+            format!("{cli} CONFIG SET {directive} {}", shell_word(text))
         }
         (_, Value::Proved) => {
             format!("{cli} CONFIG SET {directive} DEFAULT    # what `CONFIG GET` of a new server says")

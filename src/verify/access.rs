@@ -34,6 +34,11 @@ fn no_answer(proof: &Proof<'_>, instance: &Instance, trouble: &Trouble) -> Findi
             format!("redis-tp service start {name}"),
         ),
         Trouble::NoAuth | Trouble::WrongPassword => wrong_lock(proof, instance, trouble),
+        Trouble::Stranger(uid) => Finding::fail(
+            format!("user {uid} listens on {at}"),
+            format!("{name} does not run, and somebody waits in its place for a password"),
+            format!("ss -ltnp 'sport = :{}'    # end that one, and then: redis-tp up", at.port),
+        ),
         Trouble::Loading => Finding::unknown("it is still loading its data", "redis-tp verify"),
         Trouble::Tls(said) => Finding::fail(
             format!("no TLS with {at}: {said}"),

@@ -7,11 +7,13 @@ use std::time::Duration;
 use anyhow::Result;
 
 use super::{App, Look, Options, Place, Servers, Subject};
+use crate::facts::holder;
 use crate::finding::{Check, Finding};
 use crate::host::Host;
 use crate::http::{self, Url, percent};
 use crate::instance::Instance;
 use crate::topology::{AppSection, ReadFrom};
+use crate::wire::Address;
 
 mod hand;
 mod herd;
@@ -157,6 +159,14 @@ impl<'a> AppProof<'a> {
 
     /// Starts an app of our own, on any free port.
     fn start(&mut self) {
+        // It would say its password to whoever is there.
+        let held = |at: &Address| Some((at.clone(), holder::stranger(self.host, at)?));
+        let locked = self.subject.instances.iter().filter(|instance| instance.requirepass.is_some());
+        if let Some((at, uid)) = locked.map(Instance::address).find_map(|at| held(&at)) {
+            let cure = format!("ss -ltnp 'sport = :{}'    # end that one, and then: redis-tp up", at.port);
+            self.url = Err(Finding::unknown(format!("user {uid} has {at}, and gets no password"), cure));
+            return;
+        }
         let wanted = self.subject.app.cloned().unwrap_or_default();
         let (ttl, slow) = (self.ttl.unwrap_or(wanted.ttl), self.slow.unwrap_or(wanted.slow));
         let AppSection { prefix, read_from, .. } = wanted;

@@ -25,10 +25,16 @@ fn good(release: Release) -> Option<Machine> {
         let name = path.rsplit('/').next().expect("a name");
         machine.run(&format!("echo '{value}' > /root/{name} && mount --bind /root/{name} {path}")).ok();
     }
+    own_kernel(&machine);
     machine.run("touch /var/lib/apt/lists/partial && redis-tp up").ok();
     machine.run("redis-tp check --fix").ok();
     install_module(&machine);
     Some(machine)
+}
+
+/// Lets a machine pass for one that has the kernel to itself.
+fn own_kernel(machine: &Machine) {
+    machine.run("rm -f /run/systemd/container; echo HOME=/ > /root/environ; mount --bind /root/environ /proc/1/environ").ok();
 }
 
 /// A module as an attacker drops it beside the data: it does nothing, and is there.
@@ -173,4 +179,43 @@ fn the_labs_own_machine_is_audited_taken_over_and_put_right() {
     }
     machine.run("redis-tp verify").ok();
     assert_eq!(machine.run("redis-tp cli slave -- GET precious").ok().stdout, "data\n");
+}
+
+#[test]
+fn the_kernel_is_set_where_it_is_the_machines_own_and_given_back() {
+    let Some(machine) = bare(Release::Bookworm, Init::Systemd) else { return };
+    for (path, value) in [
+        ("/proc/sys/vm/overcommit_memory", "0"),
+        ("/sys/kernel/mm/transparent_hugepage/enabled", "[always] madvise never"),
+    ] {
+        let name = path.rsplit('/').next().expect("a name");
+        machine.run(&format!("echo '{value}' > /root/{name} && mount --bind /root/{name} {path}")).ok();
+    }
+    machine.run("redis-tp install").ok();
+    let files = ["/etc/sysctl.d/60-redis-tp-overcommit.conf", "/etc/tmpfiles.d/redis-tp-huge-pages.conf"];
+    let kernel = |values: [&str; 2]| {
+        assert_eq!(machine.run("cat /proc/sys/vm/overcommit_memory").stdout.trim(), values[0]);
+        let pages = machine.run("cat /sys/kernel/mm/transparent_hugepage/enabled").stdout;
+        assert_eq!(redis_tp::kernel::value(&pages), values[1]);
+        files.map(|file| machine.exists(file))
+    };
+    // In a container it is somebody else's.
+    let plan = machine.run("redis-tp check --fix --dry-run").ok();
+    assert!(!plan.stdout.contains("in the kernel"), "{plan}");
+    let told = machine.run("redis-tp check").stdout;
+    assert!(told.contains("> /etc/sysctl.d/60-redis-tp-overcommit.conf && sysctl -p"), "{told}");
+
+    own_kernel(&machine);
+    let plan = machine.run("redis-tp check --fix --dry-run").ok();
+    assert!(plan.stdout.contains("set vm.overcommit_memory to 1 in the kernel"), "{plan}");
+    assert_eq!(kernel(["0", "always"]), [false; 2]);
+    machine.run("redis-tp check --fix").ok();
+    assert_eq!(kernel(["1", "madvise"]), [true; 2]);
+    for (file, reader) in files.into_iter().zip(["sysctl -p", "systemd-tmpfiles --create"]) {
+        machine.run(&format!("{reader} {file}")).ok();
+    }
+    machine.run("redis-tp rollback").ok();
+    assert_eq!(kernel(["0", "always"]), [false; 2]);
+    machine.run("redis-tp check --fix && redis-tp uninstall").ok();
+    assert_eq!(kernel(["0", "always"]), [false; 2]);
 }

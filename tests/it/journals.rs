@@ -60,6 +60,7 @@ fn kind(undo: &Undo) -> &'static str {
         Undo::Certificates { .. } => "certificates",
         Undo::Replaced { .. } => "replaced",
         Undo::Staged { .. } => "staged",
+        Undo::Kernel { .. } => "kernel",
         Undo::Reload => "reload",
         Undo::Packages { .. } => "packages",
         Undo::StopApp { .. } => "stop-app",

@@ -34,6 +34,7 @@ mod faults;
 mod flask;
 mod generated;
 mod hardening;
+mod hostile;
 mod journals;
 mod live;
 mod losses;

@@ -99,6 +99,7 @@ fn carry_out_step(step: &Step, facts: &mut Facts) {
             facts.containers.containers.remove(name);
             facts.state.containers.remove(name);
         }
+        Step::Kernel { path, value } => drop(facts.state.kernel.insert(path.clone(), value.clone())),
         Step::Reload => facts.units.values_mut().for_each(|unit| unit.needs_reload = false),
         Step::Enable { unit } => unit_of(unit, facts).enabled = true,
         Step::Disable { unit } => unit_of(unit, facts).enabled = false,

@@ -116,7 +116,7 @@ impl Redis {
     fn try_ask<T: redis::FromRedisValue>(&self, words: &[&str]) -> Result<T, Trouble> {
         let password = self.password.as_deref().map(Secret::new);
         let at = Address { tls: self.tls.clone(), ..Address::plain("127.0.0.1", self.port) };
-        Wire::open_within(&Host::at("/"), &at, password.as_ref(), PATIENCE)?.ask(words)
+        Wire::open(&Host::at("/"), &at, password.as_ref())?.ask(words)
     }
 
     /// The server as the settings name it.

@@ -89,6 +89,19 @@ pub const CASES: &[Case] = &[
         "redis-tp cli -- ACL SETUSER bob on '>something-long' '~*' +@all",
         Typed("redis-tp cli master -- ACL SETUSER bob -@dangerous"),
     ),
+    case(
+        "users",
+        "high",
+        "redis-tp cli -- ACL SETUSER bob on '>something-long' resetchannels -@all '(~* +config|set)'",
+        Typed("redis-tp cli master -- ACL SETUSER bob clearselectors"),
+    ),
+    case("users", "high", "redis-tp cli -- ACL SETUSER app +@read", Fix),
+    case(
+        "replica-user",
+        "medium",
+        "redis-tp cli slave -- CONFIG SET masteruser '' masterauth \"$(cat /etc/redis-tp/password)\"",
+        Fix,
+    ),
     case("config-mode", "medium", "chmod 644 /etc/redis/redis.conf", Fix),
     case(
         "config-mode",
@@ -135,8 +148,14 @@ pub const CASES: &[Case] = &[
     case(
         "secrets-files",
         "high",
-        "echo \"export REDISCLI_AUTH=$(cat /etc/redis-tp/password)\" > /etc/profile.d/redis.sh && chmod 644 /etc/profile.d/redis.sh",
+        "echo \"export REDISCLI_AUTH=$(cat /etc/redis-tp/password)\" > /etc/default/redis-client && chmod 644 /etc/default/redis-client",
         Fix,
+    ),
+    case(
+        "secrets-files",
+        "high",
+        "echo \"export REDISCLI_AUTH=$(cat /etc/redis-tp/password)\" > /etc/profile.d/redis.sh && chmod 644 /etc/profile.d/redis.sh",
+        Typed("redis-tp check --fix --fail-on critical && test $(stat -c %a /etc/profile.d/redis.sh) = 644 && rm /etc/profile.d/redis.sh"),
     ),
     // The upgrade restarts the master, and knows nothing of the replica.
     case(
@@ -190,9 +209,10 @@ pub const CASES: &[Case] = &[
     case("login", "low", "usermod --shell /bin/sh redis", Typed("usermod --shell /usr/sbin/nologin redis")),
     case("maxmemory", "low", "redis-tp install --set maxmemory=0", Fix),
     case("eviction", "low", "redis-tp install --set maxmemory-policy=noeviction", Fix),
-    case("overcommit", "low", "echo 0 > /root/overcommit_memory", Typed("echo 1 > /root/overcommit_memory")),
-    case("huge-pages", "low", "echo '[always] madvise never' > /root/enabled", Typed("echo 'always [madvise] never' > /root/enabled")),
-    case("somaxconn", "low", "redis-tp install --set tcp-backlog=100000", Typed("redis-tp install --set tcp-backlog=511")),
+    case("overcommit", "low", "echo 0 > /root/overcommit_memory", Fix),
+    case("huge-pages", "low", "echo '[always] madvise never' > /root/enabled", Fix),
+    case("somaxconn", "low", "redis-tp install --set tcp-backlog=100000", TypedThen("redis-tp check --fix", "redis-tp install --set tcp-backlog=511")),
+    case("check-system", "low", CLOCK, TypedThen("umount /usr/bin/redis-server", "redis-tp status")),
 ];
 
 /// A security suite with a newer redis-server.
@@ -226,3 +246,11 @@ pub const LAB: &str = r"
     mkdir /var/lib/redis-slave && chown redis:redis /var/lib/redis-slave
     redis-server /etc/redis/redis-slave.conf
     redis-cli --no-auth-warning -a motdepasse SET precious data";
+
+/// A server that minds the machine's clock, in the place of a machine that has a slow one.
+const CLOCK: &str = r#"cat > /root/server <<'END'
+#!/bin/sh
+[ "$1" = --check-system ] && printf '[slow-clocksource]...WARNING:\nslow\n[overcommit]...OK\n' && exit 1
+exec /usr/bin/redis-check-rdb "$@"
+END
+chmod 755 /root/server && mount --bind /root/server /usr/bin/redis-server"#;

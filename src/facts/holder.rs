@@ -1,0 +1,27 @@
+//! Who holds a port of this machine: a password is told to nobody who only waits there for one.
+
+use std::net::IpAddr;
+
+use super::gather::listening_sockets;
+use super::sockets::Socket;
+use crate::engine::Engine;
+use crate::host::Host;
+use crate::wire::Address;
+
+/// The user, neither root nor ourselves nor a server's own, who listens where we are about to say a password: any user
+/// can, above port 1023, while the server is down. None where it is another machine, or nobody tells.
+pub fn stranger(host: &Host, at: &Address) -> Option<u32> {
+    let ip: IpAddr = at.host.parse().ok()?;
+    let here = |socket: &Socket| socket.address == ip || socket.address.is_unspecified();
+    let sockets = listening_sockets(host).ok()?;
+    let holders = sockets.iter().filter(|socket| socket.port == at.port && here(socket)).map(|it| it.uid);
+    let uid = holders.into_iter().find(|uid| !may_hear(host, *uid))?;
+    let own = ip.is_loopback() || ip.is_unspecified() || host.addresses().contains(&ip);
+    own.then_some(uid)
+}
+
+/// Whether a process of this user may be told the password of a server.
+pub fn may_hear(host: &Host, uid: u32) -> bool {
+    let server = |engine: Engine| host.user(engine.user()).ok().flatten().is_some_and(|ids| ids.uid == uid);
+    uid == 0 || uid == host.euid() || server(Engine::Redis) || server(Engine::Valkey)
+}
