@@ -13,6 +13,10 @@ pub mod client;
 pub mod issue;
 pub mod judge;
 
+/// What a server's log says when TLS does not come about with somebody who calls it, which tells nothing of its own
+/// master.
+pub const OF_A_CLIENT: &str = "Error accepting a client connection";
+
 /// The files by which one side speaks TLS, and by which it knows the other side.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Tls {

@@ -425,6 +425,25 @@ mod tests {
     }
 
     #[test]
+    fn what_is_of_no_use_is_not_advised() {
+        let cure = |state, by_hand: bool| {
+            let mut master = seen(0, MASTER);
+            (master.state, master.reason) = (state, Some("why".into()));
+            if by_hand {
+                master.node.name = master.node.address.to_string();
+            }
+            View::of(vec![master], ReadFrom::Master, None).cure().unwrap()
+        };
+        assert!(cure(State::Refused, true).contains("--password-file"));
+        assert!(cure(State::Refused, false).contains("redis-tp apply"));
+        assert!(cure(State::Untrusted, true).contains("without TLS"));
+        assert!(cure(State::Untrusted, false).contains("redis-tp verify"));
+        for (state, by_hand) in [(State::Untrusted, true), (State::Untrusted, false), (State::Down, false)] {
+            assert!(!cure(state, by_hand).contains("password"), "{state:?}");
+        }
+    }
+
+    #[test]
     fn each_change_is_told_once() {
         let view = |nodes, last| View::of(nodes, ReadFrom::Master, last);
         let both = view(vec![seen(0, MASTER), seen(1, REPLICA)], Some(0));

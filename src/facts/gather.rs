@@ -321,7 +321,11 @@ fn ask(host: &Host, instance: &Instance, facts: &Facts) -> Option<Running> {
     let published = facts.containers.containers.get(&instance.container());
     let published = published.filter(|_| instance.runtime.is_container()).and_then(containers::Seen::address);
     // A container is where it was made to be, whatever is wanted now.
-    let address = published.unwrap_or_else(|| address_on_disk(instance, &conf));
+    let by_file = address_on_disk(instance, &conf);
+    let address = match published {
+        Some(at) => Address { tls: by_file.tls, ..at },
+        None => by_file,
+    };
     // What its file had when the server read it, perhaps.
     let written = facts.written.get(&instance.conf).map(Secret::expose).unwrap_or_default();
     let written = Conf::parse(written).unwrap_or_default();

@@ -11,6 +11,7 @@ use crate::instance::Instance;
 use crate::plan::refuse;
 use crate::runtime::systemd::{self, unit_word};
 use crate::runtime::{Program, Runtime};
+use crate::tls;
 use crate::wire::Trouble;
 
 /// How many lines of a log are shown.
@@ -210,6 +211,9 @@ fn broken_link(
         Some(Sign::Disk) => {
             Problem::new(what(": the disk is full"), format!("df {}", instance.dir.display()))
         }
+        Some(Sign::Tls) => {
+            Problem::new(what(", with which it does not come to speak TLS"), "redis-tp verify")
+        }
         None => Problem::new(what(""), format!("redis-tp service logs {}", node.name)),
     };
     problem.logged()
@@ -221,6 +225,7 @@ enum Sign {
     Password,
     Directory,
     Disk,
+    Tls,
 }
 
 fn sign(line: &str) -> Option<Sign> {
@@ -232,8 +237,10 @@ fn sign(line: &str) -> Option<Sign> {
         ("Read-only file system", Sign::Directory),
         ("Permission denied", Sign::Directory),
         ("No space left", Sign::Disk),
+        ("SSL routines", Sign::Tls),
     ];
-    signs.into_iter().find(|(words, _)| line.contains(words)).map(|(_, sign)| sign)
+    let mut signs = signs.into_iter().filter(|_| !line.contains(tls::OF_A_CLIENT));
+    signs.find(|(words, _)| line.contains(words)).map(|(_, sign)| sign)
 }
 
 fn log_of(host: &Host, instance: &Instance) -> Vec<String> {

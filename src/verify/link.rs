@@ -9,6 +9,7 @@ use super::{Look, Place, Proof, cli};
 use crate::apply::service::log_lines;
 use crate::finding::Finding;
 use crate::instance::Instance;
+use crate::tls;
 use crate::wire::Trouble;
 
 /// How long a link may take that is just being made.
@@ -30,6 +31,8 @@ enum Cure {
     Room,
     /// The two servers have to be of one version.
     Version,
+    /// The certificates of the two have to be brought together.
+    Tls,
 }
 
 const NOBODY: &str = "nobody listens at the master's address";
@@ -56,6 +59,10 @@ const CAUSES: &[(&str, &str, Cure)] = &[
     ),
     ("Permission denied", "its directory is closed to it, so that it cannot keep a copy", Cure::Directory),
     ("No space left on device", "the disk is full, so that it cannot keep a copy", Cure::Room),
+    ("certificate verify failed", "it does not trust its master's certificate, or that has ended", Cure::Tls),
+    ("alert certificate expired", "its own certificate has ended, and the master refuses it", Cure::Tls),
+    ("alert unknown ca", "the master does not trust its certificate", Cure::Tls),
+    ("SSL routines", "it and the master do not come to speak TLS", Cure::Tls),
     ("RDB format version", "the master is of a later version than it", Cure::Version),
 ];
 
@@ -126,7 +133,8 @@ fn down(proof: &mut Proof<'_>, instance: &Instance, master: &Place, since: Optio
     };
     let log = log_lines(proof.host, &instance.target());
     // The last line that says something counts: what was wrong before may be cured.
-    let known = log.lines().rev().find_map(|line| CAUSES.iter().find(|(said, ..)| line.contains(said)));
+    let mut of_link = log.lines().rev().filter(|line| !line.contains(tls::OF_A_CLIENT));
+    let known = of_link.find_map(|line| CAUSES.iter().find(|(said, ..)| line.contains(said)));
     match known {
         Some((_, cause, cure)) => {
             let locked =
@@ -158,6 +166,10 @@ fn command(cure: Cure, instance: &Instance, master: &Place, strange: &str) -> St
                 crate::secrets::upstream_file(name).display()
             )
         }
+        (Cure::Tls, Place::Elsewhere { .. }) => {
+            format!("redis-tp tls trust FILE    # the ca.crt of {master}, which has to trust ours, too")
+        }
+        (Cure::Tls, Place::Ours(_)) => "redis-tp apply".into(),
         (Cure::Master, Place::Ours(master)) => format!("redis-tp service start {master}"),
         (Cure::Master, Place::Elsewhere { address, .. }) => {
             format!("redis-cli {} PING", address.cli_line())

@@ -368,6 +368,31 @@ fn a_rendered_compose_file_is_the_same_topology() {
 }
 
 #[test]
+fn containers_speak_tls_with_each_other_with_us_and_with_the_app() {
+    with_each_engine(|machine, engine| {
+        contains(&machine.run(&format!("redis-tp up --tls --runtime {engine}")).ok(), "next:");
+        let proof = machine.run("redis-tp verify").ok();
+        for row in ["✓ tls ", "✓ tls-plain", "✓ tls-client", "✓ link", "✓ app-warm"] {
+            contains(&proof, row);
+        }
+        machine.run("redis-tp check").ok();
+        // The client is the image's own.
+        contains(&machine.run("redis-tp cli -- SET bonjour monde").ok(), "OK");
+        contains(&machine.run("redis-tp cli slave -- GET bonjour").ok(), "monde");
+        contains(&machine.run("redis-tp backup").ok(), "backup of master");
+        machine.run("redis-tp status").ok();
+        if engine == Engine::Docker {
+            let health =
+                "[ \"$(docker inspect --format '{{.State.Health.Status}}' redis-master)\" = healthy ]";
+            until(machine, health);
+        }
+        machine.run("redis-tp tls rotate").ok();
+        until(machine, "redis-tp verify");
+        machine.run("redis-tp plan | grep 'No changes'").ok();
+    });
+}
+
+#[test]
 fn a_backup_comes_out_of_a_container_and_back_into_it_as_the_refusal_says() {
     with_each_engine(|machine, engine| {
         machine.run(&format!("redis-tp up --no-app --runtime {engine}")).ok();

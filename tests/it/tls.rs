@@ -202,6 +202,23 @@ fn what_has_ended_is_renewed_by_the_next_run() {
 }
 
 #[test]
+fn a_replica_and_an_app_that_do_not_take_the_masters_certificate_say_so() {
+    let Some(machine) = bare(Release::Bookworm, Init::Systemd) else { return };
+    machine.run("redis-tp up --tls").ok();
+    put(&machine, &authority(&machine), now() - 900 * DAY);
+    machine.run("systemctl restart redis-server redis-server@slave").ok();
+    let out = machine.run("redis-tp verify").exits(4);
+    assert!(out.stdout.contains("does not trust its master's certificate"), "{out}");
+    let out = machine.run("redis-tp status");
+    for said in ["with which it does not come to speak TLS", "its certificate has\n      expired"] {
+        assert!(out.stdout.contains(said), "{said}: {out}");
+    }
+    machine.run("redis-tp apply").ok();
+    machine.run("for i in $(seq 100); do redis-tp status && exit; sleep 0.1; done; exit 1").ok();
+    is_proven(&machine);
+}
+
+#[test]
 fn the_users_own_certificates_serve_and_are_read_anew_when_they_change() {
     let Some(machine) = bare(Release::Bookworm, Init::Systemd) else { return };
     machine.run("apt-get install -y redis-server && mkdir -p /srv/tls").ok();

@@ -212,3 +212,17 @@ fn all_data_of_a_server_come_over_tls_as_a_replica_gets_them() {
         assert!(said.contains("2000 keys read") && said.contains("RDB looks OK"), "{diskless}: {said}");
     }
 }
+
+#[test]
+fn an_answer_that_comes_too_late_is_not_taken_for_that_of_the_next_question() {
+    let authority = Authority::new();
+    let client = authority.sign("client");
+    let Some(plain) = Redis::start(&[]) else { return };
+    let Some(secure) = Redis::start_tls(&authority.sign("server"), &client, &[]) else { return };
+    for (port, tls) in [(plain.port, None), (secure.port, Some(&client))] {
+        let mut wire = ping("127.0.0.1", port, tls).unwrap();
+        let late = wire.ask::<Option<String>>(&["BLPOP", "nothing", "3"]);
+        assert_eq!(late, Err(Trouble::Other("it did not answer in time".into())));
+        assert_eq!(wire.ping(), Ok(()), "{tls:?}");
+    }
+}

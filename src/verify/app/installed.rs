@@ -127,7 +127,11 @@ pub fn reads(proof: &mut AppProof<'_>) -> Look {
         true => Finding::pass(format!("'cache' after {}, what was put on {root}", ms(reply.time))),
         false if reply.bypassed => {
             let found = format!("it passes the cache by: {}", word(&reply.source));
-            Finding::fail(found, "it does not reach its Redis, or has another password than that", logs)
+            Finding::fail(
+                found,
+                "it does not reach its Redis, or is not let in there; /readyz tells which",
+                logs,
+            )
         }
         false => Finding::fail(
             format!("{} from {}, and not what was put on {root}", word(&reply.value), word(&reply.source)),

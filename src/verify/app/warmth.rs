@@ -37,7 +37,7 @@ pub fn cold(proof: &mut AppProof<'_>) -> Look {
 fn away(proof: &AppProof<'_>, reply: &Reply) -> Finding {
     Finding::fail(
         format!("it passes the cache by: {}", word(&reply.source)),
-        "it does not reach its Redis, or has another password than that",
+        "it does not reach its Redis, or is not let in there; /readyz tells which",
         proof.curl("key"),
     )
 }
