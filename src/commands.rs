@@ -33,6 +33,7 @@ mod service;
 mod status;
 mod uninstall;
 mod up;
+mod users;
 
 /// The program, from argv to exit code.
 pub fn main() -> Code {
@@ -71,6 +72,7 @@ fn run(host: &Host, command: Command) -> Result<Code> {
         Command::Render(args) => render::run(host, &args),
         Command::Service(args) => service::run(host, &args),
         Command::Cli(args) => cli::run(host, &args),
+        Command::Users(args) => users::run(host, &args),
         Command::App(args) => app::run(host, args),
         Command::Bench(args) => bench::run(host, &args),
         Command::Env(args) => env::run(host, &args),

@@ -571,7 +571,8 @@ impl Step {
             Self::Users { target, users, gone } => {
                 let mut all = users_of(users);
                 all.extend(gone.iter().map(|name| format!("no {}", visible(name))));
-                format!("settle the users of {}: {}", target.name, all.join(", "))
+                let end = if ends_default(users) { "; connections of default end" } else { "" };
+                format!("settle the users of {}: {}{end}", target.name, all.join(", "))
             }
             Self::Stop { target, .. } => format!("stop {}", target.name),
             Self::StartUnit { unit } => format!("start {}, as it ran before", systemd::unit_word(unit)),
@@ -605,6 +606,14 @@ pub fn cli_command(target: &Target) -> String {
 /// The names of users, of which each stands at the head of its line.
 pub fn users_of(lines: &[Secret]) -> Vec<String> {
     lines.iter().filter_map(|line| line.expose().split(' ').next().map(str::to_owned)).collect()
+}
+
+/// Whether one of these lines switches the default user off.
+pub fn ends_default(lines: &[Secret]) -> bool {
+    let words = |line: &Secret| conf::split(line.expose()).unwrap_or_default();
+    lines.iter().map(words).any(|words| {
+        words.first().is_some_and(|name| name == crate::users::DEFAULT) && !crate::users::is_on(&words)
+    })
 }
 
 fn short_list(paths: &[PathBuf]) -> String {

@@ -33,6 +33,8 @@ pub struct Wish {
     pub password: Option<Secret>,
     /// The passwords of masters elsewhere, by the replica.
     pub upstream: Vec<(Name, Secret)>,
+    /// Other passwords for users that may do no more than they need.
+    pub users: Vec<(&'static str, Secret)>,
     /// Another runtime than the topology's, to look at only.
     pub runtime: Option<Runtime>,
 }
@@ -50,6 +52,7 @@ impl Wish {
             standing,
             password: None,
             upstream: Vec::new(),
+            users: Vec::new(),
             runtime: None,
         })
     }
@@ -94,6 +97,7 @@ impl Wish {
             standing,
             password: None,
             upstream: Vec::new(),
+            users: Vec::new(),
             runtime: None,
         })
     }
@@ -173,6 +177,9 @@ impl Scene {
         }
         for (replica, password) in &wish.upstream {
             secrets.set_upstream(replica, password.clone());
+        }
+        for (user, password) in &wish.users {
+            secrets.set_user(user, password.clone());
         }
         let state = State::load(host)?;
         let means = facts::means(host, systemd::runs(host)?, &state);
