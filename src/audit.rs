@@ -164,7 +164,7 @@ const fn server(
 use Severity::{Critical, High, Low, Medium};
 
 /// The checks: who gets in, as whom, what he finds lying about, with which program, and whether somebody did.
-const ROWS: [Row; 45] = [
+const ROWS: [Row; 46] = [
     server("let-in", High, "logged in, and asked for CONFIG GET", reach::let_in),
     server("open-door", Critical, "asked it without a password from every own address", reach::open_door),
     server("protected-mode", Critical, "asked it for protected-mode", reach::protected_mode),
@@ -178,6 +178,7 @@ const ROWS: [Row; 45] = [
     server("password", High, "weighed its password", users::password),
     server("default-user", Medium, "asked it for ACL LIST", users::default_user),
     server("users", High, "asked it for ACL LIST", users::others),
+    server("app-keys", Low, "asked it for ACL LIST", users::app_keys),
     server("replica-user", Medium, "asked it for masteruser", users::replica_user),
     server("config-mode", High, "looked at owner and mode", files::configuration),
     server("data-mode", High, "looked at owner and mode", files::data),

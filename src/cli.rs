@@ -13,6 +13,7 @@ use crate::exit::Fault;
 use crate::http::Url;
 use crate::plan::Consent;
 use crate::topology::{self, Binds, Image, Name, Prefix, ReadFrom, ReplicaOf, RuntimeChoice, Source, Table};
+use crate::users;
 use crate::wire::Address;
 
 /// From a bare machine to a proven Redis: engine, configuration, units, replicas, and the proof.
@@ -60,6 +61,9 @@ pub enum Command {
     /// Certificates: until when they hold, others in their place, one for a client
     #[command(subcommand)]
     Tls(Tls),
+    /// The users by whom servers are entered
+    #[command(subcommand)]
+    Users(Users),
     /// The cache-aside web app: run it, install it as a service, remove it
     #[command(subcommand)]
     App(App),
@@ -622,9 +626,51 @@ pub struct RedisCli {
     /// The instance on this port
     #[arg(long, value_parser = topology::port_number, conflicts_with = "name")]
     pub port: Option<u16>,
+    /// As whom [default: admin, or where there are no users whoever has the password]
+    #[arg(long = "as", value_name = "USER")]
+    pub user: Option<User>,
     /// What to hand to redis-cli
     #[arg(last = true)]
     pub args: Vec<String>,
+}
+
+/// A user of ours.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum User {
+    /// May do everything
+    Admin,
+    /// May follow a master
+    Replica,
+    /// May cache
+    App,
+}
+
+impl User {
+    /// Its name.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Admin => users::ADMIN,
+            Self::Replica => users::REPLICA,
+            Self::App => users::APP,
+        }
+    }
+}
+
+/// `users`
+#[derive(Debug, Subcommand)]
+pub enum Users {
+    /// Give users other passwords while servers run: no link breaks, and no login is refused
+    Rotate(Rotate),
+}
+
+/// `users rotate`
+#[derive(Debug, Args)]
+pub struct Rotate {
+    /// The users [default: all of them]
+    pub users: Vec<User>,
+    #[command(flatten)]
+    /// Common flags
+    pub change: Change,
 }
 
 /// `env`

@@ -34,6 +34,7 @@ mod status;
 mod tls;
 mod uninstall;
 mod up;
+mod users;
 
 /// The program, from argv to exit code.
 pub fn main() -> Code {
@@ -73,6 +74,7 @@ fn run(host: &Host, command: Command) -> Result<Code> {
         Command::Service(args) => service::run(host, &args),
         Command::Cli(args) => cli::run(host, &args),
         Command::Tls(args) => tls::run(host, &args),
+        Command::Users(args) => users::run(host, &args),
         Command::App(args) => app::run(host, args),
         Command::Bench(args) => bench::run(host, &args),
         Command::Env(args) => env::run(host, &args),

@@ -107,6 +107,16 @@ impl Secrets {
         }
     }
 
+    /// Takes another password for a user that may do no more than it needs.
+    pub fn set_user(&mut self, user: &str, password: Secret) {
+        let Some(of_users) = &mut self.users else { return };
+        match user {
+            users::REPLICA => of_users.replica = password.clone(),
+            _ => of_users.app = Some(password.clone()),
+        }
+        self.fresh.insert(user_file(user), password);
+    }
+
     /// Takes the password of a master elsewhere.
     pub fn set_upstream(&mut self, replica: &Name, password: Secret) {
         if self.upstream.get(replica) != Some(&password) {

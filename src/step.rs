@@ -583,7 +583,8 @@ impl Step {
             Self::Users { target, users, gone } => {
                 let mut all = users_of(users);
                 all.extend(gone.iter().map(|name| format!("no {}", visible(name))));
-                format!("settle the users of {}: {}", target.name, all.join(", "))
+                let end = if ends_default(users) { "; connections of default end" } else { "" };
+                format!("settle the users of {}: {}{end}", target.name, all.join(", "))
             }
             Self::Certificates { target } => format!("let {} read its certificates anew", target.name),
             Self::Stop { target, .. } => format!("stop {}", target.name),
@@ -620,6 +621,14 @@ pub fn users_of(lines: &[Secret]) -> Vec<String> {
 
 fn shown<S: Serializer>(path: &Path, serializer: S) -> Result<S::Ok, S::Error> {
     serializer.collect_str(&path.display())
+}
+
+/// Whether one of these lines switches the default user off.
+pub fn ends_default(lines: &[Secret]) -> bool {
+    let words = |line: &Secret| conf::split(line.expose()).unwrap_or_default();
+    lines.iter().map(words).any(|words| {
+        words.first().is_some_and(|name| name == crate::users::DEFAULT) && !crate::users::is_on(&words)
+    })
 }
 
 fn short_list(paths: &[PathBuf]) -> String {

@@ -115,6 +115,8 @@ pub struct Listed {
     pub takes_over: Vec<String>,
     /// By a selector, and not by its own rules.
     pub selected: bool,
+    /// It may do with every key what it may do.
+    pub all_keys: bool,
 }
 
 impl Listed {
@@ -133,6 +135,7 @@ impl Listed {
         Some(Self {
             name: name.clone(),
             on: own.as_ref().is_none_or(|rules| rules.on),
+            all_keys: own.as_ref().is_none_or(|rules| rules.keys.iter().any(|keys| keys == "~*")),
             open: own.is_some_and(|rules| rules.passwords.iter().any(|word| word == "nopass")),
             selected: first.is_some_and(|group| group > 0),
             takes_over: takes_over.into_iter().flatten().collect::<BTreeSet<_>>().into_iter().collect(),

@@ -24,6 +24,8 @@ use crate::wire::{Trouble, Wire};
 
 /// How long a server may take to write its first append only file.
 const AOF: Duration = Duration::from_secs(600);
+/// How long replicas may take to come back as themselves: they look once a second.
+const BACK: Duration = Duration::from_secs(5);
 
 impl Run<'_> {
     /// Sets directives; what they were is in the journal before.
@@ -79,7 +81,10 @@ impl Run<'_> {
             wire.ask::<()>(&["ACL", "DELUSER", user])
                 .map_err(|trouble| refused(target, &format!("no user {user}"), &trouble))?;
         }
-        Ok(())
+        match step::ends_default(users) {
+            true => end_default(self.host, target, &mut wire),
+            false => Ok(()),
+        }
     }
 
     /// Lets a server take its new password only, or none.
@@ -88,6 +93,21 @@ impl Run<'_> {
         self.announce(Undo::Password { target: target.without_password() })?;
         only_password(&mut wire, target, target.password.as_ref())
     }
+}
+
+/// Ends the connections that the default user had before it was switched off: they would keep what it may. Replicas
+/// that came as it come back as themselves, and go on where they were.
+fn end_default(host: &Host, target: &Target, wire: &mut Wire) -> Result<()> {
+    let replicas = |wire: &mut Wire| -> u64 {
+        let info = wire.info("replication").unwrap_or_default();
+        info.get("connected_slaves").and_then(|count| count.parse().ok()).unwrap_or_default()
+    };
+    let before = replicas(wire);
+    wire.ask::<u64>(&["CLIENT", "KILL", "USER", users::DEFAULT, "SKIPME", "yes"])
+        .map_err(|trouble| refused(target, "the end of the connections of default", &trouble))?;
+    // One that nobody told of its user stays away.
+    host.poll(BACK, || Ok((replicas(wire) >= before).then_some(())))?;
+    Ok(())
 }
 
 /// Lets the former users in again, beside those that a server has.

@@ -10,7 +10,7 @@ use crate::commands::shell_word;
 use crate::facts::Role;
 use crate::finding::{Finding, visible};
 use crate::secret::Secret;
-use crate::users::{ADMIN, DEFAULT, Listed, REPLICA};
+use crate::users::{ADMIN, APP, DEFAULT, Listed, REPLICA};
 
 /// The least that a password is worth, in bits: what nobody tries out at a server that answers 10 000 times a
 /// second.
@@ -160,6 +160,21 @@ pub(super) fn others(_: &Seen, server: &Server) -> Verdict {
         count => format!("{count} beside `default`, none that may do everything but `admin`"),
     })
     .into()
+}
+
+/// The web app has its own keys and no others.
+pub(super) fn app_keys(_: &Seen, server: &Server) -> Verdict {
+    let Some(users) = users(server) else { return unasked(server, "users") };
+    match users.iter().find(|user| user.name == APP && user.on) {
+        None => Finding::skip("it has no user app").into(),
+        Some(app) if app.all_keys => Finding::fail(
+            "the user app may read and write every key",
+            "who has the app has whatever else is in there",
+            "redis-tp app install --prefix cache:    # the cache begins cold",
+        )
+        .into(),
+        Some(_) => Finding::pass("the user app has its own keys alone").into(),
+    }
 }
 
 /// The first of some commands, and that there are more.

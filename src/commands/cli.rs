@@ -3,13 +3,15 @@
 use anyhow::Result;
 
 use super::scene::Scene;
-use crate::cli;
+use crate::cli::{self, User};
 use crate::engine::Version;
 use crate::exit::{Code, Fault};
 use crate::facts::holder;
 use crate::host::Host;
 use crate::instance::Instance;
 use crate::runtime::{Program, Runtime};
+use crate::secret::Secret;
+use crate::secrets;
 use crate::software::{self, Tool};
 use crate::tls::Tls;
 
@@ -25,37 +27,67 @@ pub fn run(host: &Host, args: &cli::RedisCli) -> Result<Code> {
             Fault::usage(format!("no instance has port {port}")).hint("see them:\nredis-tp status")
         })?,
     };
+    let login = login(&scene, instance, args.user)?;
     let program = instance.engine.cli();
     let found = software::find(host, instance.engine, program);
     if let (None, Runtime::Container(engine)) = (&found, instance.runtime) {
-        return inside(
-            host,
-            engine,
-            instance,
-            as_admin(&scene, instance).into_iter().chain(strict(&scene, args)).collect(),
-        );
+        return inside(host, engine, instance, &login, strict(&scene, args));
     }
     let tool = found.ok_or_else(|| {
         Fault::refused(format!("{program} is not on this machine"))
             .hint(format!("install it:\napt-get install {}", instance.engine.tools_package()))
     })?;
     let address = instance.address();
-    if let Some(uid) = instance.requirepass.as_ref().and_then(|_| holder::stranger(host, &address)) {
+    if let Some(uid) = login.password.and_then(|_| holder::stranger(host, &address)) {
         return Err(Fault::refused(format!("{address} is held by user {uid}, who is not told the password"))
             .hint(format!("see who that is, and end it:\nss -ltnp 'sport = :{}'", address.port))
             .into());
     }
     let mut words = vec!["-h".into(), address.host, "-p".into(), address.port.to_string()];
     words.extend(address.tls.iter().flat_map(Tls::cli_words));
-    words.extend(as_admin(&scene, instance));
+    words.extend(login.words());
     words.extend(strict(&scene, args));
-    Err(host.exec(&tool, &words, instance.requirepass.as_ref().map(|password| ("REDISCLI_AUTH", password))))
+    Err(host.exec(&tool, &words, login.password.map(|password| ("REDISCLI_AUTH", password))))
 }
 
-/// The flag for the user that may do everything, where there is one.
-fn as_admin(scene: &Scene, instance: &Instance) -> Vec<String> {
-    let user = scene.admin(instance).map(|user| ["--user".to_owned(), user.to_owned()]);
-    user.into_iter().flatten().collect()
+/// As whom redis-cli logs in.
+struct As<'a> {
+    user: Option<&'static str>,
+    password: Option<&'a Secret>,
+}
+
+impl As<'_> {
+    /// The flag for the user, where one is named.
+    fn words(&self) -> impl Iterator<Item = String> {
+        self.user.map(|user| ["--user".to_owned(), user.to_owned()]).into_iter().flatten()
+    }
+}
+
+/// The user that was asked for, with its password; the one that may do everything, where there is one.
+fn login<'a>(scene: &'a Scene, instance: &'a Instance, user: Option<User>) -> Result<As<'a>, Fault> {
+    let admin = scene.admin(instance);
+    let password = instance.requirepass.as_ref();
+    let name = match (user, admin) {
+        (None, user) => return Ok(As { user, password }),
+        (Some(user), None) => {
+            let what = format!("{} has no users, and so no {}", instance.name, user.name());
+            return Err(Fault::refused(what).hint("see who is let in:\nredis-tp cli -- ACL LIST"));
+        }
+        (Some(user), Some(_)) => user.name(),
+    };
+    let of_users = scene.secrets.users.as_ref();
+    let password = match user {
+        Some(User::Replica) => of_users.map(|of_users| &of_users.replica),
+        Some(User::App) => of_users.and_then(|of_users| of_users.app.as_ref()),
+        _ => password,
+    };
+    let fresh = scene.secrets.fresh.contains_key(&secrets::user_file(name));
+    match password.filter(|_| !fresh) {
+        Some(password) => Ok(As { user: Some(name), password: Some(password) }),
+        None => {
+            Err(Fault::refused(format!("no password of {name} is here")).hint("make it:\nredis-tp apply"))
+        }
+    }
 }
 
 /// The user's words behind `-e`: an error reply is an exit status other than 0, which redis-cli forgets by
@@ -68,7 +100,13 @@ fn strict(scene: &Scene, args: &cli::RedisCli) -> Vec<String> {
 
 /// Becomes the image's own client, where this machine has none. The password goes through the environment
 /// of the engine's program, by its name only.
-fn inside(host: &Host, engine: Program, instance: &Instance, said: Vec<String>) -> Result<Code> {
+fn inside(
+    host: &Host,
+    engine: Program,
+    instance: &Instance,
+    login: &As<'_>,
+    said: Vec<String>,
+) -> Result<Code> {
     let path = host
         .which(engine.name())
         .ok_or_else(|| Fault::refused(format!("{engine} is not on PATH")).hint("install it again"))?;
@@ -76,7 +114,7 @@ fn inside(host: &Host, engine: Program, instance: &Instance, said: Vec<String>) 
     if host.is_terminal() {
         words.push("--tty".into());
     }
-    if instance.requirepass.is_some() {
+    if login.password.is_some() {
         words.extend(["--env".into(), "REDISCLI_AUTH".into()]);
     }
     words.extend([
@@ -86,7 +124,8 @@ fn inside(host: &Host, engine: Program, instance: &Instance, said: Vec<String>) 
         instance.port.to_string(),
     ]);
     words.extend(instance.tls_inside().iter().flat_map(Tls::cli_words));
+    words.extend(login.words());
     words.extend(said);
     let tool = Tool { path, libraries: None };
-    Err(host.exec(&tool, &words, instance.requirepass.as_ref().map(|password| ("REDISCLI_AUTH", password))))
+    Err(host.exec(&tool, &words, login.password.map(|password| ("REDISCLI_AUTH", password))))
 }

@@ -36,6 +36,8 @@ pub struct Wish {
     pub upstream: Vec<(Name, Secret)>,
     /// Which certificates are to be made anew.
     pub renewal: Renewal,
+    /// Other passwords for users that may do no more than they need.
+    pub users: Vec<(&'static str, Secret)>,
     /// Another runtime than the topology's, to look at only.
     pub runtime: Option<Runtime>,
 }
@@ -54,6 +56,7 @@ impl Wish {
             password: None,
             upstream: Vec::new(),
             renewal: Renewal::Due,
+            users: Vec::new(),
             runtime: None,
         })
     }
@@ -99,6 +102,7 @@ impl Wish {
             password: None,
             upstream: Vec::new(),
             renewal: Renewal::Due,
+            users: Vec::new(),
             runtime: None,
         })
     }
@@ -178,6 +182,9 @@ impl Scene {
         }
         for (replica, password) in &wish.upstream {
             secrets.set_upstream(replica, password.clone());
+        }
+        for (user, password) in &wish.users {
+            secrets.set_user(user, password.clone());
         }
         if topology.tls {
             secrets.tls = Some(certificates::load(host, &topology, &wish.renewal)?);

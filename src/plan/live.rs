@@ -13,7 +13,7 @@ use crate::facts::{Auth, Facts, Role, Running};
 use crate::instance::{Instance, Target};
 use crate::live::{Cost, NO_ONE, Setting, Value};
 use crate::secret::Secret;
-use crate::step::Step;
+use crate::step::{self, Step};
 use crate::topology::Name;
 use crate::users;
 
@@ -310,8 +310,17 @@ pub fn replicas_elsewhere(facts: &Facts, change: &Change<'_>) -> Option<Note> {
     let follows = |running: &&Running| matches!(running.role, Role::Replica { port, up: true, .. } if port == instance.port);
     let here = facts.running.values().filter(follows).count() as u64;
     let all = facts.running.get(&instance.name)?.replicas;
-    (change.live.password == Some(Password::Rotates) && all > here)
+    let of_users = change.live.users.iter().flat_map(|told| step::users_of(&told.only));
+    let rotates = change.live.password == Some(Password::Rotates)
+        || of_users.into_iter().any(|name| name == users::REPLICA && !is_new(facts, instance, &name));
+    (rotates && all > here)
         .then(|| Note::ReplicasElsewhere { instance: instance.name.clone(), count: all - here })
+}
+
+/// Whether no file of an instance has a user yet.
+fn is_new(facts: &Facts, instance: &Instance, name: &str) -> bool {
+    let there = Conf::parse(facts.text(&instance.conf).unwrap_or_default()).unwrap_or_default();
+    !users::of(&there).contains_key(name)
 }
 
 /// What a restart of an instance costs.

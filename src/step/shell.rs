@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use super::{Body, Candidate, Inside, NewVolume, Owner, Source, Step, cli_command, users_of};
+use super::{Body, Candidate, Inside, NewVolume, Owner, Source, Step, cli_command, ends_default, users_of};
 use crate::app::{AppTarget, service as app_service};
 use crate::commands::shell_word;
 use crate::engine::Engine;
@@ -174,7 +174,10 @@ impl Step {
                 let set = users_of(users).into_iter().map(|user| {
                     format!("{cli} ACL SETUSER $(sed -n 's/^user \\({user} .*\\)/\\1/p' {})", target.conf().display())
                 });
-                set.chain(gone.iter().map(|user| format!("{cli} ACL DELUSER {}", shell_word(user)))).collect()
+                let end = format!("{cli} CLIENT KILL USER default SKIPME yes");
+                let end = ends_default(users).then_some(end);
+                let gone = gone.iter().map(|user| format!("{cli} ACL DELUSER {}", shell_word(user)));
+                set.chain(gone).chain(end).collect()
             }
             Self::Stop { target, .. } => match target.runtime {
                 Runtime::Systemd => vec![systemd::command("stop", &[target])],

@@ -189,3 +189,79 @@ fn users_come_and_go_on_servers_that_run_and_the_way_back_is_whole() {
     machine.run("redis-tp uninstall --purge --no-backup").ok();
     assert!(!machine.exists("/etc/redis-tp"));
 }
+
+/// Logs in over and over as a user, and keeps what was refused.
+const LOGINS: &str = r#"while [ ! -e /tmp/enough ]; do
+    redis-tp cli --as "$1" -- PING >/dev/null 2>>/tmp/refused || echo "$1" >>/tmp/refused
+    echo >>/tmp/tried
+done"#;
+
+#[test]
+fn users_get_other_passwords_and_no_login_is_refused_and_no_link_breaks() {
+    for (release, init) in [(Release::Bookworm, Init::Systemd), (Release::Trixie, Init::None)] {
+        let Some(machine) = bare(release, init) else { return };
+        machine.run("redis-tp up && redis-tp app install --prefix cache:").ok();
+        machine.write("/root/logins", LOGINS);
+        let files = "cat /etc/redis-tp/password /etc/redis-tp/replica.password /etc/redis-tp/app.password";
+        let links = "redis-tp cli -- INFO stats | grep ^sync_; redis-tp cli slave -- INFO replication | grep link_status; redis-tp cli -- INFO server | grep run_id";
+        let (former, before) = (machine.run(files).ok().stdout, machine.run(links).ok().stdout);
+        let logins = machine.spawn("sh /root/logins replica & sh /root/logins admin; wait");
+        for users in ["replica", "app", "admin", ""] {
+            machine.run(&format!("redis-tp users rotate {users}")).ok();
+            let plan = machine.run("redis-tp plan --detailed-exitcode").ok();
+            assert!(plan.stdout.starts_with("No changes.") && plan.stderr.is_empty(), "{plan}");
+        }
+        machine.run("until [ $(wc -l </tmp/tried) -gt 20 ]; do sleep 0.1; done; touch /tmp/enough").ok();
+        logins.wait();
+        assert_eq!(machine.read("/tmp/refused"), "");
+        assert_eq!(machine.run(links).ok().stdout, before);
+        for (user, password) in ["admin", "replica", "app"].into_iter().zip(former.lines()) {
+            let out = machine.run(&format!("redis-cli --no-auth-warning --user {user} -a {password} PING"));
+            assert!(out.to_string().contains("WRONGPASS"), "{user} still has the former password: {out}");
+        }
+        // A link that breaks comes up again with what it has now.
+        machine.run("redis-tp cli -- CLIENT KILL TYPE replica").ok();
+        machine
+            .run("until redis-tp cli slave -- INFO replication | grep -q link_status:up; do sleep 0.1; done")
+            .ok();
+        machine.run("redis-tp verify").ok();
+        machine.run("redis-tp rollback").ok();
+        machine.run("redis-tp verify").ok();
+    }
+}
+
+#[test]
+fn as_whom_cli_speaks_is_said_by_its_flag() {
+    let Some(machine) = bare(Release::Bookworm, Init::Systemd) else { return };
+    machine.run("redis-tp install").ok();
+    assert_eq!(machine.run("redis-tp cli --as admin -- ACL WHOAMI").ok().stdout, "admin\n");
+    assert_eq!(machine.run("redis-tp cli --as replica -- PING").ok().stdout, "PONG\n");
+    assert!(machine.run("redis-tp cli --as replica -- GET x").exits(1).to_string().contains("NOPERM"));
+    machine.run("redis-tp cli --as app -- PING").exits(5);
+    machine.run("redis-tp users rotate app").exits(5);
+    machine.run("redis-tp cli --as nobody -- PING").exits(2);
+    machine.run("redis-tp install --plain").ok();
+    machine.run("redis-tp cli --as admin -- PING").exits(5);
+    machine.run("redis-tp users rotate").exits(5);
+}
+
+#[test]
+fn whoever_came_as_default_is_out_when_it_is_switched_off() {
+    for (release, init) in [(Release::Bookworm, Init::Systemd), (Release::Trixie, Init::None)] {
+        let Some(machine) = bare(release, init) else { return };
+        machine.run("redis-tp up --no-app --plain").ok();
+        machine.run("redis-tp install --bind 0.0.0.0 && redis-tp cli -- SET secret precious").ok();
+        let client =
+            machine.spawn("env REDISCLI_AUTH=$(cat /etc/redis-tp/password) redis-cli BLPOP nothing 0");
+        machine.run("until redis-tp cli -- CLIENT LIST | grep -q cmd=blpop; do sleep 0.05; done").ok();
+        machine.run("sed -i '/^users/d' /etc/redis-tp/topology.ini && redis-tp apply").ok();
+        let out = client.wait();
+        assert!(out.to_string().contains("closed"), "{out}");
+        let clients = machine.run("redis-tp cli -- CLIENT LIST").ok().stdout;
+        assert!(!clients.contains("user=default") && clients.contains("user=replica"), "{clients}");
+        let link =
+            "redis-tp cli slave -- INFO replication | grep link_status; redis-tp cli slave -- GET secret";
+        assert_eq!(machine.run(link).ok().stdout, "master_link_status:up\r\nprecious\n");
+        machine.run("redis-tp verify").ok();
+    }
+}

@@ -27,7 +27,7 @@ fn good(release: Release) -> Option<Machine> {
     }
     own_kernel(&machine);
     machine.run("touch /var/lib/apt/lists/partial && redis-tp up").ok();
-    machine.run("redis-tp check --fix").ok();
+    machine.run("redis-tp app install --prefix cache: && redis-tp check --fix").ok();
     install_module(&machine);
     Some(machine)
 }

@@ -117,6 +117,7 @@ pub const CASES: &[Case] = &[
         Typed("redis-tp cli master -- ACL SETUSER bob clearselectors"),
     ),
     case("users", "high", "redis-tp cli -- ACL SETUSER app +@read", Fix),
+    case("app-keys", "low", "redis-tp app install --prefix ''", Typed("redis-tp app install --prefix cache:")),
     case(
         "replica-user",
         "medium",
