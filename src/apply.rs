@@ -108,6 +108,14 @@ impl Run<'_> {
         for (unit, before) in &plan.units {
             self.state.units.entry(unit.clone()).or_insert(*before);
         }
+        for container in &plan.found.containers {
+            self.state.containers.entry(container.name.clone()).or_insert_with(|| container.clone());
+        }
+        for directory in &plan.found.directories {
+            if !self.state.directories.contains(directory) {
+                self.state.directories.push(directory.clone());
+            }
+        }
         for step in &plan.steps {
             if self.host.interrupted() {
                 bail!("interrupted");

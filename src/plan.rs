@@ -90,6 +90,9 @@ pub struct Plan {
     /// What is taken over that somebody set up by hand.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub adopted: Vec<adopt::Adopted>,
+    /// What is ours beside files, where the record was lost.
+    #[serde(skip)]
+    pub found: lost::Found,
     /// What our record will say of instances afterwards.
     #[serde(skip)]
     pub record: BTreeMap<Name, Kept>,

@@ -151,7 +151,8 @@ fn is_packaged(tool: &Tool, facts: &Facts) -> bool {
 /// Their directory cannot be read.
 pub fn ours(host: &Host, engines: &[Engine]) -> Result<Vec<PathBuf>> {
     let mut ours = Vec::new();
-    for dir in engines.iter().map(|engine| engine.etc()) {
+    let mounted = host.list(&container::dir())?.into_iter().map(|name| container::mounted(&name));
+    for dir in engines.iter().map(|engine| engine.etc()).chain(mounted) {
         let names = host.list(&dir)?.into_iter().filter(|name| name.ends_with(".conf"));
         let is = |path: &PathBuf| matches!(host.text(path), Ok(Some(text)) if templates::is_ours(&text));
         ours.extend(names.map(|name| dir.join(name)).filter(is));

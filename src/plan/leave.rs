@@ -238,9 +238,4 @@ fn purge_all(topology: Option<&Topology>, facts: &Facts, instances: &[(&Name, &K
     for path in state.directories.iter().rev() {
         steps.push(Step::RemoveEmpty { path: path.clone() });
     }
-    // Of a record that was lost, no line says that we made it.
-    let listed = state.directories.iter().any(|path| path == crate::secrets::dir());
-    if !listed && !state.instances.is_empty() {
-        steps.push(Step::RemoveEmpty { path: crate::secrets::dir().to_path_buf() });
-    }
 }

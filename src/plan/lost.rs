@@ -5,11 +5,14 @@ use std::path::{Path, PathBuf};
 
 use anyhow::Result;
 
+use super::containers::{of_app, of_instance};
 use super::{Note, Plan, Wanted};
+use crate::app::service;
 use crate::engine::Version;
 use crate::exit::Fault;
 use crate::facts::Facts;
 use crate::instance::Instance;
+use crate::runtime::container::{self, Container};
 use crate::runtime::{Runtime, systemd};
 use crate::secret::Secret;
 use crate::secrets;
@@ -18,6 +21,15 @@ use crate::step::{Body, Step};
 use crate::templates;
 use crate::topology;
 use crate::users;
+
+/// What is known again to be ours beside files: by its name, or by a label.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Found {
+    /// Containers, as they were made.
+    pub containers: Vec<Container>,
+    /// Directories, each behind the one that it is in.
+    pub directories: Vec<PathBuf>,
+}
 
 /// Whether our configurations are there, and no record of them.
 pub fn is_lost(wanted: &Wanted<'_>, facts: &Facts) -> bool {
@@ -57,6 +69,7 @@ pub fn known_again(wanted: &Wanted<'_>, facts: &Facts, version: Version, plan: &
     if !is_lost(wanted, facts) {
         return Ok(());
     }
+    plan.found = found(wanted, facts);
     let mut files: Vec<(PathBuf, Body)> = secret_files(wanted);
     for instance in wanted.instances {
         let text = instance.configuration(topology::file(), version, &[])?;
@@ -65,7 +78,7 @@ pub fn known_again(wanted: &Wanted<'_>, facts: &Facts, version: Version, plan: &
     }
     if let Some(app) = wanted.app {
         files.push((app.settings_file(), Body::Secret(app.settings.text())));
-        let unit = crate::app::service::unit_file();
+        let unit = service::unit_file();
         files.extend(facts.text(&unit).map(|text| (unit.clone(), Body::Plain(text.to_owned()))));
     }
     let planned = |path: &Path| {
@@ -83,6 +96,21 @@ pub fn known_again(wanted: &Wanted<'_>, facts: &Facts, version: Version, plan: &
 /// Whether a file is ours by what stands in it, and our record does not know it.
 pub fn is_ours(facts: &Facts, path: &Path) -> bool {
     !facts.state.files.contains_key(path) && facts.text(path).is_some_and(templates::is_ours)
+}
+
+fn found(wanted: &Wanted<'_>, facts: &Facts) -> Found {
+    let program = service::program(&facts.program);
+    let instances = wanted.instances.iter().filter_map(|instance| of_instance(instance, wanted.image, facts));
+    let app = wanted.app.and_then(|app| of_app(app, &program, wanted.image, facts));
+    let there = |container: &Container| facts.containers.containers.contains_key(&container.name);
+    let containers: Vec<Container> = instances.chain(app).filter(there).collect();
+    let mounted = containers.iter().map(|one| container::mounted(&one.name));
+    let mut directories = vec![secrets::dir().to_path_buf()];
+    if !containers.is_empty() {
+        directories.push(container::dir());
+    }
+    directories.extend(mounted);
+    Found { containers, directories }
 }
 
 /// The passwords that are on the disk.

@@ -1,5 +1,6 @@
 //! The record of what is ours, deleted by hand: nothing is done by halves without it, and it is found again.
 
+use crate::engines::Engine;
 use crate::machine::{Init, Machine, Release};
 use crate::story::bare;
 
@@ -81,5 +82,24 @@ fn an_instance_that_the_topology_does_not_name_is_not_forgotten_with_the_record(
                 .stdout,
             ""
         );
+    }
+}
+
+#[test]
+fn containers_are_found_again_and_can_be_taken_away() {
+    for engine in Engine::ALL {
+        let Some(machine) = engine.boot_or_skip() else { return };
+        machine.run(&format!("redis-tp up --runtime {engine} && redis-tp cli -- SET precious data")).ok();
+        let before = engine.objects(&machine) + &lives(&machine);
+        machine.run("rm -rf /var/lib/redis-tp").ok();
+        let refused = machine.run("redis-tp uninstall").exits(5);
+        assert!(refused.stderr.ends_with("redis-tp apply\n"), "{refused}");
+        machine.run("redis-tp apply").ok();
+        assert!(machine.run("redis-tp plan").ok().stdout.contains("No changes"));
+        assert_eq!(engine.objects(&machine) + &lives(&machine), before, "something was made anew");
+        let out = machine.run("redis-tp uninstall --purge").ok();
+        let left = engine.objects(&machine);
+        assert!(!left.contains("container ") && !left.contains("network "), "{left}{out}");
+        assert!(!machine.exists("/etc/redis-tp"), "{out}");
     }
 }
