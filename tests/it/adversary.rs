@@ -251,7 +251,8 @@ fn whoever_came_as_default_is_out_when_it_is_switched_off() {
         let Some(machine) = bare(release, init) else { return };
         machine.run("redis-tp up --no-app --plain").ok();
         machine.run("redis-tp install --bind 0.0.0.0 && redis-tp cli -- SET secret precious").ok();
-        let client = machine.spawn("env REDISCLI_AUTH=$(cat /etc/redis-tp/password) redis-cli BLPOP nothing 0");
+        let client =
+            machine.spawn("env REDISCLI_AUTH=$(cat /etc/redis-tp/password) redis-cli BLPOP nothing 0");
         machine.run("until redis-tp cli -- CLIENT LIST | grep -q cmd=blpop; do sleep 0.05; done").ok();
         machine.run("sed -i '/^users/d' /etc/redis-tp/topology.ini && redis-tp apply").ok();
         let out = client.wait();
