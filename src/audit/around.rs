@@ -28,6 +28,9 @@ const CLOCK: &str = "slow-clocksource";
 const AGAIN: u32 = 2;
 /// How much of a file is looked through for a password, in bytes.
 const SCANNED: u64 = 1 << 20;
+/// How much of all of them, and for how much one of them counts at least.
+const MOST: u64 = 512 << 20;
+const LEAST: u64 = 16 << 10;
 /// Where an attacker lets a server write its RDB.
 const PLANTABLE: [&str; 6] = [
     "/var/spool/cron",
@@ -101,8 +104,14 @@ pub(super) fn sources(host: &Host) -> Result<Option<Vec<(PathBuf, String)>>> {
             .filter(|name| name.ends_with(".list") || name.ends_with(".sources"))
             .map(|name| parts.join(name)),
     );
-    let text = |path: PathBuf| Some((path.clone(), host.lossy(&path).ok()??));
+    let text = |path: PathBuf| Some((path.clone(), live(&host.lossy(&path).ok()??)));
     Ok(Some(files.into_iter().filter_map(text).collect()))
+}
+
+/// The paragraphs of a file of sources that are not switched off.
+fn live(text: &str) -> String {
+    let off = |line: &str| line.to_lowercase().replace(' ', "").starts_with("enabled:no");
+    text.split("\n\n").filter(|paragraph| !paragraph.lines().any(off)).collect::<Vec<_>>().join("\n\n")
 }
 
 /// What drops packets on their way in: nft knows also what iptables(8) of Debian made.
@@ -156,8 +165,7 @@ pub(super) fn processes(
             Err(_) => seen.blind |= host.euid() != 0,
         }
     }
-    seen.readable = readable(host, &secrets)?;
-    Ok(())
+    readable(host, &secrets, seen)
 }
 
 /// The passwords that are known here.
@@ -181,9 +189,9 @@ fn known(host: &Host, password: Option<&Secret>, seen: &Seen) -> Vec<Sought> {
     all.into_iter().map(Sought::new).collect()
 }
 
-/// The files that everybody can read, and that have a password in them.
-fn readable(host: &Host, secrets: &[Sought]) -> Result<Vec<(PathBuf, Stat)>> {
-    let mut found = Vec::new();
+/// The files that everybody can read, and that have a password in them; and the first that was not looked into.
+fn readable(host: &Host, secrets: &[Sought], seen: &mut Seen) -> Result<()> {
+    let mut left = MOST;
     for path in public_files(host)? {
         let Some(stat) = host.stat(&path).ok().flatten() else { continue };
         if stat.kind != Kind::File || stat.mode & 0o004 == 0 || !reachable(host, &path) {
@@ -191,12 +199,18 @@ fn readable(host: &Host, secrets: &[Sought]) -> Result<Vec<(PathBuf, Stat)>> {
         }
         // By now it may be a fifo that nobody writes to; and a log may have no end.
         let bytes = host.beginning(&path, SCANNED).ok().flatten().unwrap_or_default();
+        // Whoever fills /tmp does not hold us up for ever.
+        left = left.saturating_sub(LEAST.max(bytes.len() as u64));
+        if left == 0 {
+            seen.unread = Some(path);
+            break;
+        }
         let text = String::from_utf8_lossy(&bytes);
         if secrets.iter().any(|secret| secret.is_in(&text)) {
-            found.push((path, stat));
+            seen.readable.push((path, stat));
         }
     }
-    Ok(found)
+    Ok(())
 }
 
 /// The files in places where passwords are left lying.
@@ -309,6 +323,7 @@ pub(super) fn kernel(host: &Host, seen: &mut Seen) {
     let environ = host.lossy(Path::new("/proc/1/environ")).ok().flatten().map(Secret::new);
     let contained = marks.iter().any(|mark| !matches!(host.stat(Path::new(mark)), Ok(None)))
         || environ.as_ref().is_none_or(kernel::of_container);
+    seen.contained = contained;
     let ours = layout::here().login.is_none() && host.euid() == 0 && !contained;
     let systemd = systemd::runs(host).unwrap_or(false);
     for setting in Setting::ALL {
@@ -335,6 +350,12 @@ mod tests {
         let text = text.replace("bookworm-security/main", "bookworm/main");
         assert_eq!(policy(&text), Some(("5:7.0.15-1~deb12u7".into(), false)));
         assert_eq!(policy("x:\n  Installed: 1\n  Candidate: (none)\n"), None);
+    }
+
+    #[test]
+    fn a_source_that_is_switched_off_is_none() {
+        let text = "Types: deb\nSuites: trixie\n\nTypes: deb\nEnabled: no\nSuites: trixie-security\n";
+        assert_eq!(live(text), "Types: deb\nSuites: trixie");
     }
 
     #[test]

@@ -13,7 +13,7 @@ use crate::finding::Finding;
 const ISOLATE: &str = "take the machine off the network, keep its disk, and set it up anew";
 
 /// A replica follows whom it is to follow.
-pub(super) fn master_host(_: &Seen, server: &Server) -> Verdict {
+pub(super) fn master_host(seen: &Seen, server: &Server) -> Verdict {
     let Some(told) = &server.told else { return unasked(server, "role") };
     let Role::Replica { host, port, .. } = &told.role else {
         return Finding::pass("it follows nobody").into();
@@ -23,8 +23,10 @@ pub(super) fn master_host(_: &Seen, server: &Server) -> Verdict {
         Some(_) => server.wanted_master.as_ref().map(|at| format!("{} {}", at.host, at.port)),
         None => server.conf.get("replicaof").map(|words| words.join(" ")),
     };
-    // After a failover whom it follows is another, and still one of this machine's.
-    if named.as_ref() == Some(&there) || host.parse().is_ok_and(|ip: std::net::IpAddr| ip.is_loopback()) {
+    // After a failover whom it follows is another, and still one of this machine's; but not an ordinary user's.
+    let local = host.parse().is_ok_and(|ip: std::net::IpAddr| ip.is_loopback());
+    let ours = |other: &Server| !other.foreign && other.listens.iter().any(|(_, own)| own == port);
+    if named.as_ref() == Some(&there) || local && seen.servers.iter().any(ours) {
         return Finding::pass(format!("it follows {there}")).into();
     }
     let wanted = named.unwrap_or_else(|| "nobody".into());

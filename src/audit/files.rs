@@ -231,6 +231,10 @@ fn found(seen: &Seen, processes: &[(u32, String)], what: &str, cause: &str, cure
 /// No password is in a file that everybody can read.
 pub(super) fn readable(seen: &Seen) -> Verdict {
     let Some((first, _)) = seen.readable.first() else {
+        if let Some(path) = &seen.unread {
+            let what = format!("there are too many files: {} and what follows were not read", path.display());
+            return Finding::unknown(what, format!("ls -la {}", word(path.parent().unwrap_or(path)))).into();
+        }
         return Finding::pass("no password is in a file that everybody can read").into();
     };
     let all: Vec<String> = seen.readable.iter().map(|(path, _)| path.display().to_string()).collect();

@@ -67,7 +67,10 @@ impl Fix {
             Self::Set { instance, directive, value: None } => {
                 Some(format!("[{instance}] without {directive}"))
             }
-            Self::Password { .. } => Some("a password of 256 bits".into()),
+            Self::Password { .. } => Some(format!(
+                "a password of 256 bits, in {}: clients of your own need it, too",
+                crate::secrets::password_file().display()
+            )),
             Self::Close { path, mode, .. } => Some(format!("{} gets mode {mode:04o}", path.display())),
             Self::Kernel { setting, value } => {
                 Some(format!("{} = {value}, by {}", setting.name(), setting.file().display()))
@@ -115,6 +118,9 @@ pub fn refuse_lock_out(seen: &Seen, fixes: &[Fix]) -> Result<(), Fault> {
             Fix::Set { instance, directive: "bind", value: Some(value) } => {
                 (instance, format!("`bind = {value}`"), "wide-bind")
             }
+            Fix::Set { instance, directive: "protected-mode", value: Some(_) } if open(seen, instance) => {
+                (instance, "`protected-mode = yes`".to_owned(), "protected-mode")
+            }
             Fix::Password { instance } => (instance, "another password".to_owned(), "password"),
             _ => continue,
         };
@@ -130,6 +136,12 @@ pub fn refuse_lock_out(seen: &Seen, fixes: &[Fix]) -> Result<(), Fault> {
         }
     }
     Ok(())
+}
+
+/// Whether a server asks for no password: then protected mode keeps other machines out.
+fn open(seen: &Seen, instance: &Name) -> bool {
+    let server = seen.servers.iter().find(|server| server.instance.as_ref() == Some(instance));
+    server.is_some_and(|server| !server.open_at.is_empty())
 }
 
 /// The topology's way with a server takes users away that somebody made by hand.

@@ -44,6 +44,8 @@ pub struct Seen {
     pub environ: Vec<(u32, String)>,
     /// Files with one of them that everybody can read.
     pub readable: Vec<(PathBuf, Stat)>,
+    /// There were too many files; the first of them that was not looked into.
+    pub unread: Option<PathBuf>,
     /// Backups with their modes.
     pub backups: Vec<(PathBuf, Stat)>,
     /// Files of cron's and ssh's that begin as an RDB does.
@@ -56,6 +58,8 @@ pub struct Seen {
     pub check_system: Option<BTreeMap<String, String>>,
     /// The kernel's settings.
     pub kernel: BTreeMap<Setting, String>,
+    /// This is a container: they are those of another machine.
+    pub contained: bool,
     /// Those of them that this machine lets us set for good.
     pub settable: BTreeSet<Setting>,
     /// What would have been looked at, and why it was not.

@@ -150,7 +150,8 @@ fn kernel(seen: &Seen, setting: Setting) -> Result<&str, Verdict> {
 /// What a setting of the kernel's puts right; by us where this machine lets us.
 fn to_set(seen: &Seen, setting: Setting, value: &str, found: String, cause: &str) -> Verdict {
     if !seen.settable.contains(&setting) {
-        return Finding::fail(found, cause, setting.typed(value)).into();
+        let place = if seen.contained { "    # on the machine that has this container" } else { "" };
+        return Finding::fail(found, cause, format!("{}{place}", setting.typed(value))).into();
     }
     Verdict::from(Finding::fail(found, cause, "redis-tp check --fix"))
         .with(Fix::Kernel { setting, value: value.to_owned() })

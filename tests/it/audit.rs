@@ -13,8 +13,8 @@ use crate::strangers::FAR;
 use cases::{CASES, Case, Right};
 
 /// A machine as redis-tp makes it, with an address that is not loopback.
-fn good(release: Release) -> Option<Machine> {
-    let machine = bare(release, Init::Systemd)?;
+fn good(release: Release, init: Init) -> Option<Machine> {
+    let machine = bare(release, init)?;
     machine.run("ip addr add 10.9.0.1/32 dev lo && apt-get install -y nftables redis-server").ok();
     // The kernel is the host's, and not changed for a test: other files stand in the place of its own.
     for (path, value) in [
@@ -100,8 +100,47 @@ fn fires_and_is_put_right(machine: &Machine, case: &Case) {
 
 #[test]
 fn every_check_fires_on_a_machine_that_is_bad_in_its_way_and_not_when_that_is_put_right() {
-    let Some(machine) = good(Release::Bookworm) else { return };
+    let Some(machine) = good(Release::Bookworm, Init::Systemd) else { return };
     for case in CASES {
+        fires_and_is_put_right(&machine, case);
+    }
+    machine.run("redis-tp verify").ok();
+}
+
+/// One of each kind, tried on every release and with every init.
+const EVERYWHERE: [&str; 11] = [
+    "wide-bind",
+    "password",
+    "users",
+    "config-mode",
+    "secrets-files",
+    "replaced-binary",
+    "security-origin",
+    "enable-debug",
+    "master-host",
+    "overcommit",
+    "check-system",
+];
+
+#[test]
+fn a_check_of_each_kind_fires_on_debian_13() {
+    some_fire(Release::Trixie, Init::Systemd);
+}
+
+#[test]
+fn a_check_of_each_kind_fires_on_debian_13_without_systemd() {
+    some_fire(Release::Trixie, Init::None);
+}
+
+#[test]
+fn a_check_of_each_kind_fires_without_systemd() {
+    some_fire(Release::Bookworm, Init::None);
+}
+
+fn some_fire(release: Release, init: Init) {
+    let Some(machine) = good(release, init) else { return };
+    for id in EVERYWHERE {
+        let case = CASES.iter().find(|case| case.id == id).expect("a case");
         fires_and_is_put_right(&machine, case);
     }
     machine.run("redis-tp verify").ok();
@@ -109,7 +148,7 @@ fn every_check_fires_on_a_machine_that_is_bad_in_its_way_and_not_when_that_is_pu
 
 #[test]
 fn no_check_of_the_audit_is_without_a_case() {
-    let Some(machine) = good(Release::Bookworm) else { return };
+    let Some(machine) = good(Release::Bookworm, Init::Systemd) else { return };
     let out = machine.run("redis-tp check --json --fail-on critical").ok();
     let json: Value = serde_json::from_str(&out.stdout).expect("JSON");
     let ids: BTreeSet<&str> = json["checks"]
@@ -148,6 +187,21 @@ fn a_fix_that_would_lock_somebody_out_is_refused_before_anything_changes() {
     assert_eq!(machine.read("/etc/redis-tp/topology.ini"), before);
     machine.run("redis-tp check --fix --except wide-bind --fail-on critical").ok();
     machine.run("kill $(cat /root/pid)    # the client is still there").ok();
+}
+
+#[test]
+fn protected_mode_is_not_switched_on_where_it_would_lock_somebody_out() {
+    let Some(machine) = bare(Release::Bookworm, Init::Systemd) else { return };
+    machine.run("redis-tp install --bind 0.0.0.0").ok();
+    machine.run(FAR).ok();
+    machine.run("for set in 'protected-mode no' 'requirepass \"\"'; do eval redis-tp cli -- CONFIG SET $set; done").ok();
+    machine.run("redis-tp cli -- ACL SETUSER default on nopass '~*' '&*' +@all").ok();
+    let mut client = machine.spawn("ip netns exec far redis-cli -h 10.9.1.1 BLPOP nothing 0");
+    machine.run("until redis-cli CLIENT LIST | grep -q 10.9.1.2; do sleep 0.05; done").ok();
+    let refused =
+        machine.run("redis-tp check --fix --except wide-bind --except password --except open-door").exits(5);
+    assert!(refused.stderr.contains("`protected-mode = yes` would lock it out"), "{refused}");
+    assert!(client.is_running());
 }
 
 #[test]

@@ -181,3 +181,13 @@ fn a_user_who_is_logged_in_is_not_taken_away_by_a_fix() {
     assert!(out.stderr.contains("the user metrics is logged in to master"), "{out}");
     assert!(client.is_running() && machine.run("redis-tp cli -- ACL USERS").stdout.contains("metrics"));
 }
+
+#[test]
+fn whoever_fills_a_directory_is_told_and_holds_nothing_up() {
+    let Some(machine) = bare(Release::Bookworm, Init::None) else { return };
+    machine.run("redis-tp install").ok();
+    machine.run("for i in $(seq 600); do truncate -s 1M /tmp/$i; done").ok();
+    let out = machine.run("timeout 120 redis-tp check").exits(4);
+    assert!(out.stdout.contains("? secrets-files "), "{out}");
+    machine.run("rm /tmp/*; redis-tp check --fail-on high").ok();
+}

