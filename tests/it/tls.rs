@@ -11,6 +11,7 @@ use crate::faults::disturb_later;
 use crate::machine::{Alike, Init, Machine, Release, differences};
 use crate::story::{bare, places};
 
+mod adversary;
 mod cases;
 
 const DAY: u64 = 86_400;
