@@ -86,10 +86,7 @@ pub(super) fn keys(seen: &Seen, server: &Server) -> Verdict {
         Some((path, stat)) => {
             closed(seen, path, *stat, 0o037, "who has it passes for this server, or reads what it hears")
         }
-        None => {
-            Finding::unknown("its key is not where it says", "redis-cli CONFIG GET tls-key-file")
-                .into()
-        }
+        None => Finding::unknown("its key is not where it says", "redis-cli CONFIG GET tls-key-file").into(),
     }
 }
 
