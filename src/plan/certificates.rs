@@ -91,10 +91,14 @@ fn own(wanted: &Wanted<'_>, facts: &Facts, instance: &Instance, files: &Tls) -> 
         |hint: &str| format!("{hint}, or take the lines tls-*-file out of [{name}]: redis-tp makes its own");
     if instance.runtime.is_container() {
         let what = "is a file of this machine, which no container sees".to_owned();
-        return Err(refused(&files.cert, what).hint(back("put them into the image, and run it by hand")));
+        return Err(refused(&files.cert, what)
+            .hint(format!("take the lines tls-*-file out of [{name}]: redis-tp makes its own")));
     }
     let ours = certificates::of_servers();
     let text = |path: &Path| -> Result<Secret, Fault> {
+        if !path.is_absolute() {
+            return Err(refused(path, "is no absolute path".into()).hint(back("give one from / on")));
+        }
         let fresh =
             wanted.secrets.tls.as_ref().filter(|_| *path == ours.ca).map(|all| Secret::new(&all.server.ca));
         if let Some(text) = fresh.or_else(|| facts.texts.get(path).cloned()) {

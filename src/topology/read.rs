@@ -384,6 +384,14 @@ impl<'a> Reader<'a> {
         }
         for section in &topology.instances {
             self.check_chain(topology, section)?;
+            let port = section.directives.iter().find(|named| named.name == "tls-port");
+            if let Some(named) = port.filter(|_| topology.tls && section.defaults == Defaults::On) {
+                return Err(self.fault(
+                    named.line,
+                    &format!("[{}] names a tls-port, and `tls = yes` makes its port one", section.name),
+                    "take the line out; or, for both kinds of port, `tls = yes` out of [redis-tp]",
+                ));
+            }
         }
         if let Some(app) = &topology.app
             && let Some(other) = ports.get(&app.port)
