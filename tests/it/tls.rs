@@ -267,3 +267,57 @@ fn a_certificate_that_does_not_serve_is_refused_before_any_change() {
     }
     machine.run("redis-tp verify").ok();
 }
+
+#[test]
+fn no_private_key_is_shown_or_lies_where_others_can_read_it() {
+    let Some(machine) = bare(Release::Bookworm, Init::Systemd) else { return };
+    let mut said = String::new();
+    let mut keys = Vec::new();
+    for command in [
+        "up --tls --json",
+        "plan --shell",
+        "plan --diff",
+        "plan --json",
+        "render master",
+        "render app",
+        "env",
+        "tls show --json",
+        "tls rotate --dry-run --json",
+        "tls rotate",
+        "tls client laptop /root/laptop",
+        "tls rotate --ca --json",
+        "rollback",
+        "status --json",
+        "verify --json",
+        "check --json --fail-on critical",
+        "service logs app",
+    ] {
+        let out = machine.run(&format!("redis-tp {command}")).ok();
+        said += &format!("{}{}", out.stdout, out.stderr);
+        let files = machine.run("cat /etc/redis-tp/tls/*.key /root/laptop/*.key 2>/dev/null").stdout;
+        keys.extend(files.lines().filter(|line| !line.starts_with("---")).map(str::to_owned));
+    }
+    said += &machine.run("journalctl --no-pager -o cat; cat /var/log/redis/*").ok().stdout;
+    keys.sort();
+    keys.dedup();
+    assert!(keys.len() >= 3 * 3, "{}", keys.len());
+    for key in &keys {
+        assert!(!said.contains(key.as_str()), "a private key is shown");
+    }
+    machine.write("/root/keys", keys.join("\n") + "\n");
+    // Whoever is nobody finds none of them; and those that lie about lie in files of their owner alone.
+    let lying = machine.run("grep -rlFf /root/keys /etc /var /root /tmp /run /usr/local 2>/dev/null | grep -v '^/root/keys' | xargs stat -c '%a %U %n'").ok();
+    assert!(lying.stdout.lines().count() >= 4, "{lying}");
+    for line in lying.stdout.lines() {
+        assert!(
+            ["400 redis ", "600 root ", "400 UNKNOWN /run/credentials/"]
+                .iter()
+                .any(|own| line.starts_with(own)),
+            "{line}"
+        );
+    }
+    let argv = machine.run(
+        "cat /proc/[0-9]*/cmdline /proc/[0-9]*/environ 2>/dev/null | tr '\\0' '\\n' | grep -cFf /root/keys",
+    );
+    assert_eq!(argv.stdout.trim(), "0", "{argv}");
+}
