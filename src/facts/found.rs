@@ -120,7 +120,9 @@ impl Site {
     /// The port that it names, or the server's own default.
     pub fn port(&self) -> u16 {
         let conf = Conf::parse(self.text.expose()).unwrap_or_default();
-        conf.listens().map_or(6379, |(port, _)| port)
+        // One that has port 0 and no other listens on none.
+        let named = || conf.word("port").and_then(|port| port.parse().ok()).unwrap_or(6379);
+        conf.listens().map_or_else(named, |(port, _)| port)
     }
 
     /// Where this machine reaches it.
