@@ -116,6 +116,12 @@ fn adoptable(found: &Found, site: &Site) -> Result<(), Fault> {
         return Err(Fault::refused(format!("{file} has cluster-enabled yes: a cluster is not redis-tp's"))
             .hint("leave it as it is, and name those that are to be taken over:\nredis-tp adopt NAME"));
     }
+    if site.address().tls.is_some() {
+        return Err(Fault::refused(format!(
+            "{file} has TLS on its only port, and what is taken over speaks plainly"
+        ))
+        .hint("leave it as it is, and name those that are to be taken over:\nredis-tp adopt NAME"));
+    }
     if site.port() == 0 {
         return Err(Fault::refused(format!("{file} has port 0: its server listens on no TCP port")).hint(
             "give it a port in that file, or name those that are to be taken over:\nredis-tp adopt NAME",

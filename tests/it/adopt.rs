@@ -202,6 +202,12 @@ fn what_cannot_be_taken_over_is_refused_with_its_cure_and_nothing_changes() {
         (format!("printf 'port 6379\\n' > {own}"), "both have port 6379"),
         (format!("printf 'port 7000\\ncluster-enabled yes\\n' > {own}"), "cluster-enabled yes"),
         (format!("printf 'port 0\\nunixsocket /run/x\\n' > {own}"), "port 0"),
+        (
+            format!(
+                "printf 'port 0\\ntls-port 7000\\ntls-cert-file /c\\ntls-key-file /k\\ntls-ca-cert-file /a\\n' > {own}"
+            ),
+            "has TLS on its only port",
+        ),
         (format!("printf 'port 7000\\nrequirepass \"s3cret\\n' > {own}"), "the quotes do not pair"),
         (format!("printf 'port 7000\\nbind localhost\\n' > {own}"), "is no IP address"),
         (format!("printf 'port 7000\\ninclude /etc/redis/more\\n' > {own}"), "includes /etc/redis/more,"),
