@@ -261,7 +261,6 @@ async fn attend(nodes: Arc<Nodes>, id: usize, node: Node) {
     let mut reached: Option<Instant> = None;
     let began = nodes.host.now();
     loop {
-        let before = reached;
         let error = match connect(&nodes, &node).await {
             Ok((connection, peer)) => {
                 let generation = nodes.generation.fetch_add(1, Relaxed);
@@ -274,8 +273,12 @@ async fn attend(nodes: Arc<Nodes>, id: usize, node: Node) {
             }
             Err(error) => error,
         };
-        let heard = reached != before;
-        let (state, reason) = match misunderstood(&nodes, &node, &error).await.filter(|_| !heard) {
+        // One that was heard speaks as it is spoken to, and is tried again at once.
+        let strange = match reached {
+            Some(_) => None,
+            None => misunderstood(&nodes, &node, &error).await,
+        };
+        let (state, reason) = match strange {
             Some(said) => (State::Untrusted, said.to_owned()),
             None => trouble(&error),
         };
