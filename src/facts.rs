@@ -352,6 +352,8 @@ pub enum Upstream {
     Fine,
     /// It did not; why.
     Trouble(String),
+    /// It and we do not come to speak TLS with each other.
+    Untrusted(String),
 }
 
 impl Facts {

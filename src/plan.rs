@@ -601,7 +601,7 @@ fn linked(facts: &Facts, instance: &Instance) -> bool {
 
 /// Whether its master is on another machine and does not answer.
 fn master_is_away(facts: &Facts, instance: &Instance) -> bool {
-    matches!(facts.upstreams.get(&instance.name), Some(Upstream::Trouble(_)))
+    matches!(facts.upstreams.get(&instance.name), Some(Upstream::Trouble(_) | Upstream::Untrusted(_)))
 }
 
 /// Whether a path is a directory, or nothing yet.

@@ -17,6 +17,7 @@ use crate::report::certificates::{Entry, lines};
 use crate::report::console::{self, NOTE, styled};
 use crate::tls::issue::RENEWAL;
 use crate::tls::judge::{self, Validity};
+use crate::topology::{self, EMPTY};
 
 /// Runs the verb.
 ///
@@ -31,7 +32,10 @@ pub fn run(host: &Host, args: &Tls) -> Result<Code> {
         }
         Tls::Trust(trust) => {
             let text = others(host, &trust.file)?;
-            renew(host, "tls trust", &trust.change, Renewal::Trust(text))
+            if host.stat(topology::file())?.is_some() {
+                return renew(host, "tls trust", &trust.change, Renewal::Trust(text));
+            }
+            begin(host, &trust.change, text)
         }
         Tls::Client(client) => issue(host, client),
     }
@@ -60,6 +64,23 @@ fn renew(host: &Host, command: &str, change: &cli::Change, renewal: Renewal) -> 
     Ok(code)
 }
 
+/// Trusts another machine where nothing is set up yet: it has to trust this one as well, before a replica here can
+/// follow a master there.
+fn begin(host: &Host, change: &cli::Change, text: String) -> Result<Code> {
+    let wish = |host: &Host| {
+        let mut wish = Wish::standing_or(host, EMPTY)?;
+        wish.document.set("redis-tp", "tls", "yes");
+        Ok(Wish { renewal: Renewal::Trust(text), ..wish })
+    };
+    let outcome = converge(host, "tls trust", change, wish, whole(change.consent()))?;
+    let code = outcome.finish("tls trust", change, None)?;
+    if outcome.changed && !change.json {
+        let own = format!("redis-tp tls trust {}", certificates::authorities().display());
+        console::next(&[(&own, "on the other machine, with this file of this one")]);
+    }
+    Ok(code)
+}
+
 /// The topology of this machine, where it speaks TLS.
 fn spoken(host: &Host) -> Result<Wish> {
     let wish = Wish::standing(host)?;
@@ -81,6 +102,9 @@ fn others(host: &Host, file: &Path) -> Result<String> {
         host.text(file).map_err(|error| Fault::refused(format!("{error:#}")).hint("give a file in PEM"))?;
     let text = text.ok_or_else(|| refused("is not there"))?;
     let all = judge::validities(&text).map_err(|_| refused("has no certificate in PEM in it"))?;
+    if !judge::are_authorities(&text) {
+        return Err(refused("has a certificate in it that is of no authority").into());
+    }
     let now = host.unix_time();
     match all.iter().find(|validity| validity.until < now) {
         Some(ended) => Err(refused(&format!("expired on {}", moment::utc(ended.until))).into()),

@@ -478,7 +478,11 @@ fn upstream(host: &Host, instance: &Instance, facts: &Facts) -> Option<Upstream>
         Ok(mut wire) => wire.ping().err(),
         Err(trouble) => Some(trouble),
     };
-    Some(trouble.map_or(Upstream::Fine, |trouble| Upstream::Trouble(trouble.to_string())))
+    Some(match trouble {
+        None => Upstream::Fine,
+        Some(Trouble::Tls(why)) => Upstream::Untrusted(why),
+        Some(trouble) => Upstream::Trouble(trouble.to_string()),
+    })
 }
 
 fn listeners(host: &Host, question: &Question<'_>, facts: &Facts) -> Result<Vec<Listener>> {

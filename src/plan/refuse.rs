@@ -671,14 +671,24 @@ pub fn unit(facts: &Facts, instance: &Instance) -> Result<(), Fault> {
 /// that is down is something to note: the other machine may be away for a while. `fresh` is a password
 /// that was only now given.
 pub fn master_elsewhere(facts: &Facts, instance: &Instance, fresh: bool) -> Result<(), Fault> {
-    let Some(Upstream::Trouble(why)) = facts.upstreams.get(&instance.name) else { return Ok(()) };
+    let (why, untrusted) = match facts.upstreams.get(&instance.name) {
+        Some(Upstream::Trouble(why)) => (why, false),
+        Some(Upstream::Untrusted(why)) => (why, true),
+        Some(Upstream::Fine) | None => return Ok(()),
+    };
     let Some(of) = &instance.upstream else { return Ok(()) };
     let role = facts.running.get(&instance.name).map(|running| &running.role);
     let follows = matches!(role, Some(Role::Replica { host, port, .. }) if *host == of.address.host && *port == of.address.port);
     if follows && !fresh {
         return Ok(());
     }
-    Err(Fault::refused(format!("{} cannot follow {}: {why}", instance.name, of.address)).hint(format!(
+    let fault = Fault::refused(format!("{} cannot follow {}: {why}", instance.name, of.address));
+    if untrusted {
+        return Err(fault.hint(
+            "on each of the two machines, trust the ca.crt of the other; or, where that one speaks no TLS, `tls-replication = no`:\nredis-tp tls trust FILE",
+        ));
+    }
+    Err(fault.hint(format!(
         "see that the master runs, listens on that address, and takes the password:\nredis-tp replica add --name {} --port {} --of {} --password-file FILE",
         instance.name, instance.port, of.address
     )))

@@ -163,6 +163,15 @@ pub fn fingerprint(cert: &[u8]) -> String {
     Sha256::digest(cert).iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
+/// Whether each certificate of a file is an authority's: it may sign others.
+pub fn are_authorities(pem: &str) -> bool {
+    let signs = |cert: &CertificateDer<'_>| {
+        let parsed = parse_x509_certificate(cert).map(|(_, parsed)| parsed.is_ca());
+        parsed.unwrap_or(false)
+    };
+    chain(pem).is_ok_and(|chain| chain.iter().all(signs))
+}
+
 /// From when to when each certificate of a file holds.
 ///
 /// # Errors

@@ -10,6 +10,7 @@ use redis_tp::tls::issue::{Authority, Holder};
 use crate::faults::disturb_later;
 use crate::machine::{Alike, Init, Machine, Release, differences};
 use crate::story::{bare, places};
+use crate::user::{ann, with_ann};
 
 mod adversary;
 mod cases;
@@ -320,4 +321,46 @@ fn no_private_key_is_shown_or_lies_where_others_can_read_it() {
         "cat /proc/[0-9]*/cmdline /proc/[0-9]*/environ 2>/dev/null | tr '\\0' '\\n' | grep -cFf /root/keys",
     );
     assert_eq!(argv.stdout.trim(), "0", "{argv}");
+}
+
+/// Two of redis-tp with an authority each, as on two machines: root's, and a user's own.
+#[test]
+fn a_replica_follows_a_master_elsewhere_once_each_trusts_the_others_authority() {
+    let Some(machine) = with_ann(Release::Bookworm, Init::Systemd) else { return };
+    machine.run("redis-tp install --tls && redis-tp cli -- SET theirs yes").ok();
+    machine.run("install -o ann -m 600 /etc/redis-tp/password /home/ann/password").ok();
+    machine.run("install -m 644 /etc/redis-tp/tls/ca.crt /home/ann/roots.crt").ok();
+    machine.run("install -m 644 /etc/redis-tp/tls/server.crt /home/ann/roots-server.crt").ok();
+    let add = "redis-tp replica add --port 7380 --of 127.0.0.1:6379 --password-file /home/ann/password";
+    let trusts = |whose: &str| {
+        let refused = ann(&machine, add).exits(5);
+        for said in [whose, "redis-tp tls trust"] {
+            assert!(refused.stderr.contains(said), "no '{said}' in {refused}");
+        }
+    };
+    // Her authority is made by that, for root to trust it.
+    let out = ann(&machine, "redis-tp tls trust /home/ann/roots-server.crt").exits(5);
+    assert!(out.stderr.contains("of no authority"), "{out}");
+    let own = Authority::new(key(), "nobody", now()).unwrap();
+    machine.write("/home/ann/nobodys.crt", own.cert);
+    ann(&machine, "redis-tp tls trust /home/ann/nobodys.crt").ok();
+    trusts("signed by none that is trusted");
+    ann(&machine, "redis-tp tls trust /home/ann/roots.crt").ok();
+    trusts("takes no certificate of ours");
+    machine.run("redis-tp tls trust /home/ann/.config/redis-tp/tls/ca.crt").ok();
+    ann(&machine, add).ok();
+    assert_eq!(ann(&machine, "redis-tp cli slave -- GET theirs").ok().stdout, "yes\n");
+    ann(&machine, "redis-tp verify").ok();
+    machine.run("redis-tp verify").ok();
+    let again = machine.run("redis-tp tls trust /home/ann/.config/redis-tp/tls/ca.crt").ok();
+    assert!(again.stdout.contains("No changes"), "{again}");
+    machine.write("/root/bad.crt", "no certificate");
+    for (file, said) in [("/root/bad.crt", "has no certificate in PEM"), ("/root/none.crt", "is not there")] {
+        let refused = machine.run(&format!("redis-tp tls trust {file}")).exits(5);
+        assert!(refused.stderr.contains(said), "{refused}");
+    }
+    let ended = Authority::new(key(), "ended", now() - 4000 * DAY).unwrap();
+    machine.write("/root/ended.crt", ended.cert);
+    let refused = machine.run("redis-tp tls trust /root/ended.crt").exits(5);
+    assert!(refused.stderr.contains("expired on 20"), "{refused}");
 }
