@@ -7,16 +7,15 @@ use std::time::Duration;
 
 use rustls::client::WebPkiServerVerifier;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
-use rustls::crypto::{CryptoProvider, ring};
+use rustls::crypto::ring;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
 use rustls::{
     AlertDescription, CertificateError, ClientConfig, ClientConnection, DigitallySignedStruct, Error,
     RootCertStore, SignatureScheme,
 };
-use x509_parser::prelude::{FromDer, X509Certificate};
 
-use super::{Pem, Tls};
+use super::{Pem, Tls, judge};
 
 /// A server that was to speak TLS, and does not.
 pub const NOT_TLS: &str = "it does not speak TLS";
@@ -74,17 +73,10 @@ impl Unfit {
 /// # Errors
 /// Something of it is unfit.
 pub fn config(pem: &Pem, expired: Expired) -> Result<Arc<ClientConfig>, Unfit> {
-    let mut roots = RootCertStore::empty();
-    for authority in certificates(&pem.ca).ok_or(Unfit::Ca)? {
-        roots.add(authority).map_err(|_| Unfit::Ca)?;
-    }
-    let provider = Arc::new(ring::default_provider());
-    let verifier = WebPkiServerVerifier::builder_with_provider(Arc::new(roots), Arc::clone(&provider))
-        .build()
-        .map_err(|_| Unfit::Ca)?;
-    let own = certificates(&pem.cert).ok_or(Unfit::Cert)?;
+    let verifier = judge::verifier(&pem.ca).map_err(|_| Unfit::Ca)?;
+    let own = judge::chain(&pem.cert).map_err(|_| Unfit::Cert)?;
     let key = PrivateKeyDer::from_pem_slice(pem.key.expose().as_bytes()).map_err(|_| Unfit::Key)?;
-    let config = builder(provider)
+    let config = builder()
         .map_err(|_| Unfit::Key)?
         .dangerous()
         .with_custom_certificate_verifier(Arc::new(Verifier { verifier, expired }))
@@ -99,14 +91,9 @@ pub fn config(pem: &Pem, expired: Expired) -> Result<Arc<ClientConfig>, Unfit> {
 
 type Builder = rustls::ConfigBuilder<ClientConfig, rustls::WantsVerifier>;
 
-fn builder(provider: Arc<CryptoProvider>) -> Result<Builder, Error> {
+fn builder() -> Result<Builder, Error> {
+    let provider = Arc::new(ring::default_provider());
     ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions()
-}
-
-/// All certificates of a text; none where there is none, or one that is broken.
-fn certificates(pem: &str) -> Option<Vec<CertificateDer<'static>>> {
-    let all: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(pem.as_bytes()).collect();
-    all.ok().filter(|all| !all.is_empty())
 }
 
 /// Whom a certificate has to be for.
@@ -119,7 +106,7 @@ pub fn name(host: &str) -> Result<ServerName<'static>, String> {
 
 /// The first message of somebody who calls and wants to know only whether TLS is spoken.
 pub fn greeting() -> Option<Vec<u8>> {
-    let config = builder(Arc::new(ring::default_provider())).ok()?;
+    let config = builder().ok()?;
     let config = config.with_root_certificates(RootCertStore::empty()).with_no_client_auth();
     let mut call = ClientConnection::new(Arc::new(config), name("localhost").ok()?).ok()?;
     let mut said = Vec::new();
@@ -183,9 +170,8 @@ impl ServerCertVerifier for Verifier {
 
 /// The end of a certificate's time.
 fn last_moment(certificate: &CertificateDer<'_>) -> Option<UnixTime> {
-    let (_, certificate) = X509Certificate::from_der(certificate).ok()?;
-    let seconds = u64::try_from(certificate.validity().not_after.timestamp()).ok()?;
-    Some(UnixTime::since_unix_epoch(Duration::from_secs(seconds)))
+    let validity = judge::validity(certificate).ok()?;
+    Some(UnixTime::since_unix_epoch(Duration::from_secs(validity.until)))
 }
 
 /// Why a handshake with a host failed, in words; `ca` is the file of those who are trusted.

@@ -83,8 +83,9 @@ impl Flaw {
 pub fn server(pem: &Pem, names: &[String], now: u64) -> Result<Validity, Flaw> {
     let validity = client(pem, now)?;
     let chain = chain(&pem.cert)?;
+    let verifier = verifier(&pem.ca)?;
     for name in names {
-        presented(&roots(&pem.ca)?, &chain, name, now)?;
+        presented(&verifier, &chain, name, now)?;
     }
     Ok(validity)
 }
@@ -111,22 +112,15 @@ pub fn client(pem: &Pem, now: u64) -> Result<Validity, Flaw> {
     validity(first)
 }
 
-/// Whether a server's certificates, as it shows them, are sound under a name at a time.
-///
-/// # Errors
-/// What is wrong.
-pub fn presented(
-    roots: &Arc<RootCertStore>,
+/// Whether a server's certificates are sound under a name at a time.
+fn presented(
+    verifier: &WebPkiServerVerifier,
     chain: &[CertificateDer<'_>],
     name: &str,
     now: u64,
 ) -> Result<Validity, Flaw> {
     let (first, rest) = chain.split_first().ok_or(Flaw::NoCertificate)?;
     let other = || Flaw::OtherName(name.to_owned());
-    let verifier =
-        WebPkiServerVerifier::builder_with_provider(Arc::clone(roots), Arc::new(default_provider()))
-            .build()
-            .map_err(|_| Flaw::NoAuthority)?;
     let server = ServerName::try_from(name.to_owned()).map_err(|_| other())?;
     match verifier.verify_server_cert(first, rest, &server, &[], time(now)) {
         Ok(_) => validity(first),
@@ -137,11 +131,17 @@ pub fn presented(
     }
 }
 
-/// The authorities of a file.
+/// Who judges the certificates of servers by the authorities of a file.
 ///
 /// # Errors
 /// There is none.
-pub fn roots(ca: &str) -> Result<Arc<RootCertStore>, Flaw> {
+pub fn verifier(ca: &str) -> Result<Arc<WebPkiServerVerifier>, Flaw> {
+    WebPkiServerVerifier::builder_with_provider(roots(ca)?, Arc::new(default_provider()))
+        .build()
+        .map_err(|_| Flaw::NoAuthority)
+}
+
+fn roots(ca: &str) -> Result<Arc<RootCertStore>, Flaw> {
     let mut roots = RootCertStore::empty();
     for cert in CertificateDer::pem_slice_iter(ca.as_bytes()) {
         roots.add(cert.map_err(|_| Flaw::NoAuthority)?).map_err(|_| Flaw::NoAuthority)?;
