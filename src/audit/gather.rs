@@ -323,7 +323,17 @@ fn surroundings(host: &Host, server: &mut Server, pid: Option<u32>, here: &[IpAd
     server.acl_file = acl.and_then(at);
     server.socket = socket.and_then(at);
     server.certified = tls::look(host, server);
+    if server.certified.is_some() && lets_in_by_tls(host, server) {
+        server.open_at = doors(&server.listens, here).into_iter().map(|(ip, _)| ip).collect();
+    }
     Ok(())
+}
+
+/// Whether a server that speaks TLS asks for neither a certificate nor a password.
+fn lets_in_by_tls(host: &Host, server: &Server) -> bool {
+    let asks = server.value("tls-auth-clients").is_none_or(|word| word == "yes");
+    let open = |at: &Address| Wire::open(host, at, None).and_then(|mut wire| wire.ping()).is_ok();
+    !asks && !server.foreign && server.address.as_ref().is_some_and(open)
 }
 
 /// Whether root alone decides what is in a file; what a server does not tell (before 7.0), and its own modules
@@ -340,8 +350,8 @@ fn is_roots(host: &Host, pid: Option<u32>, file: &str) -> bool {
     })
 }
 
-/// The own addresses under which a server answers somebody who says no password.
-fn open_at(host: &Host, listens: &[(IpAddr, u16)], here: &[IpAddr]) -> Vec<IpAddr> {
+/// The own addresses and ports under which a server is met.
+fn doors(listens: &[(IpAddr, u16)], here: &[IpAddr]) -> BTreeSet<(IpAddr, u16)> {
     let mut doors: BTreeSet<(IpAddr, u16)> = BTreeSet::new();
     for (address, port) in listens {
         match address.is_unspecified() {
@@ -351,12 +361,17 @@ fn open_at(host: &Host, listens: &[(IpAddr, u16)], here: &[IpAddr]) -> Vec<IpAdd
             false => drop(doors.insert((*address, *port))),
         }
     }
+    doors
+}
+
+/// Those of them under which it answers somebody who says no password.
+fn open_at(host: &Host, listens: &[(IpAddr, u16)], here: &[IpAddr]) -> Vec<IpAddr> {
     // All at once: a filter lets each of them wait.
     std::thread::scope(|scope| {
         let knock = |(ip, port): (IpAddr, u16)| {
             scope.spawn(move || host.knock((ip, port).into(), DOOR).then_some(ip))
         };
-        let knocks: Vec<_> = doors.into_iter().map(knock).collect();
+        let knocks: Vec<_> = doors(listens, here).into_iter().map(knock).collect();
         knocks.into_iter().filter_map(|knock| knock.join().ok().flatten()).collect()
     })
 }

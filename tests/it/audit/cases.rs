@@ -92,6 +92,15 @@ pub const CASES: &[Case] = &[
         ),
     ),
     case(
+        "open-door",
+        "critical",
+        "redis-tp install --plain --tls --bind 0.0.0.0 --set tls-auth-clients=no; for set in 'protected-mode no' 'requirepass \"\"'; do eval redis-tp cli -- CONFIG SET $set; done",
+        TypedThen(
+            "redis-tp check --fix --fail-on critical",
+            "sed -i '/^tls-auth-clients\\|^users/d' /etc/redis-tp/topology.ini && redis-tp install --no-tls --bind 127.0.0.1",
+        ),
+    ),
+    case(
         "unix-socket",
         "medium",
         "redis-tp install --set unixsocket=/run/redis/redis.sock --set unixsocketperm=777",
