@@ -54,12 +54,23 @@ pub fn files(wanted: &Wanted<'_>, facts: &Facts, changes: &[Change<'_>], plan: &
     }
     begin = plan.steps.len();
     plan.steps.extend(then.into_iter().map(|file| write(file, server)).chain(copies(false)));
+    plan.steps.extend(hand_over(wanted, facts, &all.fresh));
     let other = |change: &&&Change<'_>| {
         plan.steps.len() != begin || shows_another(facts, change.instance, &all.server)
     };
     let stay = told.iter().filter(|change| change.restart.is_none()).filter(other);
     let tell: Vec<Step> = stay.map(|change| tell(facts, change.instance)).collect();
     plan.steps.extend(tell);
+}
+
+/// A key that is there is the server's user's to read: it was another engine's, or of containers.
+fn hand_over(wanted: &Wanted<'_>, facts: &Facts, fresh: &[Fresh]) -> Option<Step> {
+    let path = certificates::of_servers().key;
+    let stat = facts.path(&path).filter(|_| !fresh.iter().any(|file| file.path == path))?;
+    let right = facts.user.is_some_and(|user| user.uid == stat.uid) && stat.mode & 0o037 == 0;
+    let reads = |instance: &Instance| !instance.runtime.is_container() && uses_ours(instance);
+    let (owner, mode) = (Owner::Server(wanted.topology.engine), Some(0o400));
+    (!right && wanted.instances.iter().any(reads)).then_some(Step::Own { paths: vec![path], owner, mode })
 }
 
 /// Why a server that runs has to restart: it is to show other certificates, and nobody can tell it.
