@@ -15,6 +15,7 @@ use crate::store::Store;
 use crate::topology::Name;
 
 pub mod containers;
+pub mod dpkg;
 pub mod found;
 mod gather;
 pub mod holder;

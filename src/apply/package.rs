@@ -8,7 +8,7 @@ use anyhow::{Result, bail};
 use super::{Event, Listener};
 use crate::engine::Engine;
 use crate::exit::{Code, Fault};
-use crate::facts::parse;
+use crate::facts::dpkg;
 use crate::host::{Child, Done, Host};
 
 /// The file that invoke-rc.d and deb-systemd-invoke ask before they start anything
@@ -120,8 +120,8 @@ pub fn install(host: &Host, engine: Engine, repair: bool, mark: &str, tell: List
 
 /// Whether dpkg has nothing left to do for the engine's package.
 fn is_whole(host: &Host, engine: Engine) -> Result<bool> {
-    let status = host.lossy(Path::new("/var/lib/dpkg/status"))?.unwrap_or_default();
-    Ok(parse::package(&status, engine.package()).is_some_and(|package| package.installed()))
+    let status = dpkg::status(host)?.unwrap_or_default();
+    Ok(dpkg::package(&status, engine.package()).is_some_and(|package| package.installed()))
 }
 
 /// Whether apt failed for want of a new index.
@@ -159,7 +159,7 @@ pub enum Removal {
 /// from under another; apt would take the other along.
 pub fn remove(host: &Host, removal: Removal, packages: &[String], tell: Listener<'_>) -> Result<()> {
     await_lock(host, tell)?;
-    let status = || host.lossy(Path::new("/var/lib/dpkg/status")).map(Option::unwrap_or_default);
+    let status = || dpkg::status(host).map(Option::unwrap_or_default);
     let before = status()?;
     let there: Vec<&String> = packages.iter().filter(|name| is_there(&before, name, removal)).collect();
     if there.is_empty() {
@@ -179,7 +179,7 @@ pub fn remove(host: &Host, removal: Removal, packages: &[String], tell: Listener
 
 fn is_there(status: &str, name: &str, removal: Removal) -> bool {
     let rest = |status: &str| status == "config-files" && removal == Removal::Keep;
-    parse::package(status, name)
+    dpkg::package(status, name)
         .is_some_and(|package| package.status != "not-installed" && !rest(&package.status))
 }
 

@@ -7,7 +7,7 @@ use anyhow::Result;
 use super::{Subject, refused};
 use crate::apply::package;
 use crate::engine::Version;
-use crate::facts::{Facts, containers};
+use crate::facts::{Facts, containers, dpkg};
 use crate::finding::Finding;
 use crate::host::{Host, Kind};
 use crate::instance::refuse_open_doors;
@@ -24,8 +24,6 @@ use crate::users;
 
 /// The oldest version that this program was tried with.
 const OLDEST: Version = Version::new(6, 0);
-
-const STATUS: &str = "/var/lib/dpkg/status";
 
 /// The package, or a program on PATH.
 pub(super) fn engine_installed(host: &Host, subject: &Subject<'_>) -> Result<Finding> {
@@ -152,8 +150,8 @@ pub(super) fn apt(host: &Host, subject: &Subject<'_>) -> Result<Finding> {
     if let Some(who) = package::lock_holder(host) {
         return Ok(Finding::unknown(format!("{who} is at work"), "redis-tp check    # when it has ended"));
     }
-    let text = host.lossy(Path::new(STATUS))?.unwrap_or_default();
-    let torn = half_way(&text);
+    let text = dpkg::status(host)?.unwrap_or_default();
+    let torn = dpkg::half_way(&text);
     if let Some((name, state)) = torn.first() {
         let more = if torn.len() > 1 { format!(" and {} more", torn.len() - 1) } else { String::new() };
         let broken = torn.iter().any(|(_, state)| *state == "half-installed");
@@ -171,21 +169,6 @@ pub(super) fn apt(host: &Host, subject: &Subject<'_>) -> Result<Finding> {
         ));
     }
     Ok(Finding::pass("no package is half-way, no lock is held"))
-}
-
-/// The packages that dpkg left between two states, and in which.
-fn half_way(status: &str) -> Vec<(&str, &str)> {
-    fn field<'a>(paragraph: &'a str, name: &str) -> Option<&'a str> {
-        paragraph.lines().find_map(|line| line.strip_prefix(name))
-    }
-    status
-        .split("\n\n")
-        .filter_map(|paragraph| {
-            let state = field(paragraph, "Status: ")?.rsplit(' ').next()?;
-            Some((field(paragraph, "Package: ")?, state))
-        })
-        .filter(|(_, state)| !matches!(*state, "installed" | "config-files" | "not-installed"))
-        .collect()
 }
 
 /// What the topology asks to keep instances running is here.

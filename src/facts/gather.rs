@@ -9,7 +9,7 @@ use anyhow::Result;
 
 use super::sockets::{self, Family, Socket};
 use super::{
-    Auth, Facts, Listener, Package, Process, Role, Running, Server, Upstream, containers, parse, web,
+    Auth, Facts, Listener, Package, Process, Role, Running, Server, Upstream, containers, dpkg, parse, web,
 };
 use crate::app::App;
 use crate::backup;
@@ -119,8 +119,8 @@ fn has_units(question: &Question<'_>, facts: &Facts) -> bool {
 }
 
 pub(super) fn software(host: &Host, engine: Engine, facts: &mut Facts) -> Result<()> {
-    if let Some(status) = host.lossy(Path::new("/var/lib/dpkg/status"))? {
-        facts.package = parse::package(&status, engine.package());
+    if let Some(status) = dpkg::status(host)? {
+        facts.package = dpkg::package(&status, engine.package());
     }
     let tool = software::find(host, engine, engine.server());
     // A package that is half-way is root's to finish; the user's own software is whole, or not there.

@@ -1,26 +1,11 @@
-//! Pure parsers of what the kernel, dpkg and systemd print.
+//! Pure parsers of what the kernel and systemd print.
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::path::PathBuf;
 
 use super::sockets::Socket;
-use super::{Follower, Package, Role, Unit};
-
-/// A package's paragraph in dpkg's status file.
-pub fn package(status: &str, name: &str) -> Option<Package> {
-    let head = format!("Package: {name}\n");
-    let start = match status.starts_with(&head) {
-        true => 0,
-        false => status.find(&format!("\n{head}"))? + 1,
-    };
-    let paragraph = status.get(start..)?.split("\n\n").next()?;
-    let field = |name: &str| paragraph.lines().find_map(|line| line.strip_prefix(name));
-    Some(Package {
-        version: field("Version: ").unwrap_or_default().to_owned(),
-        status: field("Status: ")?.split_whitespace().last()?.to_owned(),
-    })
-}
+use super::{Follower, Role, Unit};
 
 /// `systemctl show`'s blocks, by unit.
 pub fn units(shown: &str) -> BTreeMap<String, Unit> {
@@ -149,15 +134,6 @@ fn follower(row: &str) -> Option<Follower> {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn a_package_is_found_in_any_place() {
-        let status = "Package: a\nStatus: install ok installed\nVersion: 1\n\nPackage: redis-server\nStatus: install ok half-configured\nVersion: 5:7.0.15-1\n\nPackage: redis-server-x\nStatus: x\n";
-        let package = package(status, "redis-server").unwrap();
-        assert_eq!((package.status.as_str(), package.version.as_str()), ("half-configured", "5:7.0.15-1"));
-        assert!(super::package(status, "redis").is_none());
-        assert!(super::package(status, "a").unwrap().installed());
-    }
 
     #[test]
     fn listeners_of_both_families_are_read() {

@@ -161,7 +161,7 @@ pub fn journal(text: &str) {
 
 /// Whatever else is read that others write: no panic, and no way round.
 pub fn others(text: &str) {
-    use redis_tp::facts::parse;
+    use redis_tp::facts::{dpkg, parse};
     if let Ok(state) = serde_json::from_str::<State>(text) {
         let written = serde_json::to_string(&state).expect("a record is JSON");
         assert_eq!(serde_json::from_str::<State>(&written).expect("it reads back"), state);
@@ -171,7 +171,7 @@ pub fn others(text: &str) {
     }
     let info: BTreeMap<String, String> = redis_tp::wire::parse_info(text);
     let _ = (parse::role(&info), parse::keys(&info), parse::followers(&info).count());
-    let _ = (parse::package(text, "redis-server"), parse::units(text), parse::cgroup_unit(text));
+    let _ = (dpkg::package(text, "redis-server"), parse::units(text), parse::cgroup_unit(text));
     let _ = text.lines().map(parse::listener).filter(Option::is_some).count();
     let _ = (Version::parse(text), Version::of_banner(text));
     let _ = redis_tp::wire::Address::parse(text).map(|address| address.to_string());

@@ -8,6 +8,10 @@ use crate::story::{bare, places};
 const LEFT: [&str; 3] =
     ["install ok unpacked", "install ok half-configured", "install reinstreq half-installed"];
 
+/// The same, in the place where a dpkg that was killed left it.
+const TO_UPDATES: &str = r"cd /var/lib/dpkg && install -d updates &&
+    sed -n '/^Package: redis-server$/,/^$/p' status >updates/0007 && sed -i '/^Package: redis-server$/,/^$/d' status";
+
 /// Without its dependencies, as `dpkg --unpack` of the package alone leaves it.
 fn leave_at(machine: &Machine, status: &str) {
     machine
@@ -34,6 +38,11 @@ fn a_package_that_was_left_half_way_is_finished() {
         let Some(machine) = bare(Release::Bookworm, Init::None) else { return };
         leave_at(&machine, status);
         converges(&machine, status);
+
+        let Some(machine) = bare(Release::Bookworm, Init::None) else { return };
+        leave_at(&machine, status);
+        machine.run(TO_UPDATES).ok();
+        converges(&machine, &format!("{status}, in updates"));
     }
 }
 
