@@ -232,8 +232,10 @@ impl Run<'_> {
                 service::start(self.host, targets)
             }
             Step::Restart { target, .. } => {
-                self.announce_stop(target)?;
-                service::stop(self.host, target, false)?;
+                // It may speak another way, or listen elsewhere, than it is to.
+                let now = self.as_it_runs(target);
+                self.announce_stop(&now)?;
+                service::stop(self.host, &now, false)?;
                 service::start(self.host, std::slice::from_ref(target))
             }
             Step::Bring { target, file, place } => self.bring(target, file, place),
@@ -308,6 +310,15 @@ impl Run<'_> {
 
     fn announce(&mut self, undo: Undo) -> Result<()> {
         self.journal.announce(self.host, undo)
+    }
+
+    /// An instance where it has been reached since the last run.
+    fn as_it_runs(&self, target: &Target) -> Target {
+        let kept = self.state.instances.get(&target.name);
+        match kept.filter(|kept| kept.active && kept.runtime == target.runtime) {
+            Some(kept) => Target::of_record(&target.name, kept, target.password.clone()),
+            None => target.clone(),
+        }
     }
 
     /// What is done before a server is stopped: the role that it has now is put into its file, unless this

@@ -77,6 +77,8 @@ pub struct Certificates {
     pub own: BTreeMap<Name, Arc<Pem>>,
     /// The files that are not on disk yet.
     pub fresh: Vec<Fresh>,
+    /// Why nothing can be changed with them, and the cure.
+    pub trouble: Option<(String, String)>,
 }
 
 /// A file to be.
@@ -106,7 +108,7 @@ pub enum Reader {
 /// # Errors
 /// A file cannot be read; something has to be signed, and the authority's key is not there or another one's.
 pub fn load(host: &Host, topology: &Topology, renewal: &Renewal) -> Result<Certificates> {
-    let mut work = Work { host, now: host.unix_time(), fresh: Vec::new(), authority: None };
+    let mut work = Work { host, now: host.unix_time(), fresh: Vec::new(), authority: None, trouble: None };
     let ca = work.authorities(renewal)?;
     let anew = matches!(renewal, Renewal::Certificates | Renewal::Authority);
     let must = must(topology);
@@ -116,7 +118,7 @@ pub fn load(host: &Host, topology: &Topology, renewal: &Renewal) -> Result<Certi
         work.one(&of_servers(), &ca, &Holder { name: "redis-tp server", reached: &reached }, &must, anew)?;
     let app = match &topology.app {
         Some(section) => Some(Arc::new(match section.files() {
-            Some(files) => of_the_users_app(host, &files, work.now)?,
+            Some(files) => work.of_the_users_app(&files),
             None => {
                 let holder = Holder { name: "redis-tp app", reached: &[] };
                 work.one(&of_app(), &ca, &holder, &[], anew)?
@@ -126,10 +128,10 @@ pub fn load(host: &Host, topology: &Topology, renewal: &Renewal) -> Result<Certi
     };
     let own = topology.instances.iter().filter_map(|section| {
         let files = files(section);
-        let own = (files != of_servers()).then(|| host.identity(&files).ok()).flatten();
+        let own = (files != of_servers()).then(|| read(host, &files).ok()).flatten();
         Some((section.name.clone(), Arc::new(own?)))
     });
-    Ok(Certificates { server, app, own: own.collect(), fresh: work.fresh })
+    Ok(Certificates { server, app, own: own.collect(), fresh: work.fresh, trouble: work.trouble })
 }
 
 /// The files of an instance: those that its section names, and else ours.
@@ -146,14 +148,13 @@ pub fn files(section: &Section) -> Tls {
     }
 }
 
-/// What the user gives to the web app.
-fn of_the_users_app(host: &Host, files: &Tls, now: u64) -> Result<Pem> {
-    let refused =
-        |what: String| Fault::refused(what).hint("give the app a certificate that serves:\nredis-tp plan");
-    let pem = host.identity(files).map_err(|error| refused(format!("[app] {error:#}")))?;
-    judge::client(&pem, now)
-        .map_err(|flaw| refused(format!("[app] {} {}", files.cert.display(), flaw.words())))?;
-    Ok(pem)
+/// What is in the files, whether it serves or not.
+///
+/// # Errors
+/// One of them is not there, or cannot be read.
+pub fn read(host: &Host, files: &Tls) -> Result<Pem> {
+    let text = |path: &Path| host.text(path)?.with_context(|| format!("{} is not there", path.display()));
+    Ok(Pem { ca: text(&files.ca)?, cert: text(&files.cert)?, key: Secret::new(text(&files.key)?) })
 }
 
 /// A certificate for a client on another machine, with what it needs to know of us.
@@ -161,8 +162,12 @@ fn of_the_users_app(host: &Host, files: &Tls, now: u64) -> Result<Pem> {
 /// # Errors
 /// The authority cannot sign.
 pub fn for_client(host: &Host, topology: &Topology, name: &str) -> Result<Pem> {
-    let ca = load(host, topology, &Renewal::Due)?.server.ca;
-    let mut work = Work { host, now: host.unix_time(), fresh: Vec::new(), authority: None };
+    let kept = load(host, topology, &Renewal::Due)?;
+    if let Some((what, cure)) = kept.trouble {
+        return Err(Fault::refused(what).hint(cure).into());
+    }
+    let ca = kept.server.ca;
+    let mut work = Work { host, now: host.unix_time(), fresh: Vec::new(), authority: None, trouble: None };
     if host.stat(&authorities())?.is_none() {
         return Err(gone(&authorities(), "there is no authority yet that could sign").into());
     }
@@ -204,6 +209,8 @@ struct Work<'a> {
     fresh: Vec<Fresh>,
     /// Who signs, once something has to be signed or was made.
     authority: Option<Authority>,
+    /// Why nothing can be changed, and the cure: who only asks goes on with what there is.
+    trouble: Option<(String, String)>,
 }
 
 impl Work<'_> {
@@ -213,15 +220,19 @@ impl Work<'_> {
         let former = kept.clone().unwrap_or_default();
         let ca = match renewal {
             Renewal::Authority => self.new_authority()? + &self.still_valid(&former),
-            // Nothing that it signed serves any more: nobody loses by another.
-            Renewal::Due if self.has_ended(&former) => self.new_authority()?,
+            // In time, so that what it signed and what the next one signs hold side by side.
+            Renewal::Due if self.ends_soon(&former) => self.new_authority()? + &self.still_valid(&former),
             _ if kept.is_none() => {
                 if self.host.stat(&authority_key())?.is_some() {
                     return Err(
                         gone(&authorities(), "the authority's key is there without its certificate").into()
                     );
                 }
-                self.new_authority()?
+                let trusted = match renewal {
+                    Renewal::Trust(others) => blocks(others).concat(),
+                    _ => String::new(),
+                };
+                self.new_authority()? + &trusted
             }
             Renewal::Trust(others) => {
                 let new: String =
@@ -236,8 +247,9 @@ impl Work<'_> {
         Ok(ca)
     }
 
-    fn has_ended(&self, ca: &str) -> bool {
-        judge::validities(ca).is_ok_and(|all| all.first().is_some_and(|own| own.until < self.now))
+    fn ends_soon(&self, ca: &str) -> bool {
+        let own = judge::validities(ca).ok().and_then(|all| all.first().copied());
+        own.is_some_and(|own| days_left(own, self.now) <= RENEWAL)
     }
 
     fn new_authority(&mut self) -> Result<String> {
@@ -276,14 +288,44 @@ impl Work<'_> {
             let judged = judge::server(pem, must, self.now);
             judged.is_ok_and(|validity| days_left(validity, self.now) > RENEWAL)
         };
-        if let Some(pem) = kept.filter(|pem| !anew && serves(pem)) {
+        if let Some(pem) = kept.clone().filter(|pem| !anew && serves(pem)) {
             return Ok(pem);
         }
-        let pem = self.sign(ca, holder, must)?;
+        let pem = match self.sign(ca, holder, must) {
+            Ok(pem) => pem,
+            Err(error) => {
+                let fault = error.downcast::<Fault>()?;
+                let last = kept.unwrap_or_else(|| nothing(ca));
+                // What holds a while yet is no trouble, unless it was to be another.
+                if anew || judge::server(&last, &[], self.now).is_err() {
+                    self.note(&fault);
+                }
+                return Ok(last);
+            }
+        };
         let reader = if holder.reached.is_empty() { Reader::Us } else { Reader::Server };
         self.write(files.cert.clone(), Secret::new(&pem.cert), Reader::All);
         self.write(files.key.clone(), pem.key.clone(), reader);
         Ok(pem)
+    }
+
+    /// What the user gives to the web app.
+    fn of_the_users_app(&mut self, files: &Tls) -> Pem {
+        let flawed = match read(self.host, files) {
+            Ok(pem) => match judge::client(&pem, self.now) {
+                Ok(_) => return pem,
+                Err(flaw) => (format!("{} {}", files.cert.display(), flaw.words()), pem),
+            },
+            Err(error) => (format!("{error:#}"), nothing("")),
+        };
+        let cure = "give it a certificate that serves, its key, and the authority that signed it";
+        self.note(&Fault::refused(format!("[app] {}", flawed.0)).hint(cure));
+        flawed.1
+    }
+
+    fn note(&mut self, fault: &Fault) {
+        let cure = fault.cure().unwrap_or_default().to_owned();
+        self.trouble.get_or_insert_with(|| (fault.to_string(), cure));
     }
 
     fn sign(&mut self, ca: &str, holder: &Holder<'_>, must: &[String]) -> Result<Pem> {
@@ -300,7 +342,8 @@ impl Work<'_> {
             let path = authority_key();
             let key =
                 self.host.text(&path)?.ok_or_else(|| gone(&path, "nothing can be signed without it"))?;
-            let cert = blocks(ca).into_iter().next().context("there is no authority")?;
+            let cert = blocks(ca).into_iter().next();
+            let cert = cert.ok_or_else(|| gone(&authorities(), "nothing can be signed without it"))?;
             self.authority = Some(Authority { cert, key: Secret::new(key) });
         }
         self.authority.as_ref().context("there is no authority")
@@ -309,6 +352,10 @@ impl Work<'_> {
     fn write(&mut self, path: PathBuf, text: Secret, reader: Reader) {
         self.fresh.push(Fresh { path, text, reader });
     }
+}
+
+fn nothing(ca: &str) -> Pem {
+    Pem { ca: ca.to_owned(), cert: String::new(), key: Secret::new("") }
 }
 
 /// How many days of a certificate are left.

@@ -254,6 +254,9 @@ pub struct Running {
     /// It says that it takes none of the passwords that we know.
     #[serde(default)]
     pub locked: bool,
+    /// It and we do not come to speak TLS with each other.
+    #[serde(default)]
+    pub untrusted: bool,
     /// The fingerprint of the certificate that it shows, where it speaks TLS.
     #[serde(default)]
     pub certificate: Option<String>,

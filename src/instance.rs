@@ -21,7 +21,7 @@ use crate::secrets::{OfUsers, Secrets};
 use crate::state::Kept;
 use crate::store::Store;
 use crate::templates::{self, ConfContext};
-use crate::tls::{Spoken, Tls};
+use crate::tls::{Spoken, Tls, judge};
 use crate::topology::{Bind, Defaults, Name, Named, ReplicaOf, Section, Topology};
 use crate::users::{self, Users};
 use crate::wire::{Address, Trouble, Wire};
@@ -306,6 +306,7 @@ impl Instance {
             port: self.port,
             address: self.address().host,
             tls: self.files(),
+            trust: self.tls.as_ref().map(|tls| tls.trust.clone()),
             replica: self.upstream.is_some(),
             users: self.users.is_some(),
             dir: self.store.clone(),
@@ -643,6 +644,7 @@ fn spoken(topology: &Topology, section: &Section, secrets: &Secrets) -> Option<S
     };
     Some(Spoken {
         files,
+        trust: admin.as_ref().map(|pem| judge::fingerprint(pem.ca.as_bytes())).unwrap_or_default(),
         upstream,
         // One that is no service, as `verify` has it for a moment, is the administrator's.
         app: certificates.app.clone().or(admin),

@@ -103,6 +103,9 @@ pub struct Kept {
     /// By which files one speaks TLS with it, if that is what it speaks.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub tls: Option<Tls>,
+    /// What tells the authorities that it was told to trust from others.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub trust: Option<String>,
     /// Whether it followed another.
     pub replica: bool,
     /// Whether it has users of its own (ACL), by one of which we speak to it.

@@ -54,6 +54,8 @@ impl Tls {
 pub struct Spoken {
     /// Its files, by which we speak to it, too.
     pub files: Tls,
+    /// What tells the authorities that it trusts from others.
+    pub trust: String,
     /// Whether it speaks TLS to its master.
     pub upstream: bool,
     /// What the web app shows; the administrator's, where no app is wanted.

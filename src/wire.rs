@@ -15,7 +15,8 @@ use serde::{Deserialize, Serialize};
 use crate::facts::holder;
 use crate::host::{Host, Stream};
 use crate::secret::Secret;
-use crate::tls::{Pem, Tls, client};
+use crate::tls::client::{self, Expired};
+use crate::tls::{Pem, Tls};
 use crate::topology::ReplicaOf;
 use crate::users;
 
@@ -228,6 +229,18 @@ impl Wire {
         }
     }
 
+    /// The same as [`Wire::open`] with a server that is not ours to renew: its certificate must not have ended.
+    ///
+    /// # Errors
+    /// See [`Wire::open`].
+    pub fn open_strictly(host: &Host, at: &Address, password: Option<&Secret>) -> Result<Self, Trouble> {
+        let login = password.map(Login::default_user);
+        if let Some(uid) = login.and_then(|_| holder::stranger(host, at)) {
+            return Err(Trouble::Stranger(uid));
+        }
+        Self::begin(host.call(at, Self::TIMEOUT, Expired::Refused)?, None, login)
+    }
+
     /// Connects without a password, showing this certificate.
     ///
     /// # Errors
@@ -245,7 +258,7 @@ impl Wire {
     }
 
     fn to(host: &Host, at: &Address, login: Option<Login<'_>>, limit: Duration) -> Result<Self, Trouble> {
-        let stream = host.call(at, limit)?;
+        let stream = host.call(at, limit, Expired::Passes)?;
         let unheard = at.tls.is_none().then(|| (host.clone(), at.clone()));
         Self::begin(stream, unheard, login)
     }

@@ -20,7 +20,7 @@ use crate::secret::Secret;
 use crate::secrets;
 use crate::step;
 use crate::users;
-use crate::wire::{Trouble, Wire};
+use crate::wire::{Address, Trouble, Wire};
 
 /// How long a server may take to write its first append only file.
 const AOF: Duration = Duration::from_secs(600);
@@ -313,24 +313,37 @@ pub(super) fn let_in(host: &Host, target: &Target) -> Target {
     target.clone()
 }
 
-/// A connection with the first password that is taken.
+/// A connection with the first password that is taken. One that does not speak as it is known to is spoken to as its
+/// file says: a run that let it speak TLS, or no longer, may have come that far.
 pub(super) fn reach(host: &Host, target: &Target, passwords: &[Option<Secret>]) -> Result<Wire> {
+    let trouble = match enter(host, target, &target.address, passwords) {
+        Ok(wire) => return Ok(wire),
+        Err(trouble) => trouble,
+    };
+    let other = super::undo::current(host, target).address;
+    if matches!(trouble, Trouble::Tls(_))
+        && other.tls != target.address.tls
+        && let Ok(wire) = enter(host, target, &other, passwords)
+    {
+        return Ok(wire);
+    }
+    bail!("{} on {} cannot be told: {trouble}", target.name, target.address)
+}
+
+fn enter(host: &Host, target: &Target, at: &Address, passwords: &[Option<Secret>]) -> Result<Wire, Trouble> {
     let mut trouble = Trouble::Refused;
     for password in passwords {
-        match Wire::enter(host, &target.address, target.admin, password.as_ref()) {
+        match Wire::enter(host, at, target.admin, password.as_ref()) {
             Ok(mut wire) => match wire.ping() {
                 Ok(()) | Err(Trouble::Loading) => return Ok(wire),
                 Err(other) => trouble = other,
             },
-            // Without a password he would be told one by what comes next.
-            Err(stranger @ Trouble::Stranger(_)) => {
-                trouble = stranger;
-                break;
-            }
+            // Without a password he would be told one by what comes next; and to speech passwords are no matter.
+            Err(last @ (Trouble::Stranger(_) | Trouble::Tls(_))) => return Err(last),
             Err(other) => trouble = other,
         }
     }
-    bail!("{} on {} cannot be told: {trouble}", target.name, target.address)
+    Err(trouble)
 }
 
 /// What a directive is now, as [`tell`] takes it.

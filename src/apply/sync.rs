@@ -10,6 +10,7 @@ use anyhow::{Context, Result, bail};
 use crate::facts::holder;
 use crate::host::{Host, Staged, Stream};
 use crate::instance::Target;
+use crate::tls::client::Expired;
 use crate::wire::{Login, Trouble};
 
 /// The directive that lets a server hand its data out without a file.
@@ -100,7 +101,7 @@ fn ask<'a>(host: &'a Host, target: &Target) -> Result<(BufReader<Patient<'a>>, L
     if let Some(uid) = target.password.as_ref().and_then(|_| holder::stranger(host, &target.address)) {
         return Err(Trouble::Stranger(uid).into());
     }
-    let stream = host.call(&target.address, SILENCE)?;
+    let stream = host.call(&target.address, SILENCE, Expired::Passes)?;
     stream.set_read_timeout(GLANCE)?;
     let mut wire = Conversation { stream: BufReader::with_capacity(1 << 16, Patient { host, stream }) };
     wire.log_in(target)?;

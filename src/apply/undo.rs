@@ -192,8 +192,8 @@ fn back(host: &Host, record: &Record, packages: Packages) -> Result<()> {
             }
         }
     }
-    live::former_password_only(host, record)?;
     let deaf = certificates::former(host, told)?;
+    live::former_password_only(host, record)?;
     if reload {
         systemctl(host, &["daemon-reload"])?;
     }
@@ -360,7 +360,7 @@ fn remove_packages(host: &Host, engine: crate::engine::Engine, mark: &str) -> Re
 }
 
 /// A target of the journal with the password that its file has now.
-fn current(host: &Host, target: &Target) -> Target {
+pub(super) fn current(host: &Host, target: &Target) -> Target {
     let text = host.text(&target.conf()).ok().flatten().unwrap_or_default();
     let conf = Conf::parse(&text).unwrap_or_default();
     let mut current = target.clone();

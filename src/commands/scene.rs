@@ -205,6 +205,9 @@ impl Scene {
             topology::file().into(),
             crate::secrets::dir().into(),
             certificates::dir(),
+            certificates::authority_key(),
+            certificates::of_app().cert,
+            certificates::of_app().key,
             wish.source.clone(),
         ];
         let app = App::resolve(&topology, &instances, runtime);

@@ -333,7 +333,9 @@ fn ask(host: &Host, instance: &Instance, facts: &Facts) -> Option<Running> {
     let mut former: Vec<Secret> =
         [&conf, &written].iter().filter_map(|conf| conf.word("requirepass").map(Secret::new)).collect();
     former.dedup();
-    let (mut wire, auth, locked) = authenticate(host, &address, instance, &former)?;
+    let Some((mut wire, auth, locked)) = authenticate(host, &address, instance, &former) else {
+        return untrusted(host, &address, instance, facts);
+    };
     let Ok(info) = wire.info("all") else {
         return Some(Running { locked, ..Running::default() });
     };
@@ -372,6 +374,7 @@ fn ask(host: &Host, instance: &Instance, facts: &Facts) -> Option<Running> {
         exchanged,
         users,
         locked,
+        untrusted: false,
         certificate: wire.peer_certificate().map(|shown| judge::fingerprint(&shown)),
     })
 }
@@ -430,6 +433,14 @@ fn tls_on_disk(instance: &Instance, conf: &Conf) -> Option<Tls> {
     named.or_else(|| instance.address().tls).or_else(|| conf.listens()?.1.then(certificates::of_servers))
 }
 
+/// A server of ours that runs, and with which we do not come to speak TLS: it shows what its files had once.
+fn untrusted(host: &Host, at: &Address, instance: &Instance, facts: &Facts) -> Option<Running> {
+    let runs = facts.pids.contains_key(&instance.name);
+    let answer = || Wire::open(host, at, None).and_then(|mut wire| wire.ping());
+    (runs && matches!(answer(), Err(Trouble::Tls(_))))
+        .then(|| Running { untrusted: true, ..Running::default() })
+}
+
 /// Opens a connection with the first password that is taken, and tells whether one asks for another; none when
 /// nobody listens.
 fn authenticate(
@@ -474,7 +485,7 @@ fn upstream(host: &Host, instance: &Instance, facts: &Facts) -> Option<Upstream>
     if linked && there.word("masterauth") == instance.masterauth.as_ref().map(Secret::expose) {
         return None;
     }
-    let trouble = match Wire::open(host, &of.address, instance.masterauth.as_ref()) {
+    let trouble = match Wire::open_strictly(host, &of.address, instance.masterauth.as_ref()) {
         Ok(mut wire) => wire.ping().err(),
         Err(trouble) => Some(trouble),
     };

@@ -7,7 +7,7 @@ use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result};
+use anyhow::Result;
 use rustls::{ClientConnection, StreamOwned};
 
 use super::Host;
@@ -125,15 +125,16 @@ impl Host {
     /// # Errors
     /// One of them is not there, or cannot be read.
     pub fn identity(&self, files: &Tls) -> Result<Pem> {
-        let text = |path: &Path| self.text(path)?.with_context(|| format!("{} is not there", path.display()));
-        let ca = text(&files.ca)?;
-        let kept = text(&files.cert)
-            .and_then(|cert| Ok(Pem { ca: ca.clone(), cert, key: Secret::new(text(&files.key)?) }));
+        let kept = certificates::read(self, files);
+        if files.ca != certificates::authorities() {
+            return kept;
+        }
         let now = self.unix_time();
         if kept.as_ref().is_ok_and(|pem| judge::client(pem, now).is_ok()) {
             return kept;
         }
-        let Some(signer) = self.text(&files.ca.with_extension("key"))? else { return kept };
+        let both = (self.text(&files.ca)?, self.text(&certificates::authority_key())?);
+        let (Some(ca), Some(signer)) = both else { return kept };
         let authority = Authority { cert: ca.clone(), key: Secret::new(signer) };
         let key = self.new_key()?;
         let holder = Holder { name: "redis-tp", reached: &[] };
@@ -148,12 +149,12 @@ impl Host {
     ///
     /// # Errors
     /// Nobody listens there, or TLS fails.
-    pub fn call(&self, at: &Address, limit: Duration) -> Result<Stream, Trouble> {
+    pub fn call(&self, at: &Address, limit: Duration, expired: Expired) -> Result<Stream, Trouble> {
         let stream = dial(at, limit)?;
         let stream = match &at.tls {
             Some(files) => {
                 let pem = self.identity(files).map_err(|error| Trouble::Tls(format!("{error:#}")))?;
-                self.secure(stream, at, (&pem, files), limit.min(HANDSHAKE))?
+                self.secure(stream, at, (&pem, files, expired), limit.min(HANDSHAKE))?
             }
             None => Stream::Plain(stream),
         };
@@ -167,7 +168,8 @@ impl Host {
     /// As there.
     pub fn call_showing(&self, at: &Address, pem: &Pem, limit: Duration) -> Result<Stream, Trouble> {
         let files = at.tls.clone().unwrap_or_else(certificates::of_servers);
-        let stream = self.secure(dial(at, limit)?, at, (pem, &files), limit.min(HANDSHAKE))?;
+        let stream =
+            self.secure(dial(at, limit)?, at, (pem, &files, Expired::Passes), limit.min(HANDSHAKE))?;
         stream.set_timeouts(limit)?;
         Ok(stream)
     }
@@ -186,11 +188,10 @@ impl Host {
         &self,
         stream: TcpStream,
         at: &Address,
-        (pem, files): (&Pem, &Tls),
+        (pem, files, expired): (&Pem, &Tls, Expired),
         limit: Duration,
     ) -> Result<Stream, Trouble> {
-        let config =
-            client::config(pem, Expired::Passes).map_err(|unfit| Trouble::Tls(unfit.words(files)))?;
+        let config = client::config(pem, expired).map_err(|unfit| Trouble::Tls(unfit.words(files)))?;
         let name = client::name(&at.host).map_err(Trouble::Tls)?;
         let words = |error: &rustls::Error| client::words(error, &at.host, Some(&files.ca));
         let call = ClientConnection::new(config, name).map_err(|error| Trouble::Tls(words(&error)))?;

@@ -49,9 +49,9 @@ pub fn files(wanted: &Wanted<'_>, facts: &Facts, changes: &[Change<'_>], plan: &
     };
     let mut begin = plan.steps.len();
     plan.steps.extend(first.into_iter().map(|file| write(file, server)).chain(copies(true)));
-    if plan.steps.len() != begin {
-        plan.steps.extend(told.iter().map(|change| tell(facts, change.instance)));
-    }
+    let written = plan.steps.len() != begin;
+    let due = told.iter().filter(|change| written || trusts_others(facts, change.instance));
+    plan.steps.extend(due.map(|change| tell(facts, change.instance)));
     begin = plan.steps.len();
     plan.steps.extend(then.into_iter().map(|file| write(file, server)).chain(copies(false)));
     plan.steps.extend(hand_over(wanted, facts, &all.fresh));
@@ -75,8 +75,12 @@ fn hand_over(wanted: &Wanted<'_>, facts: &Facts, fresh: &[Fresh]) -> Option<Step
 
 /// Why a server that runs has to restart: it is to show other certificates, and nobody can tell it.
 pub fn restart(wanted: &Wanted<'_>, facts: &Facts, instance: &Instance) -> Option<String> {
+    let running = facts.running.get(&instance.name);
+    if instance.tls.is_some() && running.is_some_and(|running| running.untrusted) {
+        return Some("it shows another certificate than its files have".to_owned());
+    }
     let fresh = wanted.secrets.tls.as_ref().is_some_and(|all| !all.fresh.is_empty());
-    let deaf = facts.running.get(&instance.name).is_none_or(|running| running.auth == Auth::Unknown);
+    let deaf = running.is_none_or(|running| running.auth == Auth::Unknown);
     (fresh && deaf && uses_ours(instance)).then(|| "its certificates change".to_owned())
 }
 
@@ -85,14 +89,59 @@ pub fn restart(wanted: &Wanted<'_>, facts: &Facts, instance: &Instance) -> Optio
 /// # Errors
 /// A [`Fault`] that names the file.
 pub fn impossible(wanted: &Wanted<'_>, facts: &Facts) -> Result<(), Fault> {
+    let Some(all) = &wanted.secrets.tls else { return Ok(()) };
+    if let Some((what, cure)) = &all.trouble {
+        return Err(Fault::refused(what).hint(cure));
+    }
     for instance in wanted.instances {
-        let Some(tls) = &instance.tls else { continue };
-        if !uses_ours(instance) {
-            own(wanted, facts, instance, &tls.files)?;
-            app(wanted, instance)?;
+        match &instance.tls {
+            Some(tls) if !uses_ours(instance) => own(wanted, facts, instance, &tls.files)?,
+            _ => {}
+        }
+    }
+    for instance in wanted.instances.iter().filter(|instance| instance.tls.is_some()) {
+        strangers(wanted, facts, instance)?;
+        app(wanted, facts, instance)?;
+    }
+    Ok(())
+}
+
+/// What an instance has to show, and whom it trusts.
+fn pem(wanted: &Wanted<'_>, facts: &Facts, instance: &Instance) -> Option<Pem> {
+    let ours = wanted.secrets.tls.as_ref().map(|all| &all.server)?;
+    let files = instance.tls.as_ref().map(|tls| &tls.files).filter(|_| !uses_ours(instance));
+    let Some(files) = files else { return Some(ours.clone()) };
+    let text = |path: &Path| facts.text(path).map(str::to_owned);
+    let ca = if files.ca == certificates::authorities() { ours.ca.clone() } else { text(&files.ca)? };
+    Some(Pem { ca, cert: text(&files.cert)?, key: Secret::new(text(&files.key)?) })
+}
+
+/// Refuses a replica and its master of which one does not trust the other's certificate.
+fn strangers(wanted: &Wanted<'_>, facts: &Facts, replica: &Instance) -> Result<(), Fault> {
+    let of = replica.upstream.as_ref().filter(|of| of.address.tls.is_some());
+    let name = of.and_then(|of| of.instance.as_ref());
+    let Some(master) = wanted.instances.iter().find(|other| Some(&other.name) == name) else { return Ok(()) };
+    if uses_ours(replica) && uses_ours(master) {
+        return Ok(());
+    }
+    for [trusts, shows] in [[replica, master], [master, replica]] {
+        let pems = pem(wanted, facts, trusts).zip(pem(wanted, facts, shows));
+        if let Some(flaw) = pems.and_then(|(trusts, shows)| between(&trusts, &shows, facts.time)) {
+            return Err(Fault::refused(format!(
+                "[{}] would not take the certificate of [{}], which {}",
+                trusts.name,
+                shows.name,
+                flaw.words()
+            ))
+            .hint("give both a tls-ca-cert-file that has the authorities of both"));
         }
     }
     Ok(())
+}
+
+/// What keeps one side from taking what the other shows.
+fn between(trusts: &Pem, shows: &Pem, now: u64) -> Option<Flaw> {
+    judge::client(&Pem { ca: trusts.ca.clone(), ..shows.clone() }, now).err()
 }
 
 fn own(wanted: &Wanted<'_>, facts: &Facts, instance: &Instance, files: &Tls) -> Result<(), Fault> {
@@ -147,17 +196,26 @@ fn own(wanted: &Wanted<'_>, facts: &Facts, instance: &Instance, files: &Tls) -> 
     })))
 }
 
-/// Refuses an app that would show our certificate to a server that trusts the user's own.
-fn app(wanted: &Wanted<'_>, instance: &Instance) -> Result<(), Fault> {
-    let section = wanted.app.map(App::section).filter(|section| section.files().is_none());
-    if section.is_none() {
+/// Refuses an app and a server of which one would not take what the other shows.
+fn app(wanted: &Wanted<'_>, facts: &Facts, instance: &Instance) -> Result<(), Fault> {
+    let Some(section) = wanted.app.map(App::section) else { return Ok(()) };
+    if uses_ours(instance) && section.files().is_none() {
         return Ok(());
     }
-    Err(Fault::refused(format!(
-        "[{}] has certificates of your own, and [app] has none that it would trust",
-        instance.name
-    ))
-    .hint("give [app] a certificate of the same authority:\ntls-ca-cert-file = …\ntls-cert-file = …\ntls-key-file = …"))
+    let app = wanted.secrets.tls.as_ref().and_then(|all| all.app.as_deref());
+    let Some((app, server)) = app.zip(pem(wanted, facts, instance)) else { return Ok(()) };
+    let of_server = Pem { ca: app.ca.clone(), ..server.clone() };
+    let flaw = between(&server, app, facts.time)
+        .or_else(|| judge::server(&of_server, &[instance.address().host], facts.time).err());
+    match flaw {
+        None => Ok(()),
+        Some(flaw) => Err(Fault::refused(format!(
+            "[app] and [{}] would not take each other's certificate: one {}",
+            instance.name,
+            flaw.words()
+        ))
+        .hint("give [app] a certificate of the same authority:\ntls-ca-cert-file = …\ntls-cert-file = …\ntls-key-file = …")),
+    }
 }
 
 /// Refuses a file that the server's user cannot read.
@@ -188,9 +246,25 @@ fn speaks(facts: &Facts, instance: &Instance) -> bool {
         && facts.running.get(&instance.name).is_some_and(|running| running.auth != Auth::Unknown)
 }
 
+/// Whether a server was told of other authorities than its file has.
+fn trusts_others(facts: &Facts, instance: &Instance) -> bool {
+    let kept = facts.state.instances.get(&instance.name).and_then(|kept| kept.trust.as_ref());
+    kept.zip(instance.tls.as_ref()).is_some_and(|(kept, tls)| *kept != tls.trust)
+}
+
 /// Whether a server shows another certificate than its file has.
 fn shows_another(facts: &Facts, instance: &Instance, ours: &Pem) -> bool {
-    let shown = facts.running.get(&instance.name).and_then(|running| running.certificate.as_deref());
+    let running = facts.running.get(&instance.name);
+    // One that was told another file by hand reads that one anew, and goes on to show another.
+    let own = match instance.runtime.is_container() {
+        true => instance.tls_inside(),
+        false => instance.tls.as_ref().map(|tls| tls.files.clone()),
+    };
+    let named = running.and_then(|running| running.config.get("tls-cert-file"));
+    if own.zip(named).is_none_or(|(own, named)| own.cert != Path::new(named)) {
+        return false;
+    }
+    let shown = running.and_then(|running| running.certificate.as_deref());
     let cert = match &instance.tls {
         Some(tls) if !uses_ours(instance) => facts.text(&tls.files.cert).unwrap_or_default(),
         _ => &ours.cert,

@@ -8,6 +8,7 @@ use anyhow::Result;
 use super::containers::{of_app, of_instance};
 use super::{Note, Plan, Wanted};
 use crate::app::service;
+use crate::certificates;
 use crate::engine::Version;
 use crate::exit::Fault;
 use crate::facts::Facts;
@@ -71,6 +72,12 @@ pub fn known_again(wanted: &Wanted<'_>, facts: &Facts, version: Version, plan: &
     }
     plan.found = found(wanted, facts);
     let mut files: Vec<(PathBuf, Body)> = secret_files(wanted);
+    let [servers, app] = [certificates::of_servers(), certificates::of_app()];
+    let tls = [servers.ca, certificates::authority_key(), servers.cert, servers.key, app.cert, app.key];
+    files.extend(tls.into_iter().filter_map(|path| {
+        let text = facts.texts.get(&path)?.clone();
+        Some((path, Body::Secret(text)))
+    }));
     for instance in wanted.instances {
         let text = instance.configuration(topology::file(), version, &[])?;
         files.push((instance.conf.clone(), Body::Conf(Secret::new(text))));
@@ -106,6 +113,7 @@ fn found(wanted: &Wanted<'_>, facts: &Facts) -> Found {
     let containers: Vec<Container> = instances.chain(app).filter(there).collect();
     let mounted = containers.iter().map(|one| container::mounted(&one.name));
     let mut directories = vec![secrets::dir().to_path_buf()];
+    directories.extend(facts.path(&certificates::dir()).map(|_| certificates::dir()));
     if !containers.is_empty() {
         directories.push(container::dir());
     }

@@ -95,21 +95,30 @@ pub fn server(pem: &Pem, names: &[String], now: u64) -> Result<Validity, Flaw> {
 /// # Errors
 /// The first thing that is wrong.
 pub fn client(pem: &Pem, now: u64) -> Result<Validity, Flaw> {
-    let roots = roots(&pem.ca)?;
     let chain = chain(&pem.cert)?;
     keys_match(&chain, &pem.key)?;
-    let verifier = WebPkiClientVerifier::builder_with_provider(roots, Arc::new(default_provider()))
-        .build()
-        .map_err(|_| Flaw::NoAuthority)?;
     let (first, rest) = chain.split_first().ok_or(Flaw::NoCertificate)?;
-    let said = verifier.verify_client_cert(first, rest, time(now));
-    said.map_err(|error| flaw(&error, "by a client, as a replica is one"))?;
-    // The library takes an authority for ever, and the server's does not.
-    let ends = validities(&pem.ca)?.iter().map(|validity| validity.until).max().unwrap_or_default();
-    if ends < now {
-        return Err(Flaw::AuthorityExpired(ends));
+    let own = validity(first)?;
+    let mut last = Flaw::NoAuthority;
+    // One after the other: the library takes an authority for ever, and the server's does not.
+    for authority in authorities(&pem.ca)? {
+        let mut roots = RootCertStore::empty();
+        roots.add(authority.clone()).map_err(|_| Flaw::NoAuthority)?;
+        let verifier =
+            WebPkiClientVerifier::builder_with_provider(Arc::new(roots), Arc::new(default_provider()))
+                .build()
+                .map_err(|_| Flaw::NoAuthority)?;
+        let holds = validity(&authority)?;
+        match verifier.verify_client_cert(first, rest, time(now)) {
+            Ok(_) if holds.until < now => last = Flaw::AuthorityExpired(holds.until),
+            Err(error) if matches!(last, Flaw::NoAuthority | Flaw::OtherAuthority) => {
+                last = flaw(&error, "by a client, as a replica is one");
+            }
+            Err(_) => {}
+            Ok(_) => return Ok(Validity { until: own.until.min(holds.until), ..own }),
+        }
     }
-    validity(first)
+    Err(last)
 }
 
 /// Whether a server's certificates are sound under a name at a time.
@@ -143,10 +152,14 @@ pub fn verifier(ca: &str) -> Result<Arc<WebPkiServerVerifier>, Flaw> {
 
 fn roots(ca: &str) -> Result<Arc<RootCertStore>, Flaw> {
     let mut roots = RootCertStore::empty();
-    for cert in CertificateDer::pem_slice_iter(ca.as_bytes()) {
-        roots.add(cert.map_err(|_| Flaw::NoAuthority)?).map_err(|_| Flaw::NoAuthority)?;
+    for cert in authorities(ca)? {
+        roots.add(cert).map_err(|_| Flaw::NoAuthority)?;
     }
-    if roots.is_empty() { Err(Flaw::NoAuthority) } else { Ok(Arc::new(roots)) }
+    Ok(Arc::new(roots))
+}
+
+fn authorities(ca: &str) -> Result<Vec<CertificateDer<'static>>, Flaw> {
+    chain(ca).map_err(|_| Flaw::NoAuthority)
 }
 
 /// The certificates of a file: its own, and those between it and its authority.

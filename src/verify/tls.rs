@@ -1,15 +1,12 @@
 //! Whether an instance speaks TLS, by a certificate that serves, and to nobody that has none.
 
-use std::path::Path;
-
 use super::{Look, Place, Proof};
-use crate::certificates::days_left;
+use crate::certificates::{self, days_left};
 use crate::finding::Finding;
 use crate::instance::Instance;
 use crate::moment;
-use crate::secret::Secret;
 use crate::tls::issue::{Authority, Holder};
-use crate::tls::{Pem, Tls, judge};
+use crate::tls::{Pem, judge};
 use crate::wire::{Address, Trouble, Wire};
 
 pub fn did_certificate(_: &Proof<'_>, instance: &Instance) -> String {
@@ -24,7 +21,8 @@ pub fn certificate(proof: &mut Proof<'_>, instance: &Instance) -> Look {
         Err(trouble) => return Err(proof.servers.silent(&place, &trouble)),
     };
     let files = instance.tls.as_ref().map(|tls| tls.files.clone()).ok_or_else(none)?;
-    let kept = kept(proof, &files)?;
+    let unread = |error: anyhow::Error| Finding::unknown(format!("{error:#}"), "redis-tp apply");
+    let kept = certificates::read(proof.host, &files).map_err(unread)?;
     let (now, at) = (proof.host.unix_time(), instance.address().host);
     let again =
         |cause: String| Finding::fail("it shows another certificate than it is to", cause, "redis-tp apply");
@@ -44,16 +42,6 @@ pub fn certificate(proof: &mut Proof<'_>, instance: &Instance) -> Look {
             "redis-tp apply",
         )),
     }
-}
-
-/// What the files have, whether it serves or not.
-fn kept(proof: &Proof<'_>, files: &Tls) -> Result<Pem, Finding> {
-    let text = |path: &Path| match proof.host.text(path) {
-        Ok(Some(text)) => Ok(text),
-        Ok(None) => Err(Finding::unknown(format!("{} is not there", path.display()), "redis-tp apply")),
-        Err(error) => Err(Finding::unknown(format!("{error:#}"), "redis-tp apply")),
-    };
-    Ok(Pem { ca: text(&files.ca)?, cert: text(&files.cert)?, key: Secret::new(text(&files.key)?) })
 }
 
 pub fn did_plain(_: &Proof<'_>, instance: &Instance) -> String {

@@ -374,7 +374,7 @@ fn certificates(topology: &Topology, facts: &Facts, rotate: Option<Rotate>) -> C
     };
     let server = pem(certificates::of_servers(), "the instances", Reader::Server);
     let app = topology.app.as_ref().map(|_| Arc::new(pem(certificates::of_app(), "the app", Reader::Us)));
-    Certificates { server, app, own: BTreeMap::new(), fresh }
+    Certificates { server, app, own: BTreeMap::new(), fresh, trouble: None }
 }
 
 fn after_earlier_run(text: &str, mut facts: Facts, wish: &Wish) -> Result<Facts> {

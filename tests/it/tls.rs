@@ -121,6 +121,32 @@ fn tls_comes_to_a_pair_that_holds_data_and_goes_again() {
 }
 
 #[test]
+fn a_promoted_server_that_is_to_speak_tls_loses_nothing_when_that_is_killed() {
+    let Some(machine) = bare(Release::Bookworm, Init::Systemd) else { return };
+    machine.run("redis-tp up --no-app").ok();
+    machine.run("redis-tp cli slave -- REPLICAOF NO ONE && redis-tp cli slave -- SET only here").ok();
+    let mut hits = 0;
+    for lines in 12..40 {
+        let (hit, out) = disturb_later(
+            &machine,
+            "redis-tp install --tls",
+            lines,
+            Signal::SIGKILL,
+            Duration::from_millis(lines as u64 % 3 * 20),
+        );
+        hits += usize::from(hit);
+        // The next run undoes it; it tells of the promotion.
+        machine.run("redis-tp install --no-tls");
+        let kept = machine.run("redis-tp cli slave -- GET only");
+        assert_eq!(kept.stdout, "here\n", "killed at line {lines}: {out}{kept}");
+        if !hit {
+            break;
+        }
+    }
+    assert!(hits > 5, "{hits}");
+}
+
+#[test]
 fn a_rotation_breaks_no_link_and_cuts_no_client_off() {
     let Some(machine) = bare(Release::Bookworm, Init::Systemd) else { return };
     machine.run("redis-tp up --tls && redis-tp tls client laptop /root/laptop").ok();
@@ -225,7 +251,7 @@ fn the_users_own_certificates_serve_and_are_read_anew_when_they_change() {
     let Some(machine) = bare(Release::Bookworm, Init::Systemd) else { return };
     machine.run("apt-get install -y redis-server && mkdir -p /srv/tls").ok();
     let theirs = Authority::new(key(), "theirs", now()).unwrap();
-    let put = |days: u64| {
+    let put = |theirs: &Authority, days: u64| {
         let key = key();
         let names = ["127.0.0.1", "::1", "redis.example.org"].map(str::to_owned);
         let holder = Holder { name: "redis.example.org", reached: &names };
@@ -234,15 +260,47 @@ fn the_users_own_certificates_serve_and_are_read_anew_when_they_change() {
         machine.write("/srv/tls/ca.crt", &theirs.cert);
         machine.run("chown redis: /srv/tls/redis.key && chmod 400 /srv/tls/redis.key").ok();
     };
-    put(10);
+    put(&theirs, 10);
     machine.write("/root/t.ini", cases::OWN);
     machine.run("redis-tp apply -f /root/t.ini && redis-tp verify").ok();
     let before = run_ids(&machine);
-    put(5);
+    put(&theirs, 5);
     let out = machine.run("redis-tp apply").ok();
     assert!(out.stderr.contains("let master read its certificates anew"), "{out}");
     machine.run("redis-tp plan | grep 'No changes' && redis-tp verify").ok();
     assert_eq!(run_ids(&machine), before);
+    // One of another authority in the place of all three files: nobody can tell the servers any more.
+    let others = Authority::new(key(), "others", now()).unwrap();
+    put(&others, 1);
+    let out = machine.run("redis-tp apply").ok();
+    assert!(out.stderr.contains("it shows another certificate than its files have"), "{out}");
+    machine.run("redis-tp plan | grep 'No changes' && redis-tp verify").ok();
+    // A replica that would not take its master's, and an app that would not take either's.
+    let own = machine.read("/etc/redis-tp/topology.ini");
+    let (master, slave) = own.split_once("[slave]").unwrap();
+    let without =
+        |text: &str| text.lines().filter(|line| !line.starts_with("tls-")).collect::<Vec<_>>().join("\n");
+    for (topology, said) in [
+        (format!("{master}[slave]{}\n", without(slave)), "would not take the certificate of"),
+        (
+            format!("{own}\n[app]\nport = 5000\n"),
+            "[app] and [master] would not take each other's certificate",
+        ),
+    ] {
+        machine.write("/root/t.ini", topology);
+        let refused = machine.run("redis-tp apply -f /root/t.ini").exits(5);
+        assert!(refused.stderr.contains(said), "no '{said}' in {refused}");
+    }
+}
+
+#[test]
+fn without_the_authoritys_key_all_goes_on_but_what_has_to_be_signed() {
+    let Some(machine) = bare(Release::Bookworm, Init::None) else { return };
+    machine.run("redis-tp up --tls --no-app && mv /etc/redis-tp/tls/ca.key /root/").ok();
+    machine.run("redis-tp status && redis-tp cli -- PING && redis-tp verify && redis-tp apply").ok();
+    let refused = machine.run("redis-tp tls rotate").exits(5);
+    assert!(refused.stderr.contains("/etc/redis-tp/tls/ca.key is gone"), "{refused}");
+    machine.run("mv /root/ca.key /etc/redis-tp/tls/ && redis-tp tls rotate && redis-tp verify").ok();
 }
 
 #[test]
@@ -341,11 +399,8 @@ fn a_replica_follows_a_master_elsewhere_once_each_trusts_the_others_authority() 
     // Her authority is made by that, for root to trust it.
     let out = ann(&machine, "redis-tp tls trust /home/ann/roots-server.crt").exits(5);
     assert!(out.stderr.contains("of no authority"), "{out}");
-    let own = Authority::new(key(), "nobody", now()).unwrap();
-    machine.write("/home/ann/nobodys.crt", own.cert);
-    ann(&machine, "redis-tp tls trust /home/ann/nobodys.crt").ok();
-    trusts("signed by none that is trusted");
     ann(&machine, "redis-tp tls trust /home/ann/roots.crt").ok();
+    assert!(!machine.exists("/home/ann/.config/redis/redis.conf"), "an instance was made");
     trusts("takes no certificate of ours");
     machine.run("redis-tp tls trust /home/ann/.config/redis-tp/tls/ca.crt").ok();
     ann(&machine, add).ok();
@@ -354,6 +409,14 @@ fn a_replica_follows_a_master_elsewhere_once_each_trusts_the_others_authority() 
     machine.run("redis-tp verify").ok();
     let again = machine.run("redis-tp tls trust /home/ann/.config/redis-tp/tls/ca.crt").ok();
     assert!(again.stdout.contains("No changes"), "{again}");
+    // Trust that is withdrawn is withdrawn from the server that runs.
+    machine.run("cp /etc/redis-tp/tls/ca.crt /root/both.crt && awk '{print} /END/ {exit}' /root/both.crt > /etc/redis-tp/tls/ca.crt").ok();
+    let out = machine.run("redis-tp apply").ok();
+    assert!(out.stderr.contains("let master read its certificates anew"), "{out}");
+    machine.run("redis-tp cli -- CLIENT KILL TYPE replica && sleep 2").ok();
+    let link = ann(&machine, "redis-tp cli slave -- INFO replication").ok();
+    assert!(link.stdout.contains("master_link_status:down"), "{link}");
+    machine.run("redis-tp plan | grep 'No changes'").ok();
     machine.write("/root/bad.crt", "no certificate");
     for (file, said) in [("/root/bad.crt", "has no certificate in PEM"), ("/root/none.crt", "is not there")] {
         let refused = machine.run(&format!("redis-tp tls trust {file}")).exits(5);
