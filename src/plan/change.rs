@@ -10,7 +10,7 @@ use super::containers::{self, Due};
 use super::live::{self, Live};
 use super::{Note, Wanted, linked, master_is_away, under_another_runtime, whole};
 use super::{adopt, drift};
-use crate::conf::{self, By, Conf, Difference};
+use crate::conf::{self, By, Conf, Difference, Directive};
 use crate::engine::Version;
 use crate::exit::Fault;
 use crate::facts::containers::Seen;
@@ -312,7 +312,7 @@ impl File {
                 );
             }
         };
-        let last = match last_text {
+        let mut last = match last_text {
             Some(text) => parse(text)?,
             // The package's own file is nobody's work.
             None if facts.stock || wanted.consent.overwrite => there.clone(),
@@ -324,17 +324,21 @@ impl File {
             },
         };
         let as_it_runs = role_is_wanted(running, &want);
-        // What is taken over has to be in the file, too.
-        if last_text.is_some() && !(adopts && as_it_runs) {
+        if last_text.is_some() && !as_it_runs {
             overlay_role(&mut there, running);
         }
-        let mut file = Self::judge(wanted, instance, &render, [&last, &there, &want], open)?;
+        let stands = as_it_runs && running.is_some_and(|running| running.role != Role::Unknown);
+        // What is taken over has to be in the file, too; and a file that is behind what runs is nobody's wish.
+        if stands && (adopts || last.get("replicaof") != want.get("replicaof")) {
+            set_role(&mut last, there.get("replicaof").map(<[String]>::to_vec));
+        }
+        let mut file = Self::judge(wanted, instance, &render, [&last, &there, &want], open, stands)?;
         if let Some(text) = file.text.as_mut().filter(|_| instance.plain.is_some()) {
             let names: Vec<String> = file.directives.iter().cloned().chain(file.dropped.clone()).collect();
             *text = Secret::new(conf::amend(there_text, &parse(text.expose())?, &names));
         }
+        file.directives.retain(|name| name != "replicaof" || !as_it_runs);
         if adopts {
-            file.directives.retain(|name| name != "replicaof" || !as_it_runs);
             file.directives.extend(drift::not_read_yet(running, [&last, &there, &want]));
             let known =
                 last_text.map(parse).transpose()?.is_some_and(|last| last.settings() == want.settings());
@@ -351,6 +355,7 @@ impl File {
         render: &dyn Fn(&[Hand]) -> Result<String>,
         [last, there, want]: [&Conf; 3],
         open: bool,
+        stands: bool,
     ) -> Result<Self> {
         let differences = conf::compare(last, there, want);
         let by = |by: By| {
@@ -372,7 +377,7 @@ impl File {
         let gone = |hand: &Hand| stale(hand) && hand.lines.is_empty();
         let mut notes: Vec<Note> = by(By::Hand)
             .filter(|difference| !(difference.directive == "user" && hands.iter().any(gone)))
-            .map(|difference| note(instance, difference))
+            .map(|difference| note(instance, difference, stands))
             .collect();
         if dropped {
             notes.push(Note::DefaultUserDropped {
@@ -425,9 +430,13 @@ fn overlay_role(there: &mut Conf, running: Option<&Running>) {
         Some(Role::Replica { host, port, .. }) => Some(vec![host.clone(), port.to_string()]),
         Some(Role::Unknown) | None => return,
     };
-    there.directives.retain(|directive| crate::directives::canonical(&directive.name) != "replicaof");
+    set_role(there, args);
+}
+
+fn set_role(conf: &mut Conf, args: Option<Vec<String>>) {
+    conf.directives.retain(|directive| crate::directives::canonical(&directive.name) != "replicaof");
     if let Some(args) = args {
-        there.directives.push(conf::Directive { name: "replicaof".into(), args, line: 0 });
+        conf.directives.push(Directive { name: "replicaof".into(), args, line: 0 });
     }
 }
 
@@ -441,9 +450,13 @@ fn role_is_wanted(running: Option<&Running>, want: &Conf) -> bool {
     }
 }
 
-fn note(instance: &Instance, difference: &Difference) -> Note {
+/// What somebody changed; of a server whose role stands, only its file.
+fn note(instance: &Instance, difference: &Difference, stands: bool) -> Note {
     let name = instance.name.clone();
     match (difference.directive.as_str(), difference.there.as_str()) {
+        ("replicaof", _) if stands => {
+            Note::Edited { instance: name, file: instance.conf.clone(), difference: difference.clone() }
+        }
         ("replicaof", "-") => Note::Promoted { instance: name, wanted: difference.wanted.clone() },
         ("replicaof", now) => Note::Follows {
             instance: name,

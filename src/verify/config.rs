@@ -62,15 +62,22 @@ pub fn config(proof: &mut Proof<'_>, instance: &Instance) -> Look {
             false => format!("{}: file {}, running {}", at.directive, at.wanted, at.there),
         })
         .collect();
-    Ok(Finding::fail(
-        found.join("; "),
-        "it was changed by CONFIG SET, or the file was changed after the start",
-        format!(
-            "redis-tp service restart {}\nor keep what runs: {} CONFIG REWRITE",
-            instance.name,
-            cli(instance)
+    let (cause, cure) = match differences.iter().all(|at| at.directive == "replicaof") {
+        // A restart of ours keeps the role that the server has.
+        true => (
+            "whom it follows was changed by REPLICAOF, or in the file alone",
+            "redis-tp apply --adopt".to_owned(),
         ),
-    ))
+        false => (
+            "it was changed by CONFIG SET, or the file was changed after the start",
+            format!(
+                "redis-tp service restart {}\nor keep what runs: {} CONFIG REWRITE",
+                instance.name,
+                cli(instance)
+            ),
+        ),
+    };
+    Ok(Finding::fail(found.join("; "), cause, cure))
 }
 
 /// A file with what it includes.

@@ -20,7 +20,7 @@ pub fn did_info(_: &Proof<'_>, instance: &Instance) -> String {
 /// It is what the topology says. What runs is the truth about roles, so both ways out are named.
 pub fn role(proof: &mut Proof<'_>, instance: &Instance) -> Look {
     let info = proof.servers.info(&Place::of(instance), "replication")?;
-    let (name, wanted) = (&instance.name, instance.upstream.as_ref().map(|of| &of.address));
+    let wanted = instance.upstream.as_ref().map(|of| &of.address);
     let follow = |host: &str, port: u16| format!("{} REPLICAOF {host} {port}", cli(instance));
     Ok(match (parse::role(&info), wanted) {
         (Role::Master, None) => {
@@ -29,10 +29,7 @@ pub fn role(proof: &mut Proof<'_>, instance: &Instance) -> Look {
         (Role::Master, Some(wanted)) => Finding::fail(
             format!("master, and not a replica of {wanted}"),
             "it was promoted, by hand or by a failover, and now goes its own way",
-            format!(
-                "{}\nor accept it: take `replicaof` out of [{name}] in the topology",
-                follow(&wanted.host, wanted.port)
-            ),
+            format!("{}\nor accept it: redis-tp apply --adopt", follow(&wanted.host, wanted.port)),
         ),
         (Role::Replica { host, port, .. }, Some(wanted)) if (&host, port) == (&wanted.host, wanted.port) => {
             Finding::pass(format!("replica of {wanted}"))
@@ -40,18 +37,12 @@ pub fn role(proof: &mut Proof<'_>, instance: &Instance) -> Look {
         (Role::Replica { host, port, .. }, Some(wanted)) => Finding::fail(
             format!("replica of {host} {port}, and not of {wanted}"),
             "it was told to follow another, by hand or by a failover",
-            format!(
-                "{}\nor accept it: write `replicaof = {host} {port}` to [{name}] in the topology",
-                follow(&wanted.host, wanted.port)
-            ),
+            format!("{}\nor accept it: redis-tp apply --adopt", follow(&wanted.host, wanted.port)),
         ),
         (Role::Replica { host, port, .. }, None) => Finding::fail(
             format!("replica of {host} {port}, and not a master"),
             "it was told to follow another, by hand or by a failover",
-            format!(
-                "{} REPLICAOF NO ONE\nor accept it: write `replicaof = {host} {port}` to [{name}] in the topology",
-                cli(instance)
-            ),
+            format!("{} REPLICAOF NO ONE\nor accept it: redis-tp apply --adopt", cli(instance)),
         ),
         (Role::Unknown, _) => Finding::unknown(
             "INFO tells no role that redis-tp knows",
