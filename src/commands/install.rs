@@ -54,12 +54,10 @@ pub fn run(host: &Host, args: cli::Install) -> Result<Code> {
     let outcome = converge(host, "install", &args.change, wish, whole(args.change.consent()))?;
     let code = outcome.finish("install", &args.change, None)?;
     if outcome.changed && !args.change.json {
-        status::print_tree_after(host);
-        console::next(&[
-            ("redis-tp replica add --port 6380", "a replica of it"),
-            ("redis-tp verify", "prove that it works"),
-            ("redis-tp cli", "talk to it"),
-        ]);
+        let add = status::print_tree_after(host).map(|scene| scene.replica_add());
+        let add = add.as_deref().map(|command| (command, "one more replica"));
+        let others = [("redis-tp verify", "prove that it works"), ("redis-tp cli", "talk to it")];
+        console::next(&add.into_iter().chain(others).collect::<Vec<_>>());
     }
     Ok(code)
 }

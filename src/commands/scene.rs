@@ -21,6 +21,9 @@ use crate::state::State;
 use crate::topology::{self, Document, Image, Name, Topology};
 use crate::users;
 
+/// The port of the lab's first replica.
+const SECOND_PORT: u16 = 6380;
+
 /// The topology to be, and the passwords that come with it.
 #[derive(Debug)]
 pub struct Wish {
@@ -275,6 +278,13 @@ impl Scene {
             consent,
             purge: None,
         }
+    }
+
+    /// The command for one more replica, on the next port that no instance has.
+    pub fn replica_add(&self) -> String {
+        let taken = |port: &u16| self.instances.iter().any(|instance| instance.port == *port);
+        let port = (SECOND_PORT..=u16::MAX).find(|port| !taken(port)).unwrap_or(SECOND_PORT);
+        format!("redis-tp replica add --port {port}")
     }
 
     /// The instance of this name, or the master, or the only one.

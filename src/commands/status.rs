@@ -44,13 +44,16 @@ fn once(host: &Host, json: bool) -> Result<Code> {
 }
 
 /// The tree behind a change: that is done, also where a look at it fails.
-pub fn print_tree_after(host: &Host) {
-    if let Err(error) = Scene::standing(host).and_then(|scene| print_tree(host, &scene)) {
-        console::err(format_args!(
-            "{} that is done, but what there is now cannot be told: {error:#}",
-            console::styled(console::NOTE, "note:")
-        ));
-    }
+pub fn print_tree_after(host: &Host) -> Option<Scene> {
+    let shown = Scene::standing(host).and_then(|scene| print_tree(host, &scene).map(|()| scene));
+    shown
+        .map_err(|error| {
+            console::err(format_args!(
+                "{} that is done, but what there is now cannot be told: {error:#}",
+                console::styled(console::NOTE, "note:")
+            ));
+        })
+        .ok()
 }
 
 /// The tree of a scene, on stdout.
@@ -81,7 +84,7 @@ pub fn replicas(host: &Host, json: bool) -> Result<Code> {
         scene.instances.iter().filter(|instance| instance.upstream.is_some()).collect();
     if names.is_empty() {
         console::out("No replicas.");
-        console::next(&[("redis-tp replica add --port 6380", "add one")]);
+        console::next(&[(scene.replica_add().as_str(), "add one")]);
         return Ok(Code::Done);
     }
     console::out(tree::tree(&shown).trim_end());

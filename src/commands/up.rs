@@ -58,7 +58,7 @@ fn next(scene: &Scene) {
             ("redis-tp cli -- SET bonjour monde", "write on the master"),
             ("redis-tp cli slave -- GET bonjour", "read on the replica"),
             ("redis-tp verify --ttl 60", "the proof, with the lab's lifetime"),
-            ("redis-tp replica add --port 6381", "one more replica"),
+            (scene.replica_add().as_str(), "one more replica"),
         ]);
     };
     let tries = tries(app);
