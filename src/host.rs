@@ -27,6 +27,7 @@ mod stage;
 
 pub use call::Stream;
 pub use child::{Child, Done};
+pub use net::Knock;
 pub use stage::Staged;
 
 /// The umask is the process's, and proofs run in threads.

@@ -121,9 +121,10 @@ pub(super) fn firewall(host: &Host) -> Option<Rules> {
         let done = host.run(Child::new(program).args(args.iter().copied())).ok()?;
         done.ok().then_some(done.stdout)
     };
-    ask("nft", &["list", "ruleset"])
-        .map(|rules| Rules::of_nft(&rules))
-        .or_else(|| ask("iptables", &["-S"]).map(|rules| Rules::of_iptables(&rules)))
+    ask("nft", &["list", "ruleset"]).map(|rules| Rules::of_nft(&rules)).or_else(|| {
+        let v6 = ask("ip6tables", &["-S"]);
+        ask("iptables", &["-S"]).map(|v4| Rules::of_iptables(&v4, v6.as_deref()))
+    })
 }
 
 /// What other processes have in their arguments and environments, and what they are called.

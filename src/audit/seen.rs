@@ -99,6 +99,8 @@ pub struct Server {
     pub listens: Vec<(IpAddr, u16)>,
     /// The own addresses where it answers without a password.
     pub open_at: Vec<IpAddr>,
+    /// Those where it does not tell whether it would.
+    pub unclear_at: Vec<IpAddr>,
     /// It let us in and told us all that follows.
     pub told: Option<Told>,
     /// The files with its data, its log, its ACL file, and their directories.
@@ -160,23 +162,25 @@ pub struct Guarded {
 /// What a server told.
 #[derive(Debug, Default)]
 pub struct Told {
-    /// INFO.
-    pub info: BTreeMap<String, String>,
+    /// INFO; none where that is forbidden.
+    pub info: Option<BTreeMap<String, String>>,
     /// CONFIG GET *; none where that is forbidden.
     pub config: Option<BTreeMap<String, String>>,
     /// ACL LIST; none where that is forbidden.
     pub users: Option<Vec<String>>,
     /// Its modules, each with its file; none where that is forbidden.
     pub modules: Option<Vec<(String, String)>>,
-    /// Keys that are there, of those that known attacks leave.
-    pub foreign_keys: Vec<String>,
-    /// It knows a command that only a module of attackers brings.
-    pub foreign_command: Option<String>,
+    /// Keys that are there, of those that known attacks leave; none where that cannot be asked.
+    pub foreign_keys: Option<Vec<String>>,
+    /// It knows a command that only a module of attackers brings; none where that cannot be asked.
+    pub foreign_command: Option<bool>,
+    /// CLIENT LIST was answered: without that the next two are not known.
+    pub clients: bool,
     /// Clients from other machines.
     pub elsewhere: Vec<String>,
     /// The users as whom clients are there.
     pub logged_in: BTreeSet<String>,
-    /// What it is now.
+    /// What it is now; unknown where INFO is forbidden.
     pub role: Role,
     /// Its version.
     pub version: Option<Version>,
