@@ -23,11 +23,13 @@ mod child;
 mod files;
 mod net;
 mod own;
+mod pieces;
 mod stage;
 
 pub use call::Stream;
 pub use child::{Child, Done};
 pub use net::Knock;
+pub use pieces::Passed;
 pub use stage::Staged;
 
 /// The umask is the process's, and proofs run in threads.

@@ -86,6 +86,7 @@ fn rest(host: &Host, subject: &Subject<'_>, password: Option<&Secret>, seen: &mu
     let account = layout::here().login.is_none().then(|| seen.engine.user());
     seen.shell = account.map(|account| around::shell(host, account)).transpose()?.flatten();
     seen.sources = around::sources(host)?;
+    seen.release = around::release(host);
     around::processes(host, password, &processes, seen)?;
     seen.backups = around::of_directory(host, &crate::backup::dir())?;
     seen.planted = around::planted(host)?;
@@ -114,6 +115,7 @@ fn instance_as_seen(
         instance: Some(instance.name.clone()),
         contained,
         runs: pid.is_some(),
+        exposed: instance.is_exposed(),
         wanted_dir: Some(instance.dir.clone()),
         file: Some(instance.conf.clone()),
         address: Some(target.address.clone()),

@@ -181,7 +181,10 @@ pub(super) fn cleartext(_: &Seen, server: &Server) -> Verdict {
         _ => Finding::fail(
             "it speaks without TLS beyond this machine",
             "whoever is on the way reads passwords and data",
-            "redis-tp install --tls    # clients elsewhere: redis-tp tls client NAME DIR",
+            match &server.instance {
+                Some(_) => "redis-tp install --tls    # clients elsewhere: redis-tp tls client NAME DIR",
+                None => "redis-tp adopt && redis-tp install --tls",
+            },
         )
         .into(),
     }

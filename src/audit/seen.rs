@@ -34,6 +34,8 @@ pub struct Seen {
     pub package: Option<Package>,
     /// apt's sources; none where there is no apt.
     pub sources: Option<Vec<(PathBuf, String)>>,
+    /// The name of Debian's release.
+    pub release: Option<String>,
     /// What filters packets.
     pub firewall: Option<Rules>,
     /// Why the processes of others could not be looked at.
@@ -46,6 +48,8 @@ pub struct Seen {
     pub readable: Vec<(PathBuf, Stat)>,
     /// There were too many files; the first of them that was not looked into.
     pub unread: Option<PathBuf>,
+    /// The first file that was not read to its end.
+    pub cut: Option<PathBuf>,
     /// Backups with their modes.
     pub backups: Vec<(PathBuf, Stat)>,
     /// Files of cron's and ssh's that begin as an RDB does.
@@ -79,6 +83,8 @@ pub struct Server {
     pub contained: bool,
     /// An ordinary user has started it, so it is asked nothing but whether it lets everybody in.
     pub foreign: bool,
+    /// Other machines are to reach it.
+    pub exposed: bool,
     /// Where its data are to be.
     pub wanted_dir: Option<PathBuf>,
     /// Its configuration.

@@ -103,7 +103,7 @@ pub(super) fn maxmemory(seen: &Seen, server: &Server) -> Verdict {
             let quarter: u64 = total.unwrap_or(1_u64 << 30) / 4 / (1 << 20);
             let value = format!("{quarter}mb");
             let cause = "whoever writes keys without end takes the memory of the whole machine";
-            wrong(server, "maxmemory 0: it takes all there is", cause, "maxmemory", &value)
+            of_cache(server, "maxmemory 0: it takes all there is", cause, "maxmemory", &value)
         }
         Some(value) => Finding::pass(format!("maxmemory {value}")).into(),
     }
@@ -119,10 +119,21 @@ pub(super) fn eviction(seen: &Seen, server: &Server) -> Verdict {
         Some("noeviction") => {
             let cause = "when it is full, every write fails, and the cache stands still";
             // Keys with a lifetime are the app's; the others are somebody's data.
-            wrong(server, "maxmemory-policy noeviction", cause, "maxmemory-policy", "volatile-lru")
+            of_cache(server, "maxmemory-policy noeviction", cause, "maxmemory-policy", "volatile-lru")
         }
         Some(value) => Finding::pass(format!("maxmemory-policy {value}")).into(),
     }
+}
+
+/// What a cache needs. Whether one that nobody manages is a cache, a person has to say.
+fn of_cache(server: &Server, found: &str, cause: &str, directive: &'static str, value: &str) -> Verdict {
+    if server.instance.is_some() {
+        return wrong(server, found, cause, directive, value);
+    }
+    let port = server.address.as_ref().map_or(6379, |at| at.port);
+    let cure =
+        format!("redis-cli -p {port} CONFIG SET {directive} {value}    # if it is a cache; and in its file");
+    Finding::fail(found, cause, cure).into()
 }
 
 /// What no app fills has no need of an end; and a replica holds what its master does (`replica-ignore-maxmemory`).

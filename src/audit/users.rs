@@ -113,6 +113,10 @@ pub(super) fn default_user(_: &Seen, server: &Server) -> Verdict {
         "the user `default` may do everything, from the network",
         "one password that every client has is the whole server",
         match &server.instance {
+            // Nobody's wish, but somebody's CONFIG SET.
+            Some(_) if !server.exposed => {
+                "redis-tp apply --overwrite    # binds it as the topology says".into()
+            }
             Some(_) => format!(
                 "sed -i '/^users *= *plain/d' {} && redis-tp apply    # clients then log in as app or admin",
                 crate::topology::file().display()

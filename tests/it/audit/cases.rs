@@ -235,6 +235,23 @@ pub const CASES: &[Case] = &[
         "echo \"export REDISCLI_AUTH=$(cat /etc/redis-tp/password)\" > /etc/profile.d/redis.sh && chmod 644 /etc/profile.d/redis.sh",
         Typed("redis-tp check --fix --fail-on critical && test $(stat -c %a /etc/profile.d/redis.sh) = 644 && rm /etc/profile.d/redis.sh"),
     ),
+    case(
+        "secrets-files",
+        "high",
+        "mkdir -p /opt/shop && echo \"{password:$(cat /etc/redis-tp/password)}\" > /opt/shop/.env && chmod 644 /opt/shop/.env",
+        Fix,
+    ),
+    // Behind what one look at a file takes.
+    case(
+        "secrets-files",
+        "high",
+        "(head -c 3000000 /dev/zero | tr '\\0' x; cat /etc/redis-tp/password) > /srv/long && chmod 644 /srv/long",
+        Fix,
+    ),
+    case("secrets-files", "high", "truncate -s 70M /srv/endless && chmod 644 /srv/endless", Typed("rm /srv/endless")),
+    // A password that is not known here is not looked for.
+    case("secrets-argv", "high", beside!("bind 127.0.0.1\nrequirepass nobody-told-us-of-this-one"), Typed(AWAY)),
+    case("secrets-environ", "medium", beside!("bind 127.0.0.1\nrequirepass nobody-told-us-of-this-one"), Typed(AWAY)),
     // The upgrade restarts the master, and knows nothing of the replica.
     case(
         "package",
@@ -253,6 +270,12 @@ pub const CASES: &[Case] = &[
         "medium",
         "cp /etc/apt/sources.list /root/ && sed -i '/security/d' /etc/apt/sources.list && rm -f /etc/apt/sources.list.d/*",
         Typed("cp /root/sources.list /etc/apt/"),
+    ),
+    case(
+        "security-origin",
+        "medium",
+        "cp /etc/apt/sources.list /root/ && sed -i 's/^deb \\(.*security\\)/deb-src \\1/' /etc/apt/sources.list && echo 'deb [signed-by=/x/my-security.gpg] http://mirror/updates/x-security '$(. /etc/os-release; echo $VERSION_CODENAME)' main' > /etc/apt/sources.list.d/mirror.list",
+        Typed("cp /root/sources.list /etc/apt/ && rm /etc/apt/sources.list.d/mirror.list"),
     ),
     case("enable-debug", "high", "redis-tp install --set enable-debug-command=yes", Fix),
     case("enable-configs", "critical", "redis-tp install --set enable-protected-configs=yes", Fix),
