@@ -181,12 +181,25 @@ pub(super) fn cleartext(_: &Seen, server: &Server) -> Verdict {
         _ => Finding::fail(
             "it speaks without TLS beyond this machine",
             "whoever is on the way reads passwords and data",
-            match &server.instance {
-                Some(_) => "redis-tp install --tls    # clients elsewhere: redis-tp tls client NAME DIR",
-                None => "redis-tp adopt && redis-tp install --tls",
-            },
+            with_tls(server),
         )
         .into(),
+    }
+}
+
+/// How TLS comes to a server, or the network away from it: in a section that was taken over, redis-tp makes none.
+fn with_tls(server: &Server) -> String {
+    let file = crate::topology::file().display();
+    let wide = server.listens.iter().any(|(ip, _)| ip.is_unspecified());
+    match &server.instance {
+        Some(_) if !server.taken_over => {
+            "redis-tp install --tls    # clients elsewhere: redis-tp tls client NAME DIR".into()
+        }
+        Some(name) => format!(
+            "editor {file}    # [{name}]: bind = 127.0.0.1, or TLS, which needs it without defaults = off"
+        ),
+        None if wide => "redis-tp adopt && redis-tp check --fix    # binds it to this machine alone".into(),
+        None => format!("redis-tp adopt && editor {file}    # bind = 127.0.0.1; then redis-tp apply"),
     }
 }
 

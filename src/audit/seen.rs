@@ -83,6 +83,8 @@ pub struct Server {
     pub contained: bool,
     /// An ordinary user has started it, so it is asked nothing but whether it lets everybody in.
     pub foreign: bool,
+    /// Its section was taken over: only what is named there is so.
+    pub taken_over: bool,
     /// Other machines are to reach it.
     pub exposed: bool,
     /// Where its data are to be.
