@@ -2,6 +2,7 @@
 //! does not.
 
 mod cases;
+mod locked_out;
 
 use std::collections::BTreeSet;
 
