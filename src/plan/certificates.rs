@@ -14,6 +14,7 @@ use crate::instance::Instance;
 use crate::layout;
 use crate::runtime::container;
 use crate::secret::Secret;
+use crate::state::Kept;
 use crate::step::{Body, Owner, Step};
 use crate::tls::judge::{self, Flaw};
 use crate::tls::{Pem, Tls};
@@ -240,9 +241,10 @@ fn uses_ours(instance: &Instance) -> bool {
     instance.tls.as_ref().is_some_and(|tls| tls.files == certificates::of_servers())
 }
 
-/// Whether the server that runs speaks TLS already.
+/// Whether the server that runs speaks TLS already, by the files that it is to.
 fn speaks(facts: &Facts, instance: &Instance) -> bool {
-    facts.state.instances.get(&instance.name).is_some_and(|kept| kept.active && kept.tls.is_some())
+    let same = |kept: &Kept| kept.active && kept.tls.is_some() && kept.tls == instance.address().tls;
+    facts.state.instances.get(&instance.name).is_some_and(same)
         && facts.running.get(&instance.name).is_some_and(|running| running.auth != Auth::Unknown)
 }
 

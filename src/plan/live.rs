@@ -120,6 +120,11 @@ fn is_live(facts: &Facts, instance: &Instance, name: &str, version: Version) -> 
             let stays = kept.is_some_and(|kept| kept.address == instance.address().host);
             stays && directives::live(name, instance.engine, version)
         }
+        // From then on nobody would get in by the files that we know it by, neither for the next step nor back.
+        "tls-ca-cert-file" | "tls-cert-file" | "tls-key-file" => {
+            let kept = facts.state.instances.get(&instance.name);
+            kept.is_some_and(|kept| kept.tls == instance.address().tls)
+        }
         // Every client has to move in any case, and until the restart nobody else can take the old one.
         "port" | "tls-port" => false,
         _ => directives::live(name, instance.engine, version),

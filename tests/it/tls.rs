@@ -14,6 +14,7 @@ use crate::user::{ann, with_ann};
 
 mod adversary;
 mod cases;
+mod own;
 
 const DAY: u64 = 86_400;
 /// What a run may change that changed nothing.
