@@ -78,7 +78,7 @@ fn hand_over(wanted: &Wanted<'_>, facts: &Facts, fresh: &[Fresh]) -> Option<Step
 pub fn restart(wanted: &Wanted<'_>, facts: &Facts, instance: &Instance) -> Option<String> {
     let running = facts.running.get(&instance.name);
     if instance.tls.is_some() && running.is_some_and(|running| running.untrusted) {
-        return Some("it shows another certificate than its files have".to_owned());
+        return Some("its certificates are not those of its files".to_owned());
     }
     let fresh = wanted.secrets.tls.as_ref().is_some_and(|all| !all.fresh.is_empty());
     let deaf = running.is_none_or(|running| running.auth == Auth::Unknown);

@@ -204,6 +204,26 @@ fn flaw_words(flaw: &CertificateError, host: &str, ca: Option<&Path>) -> String 
     }
 }
 
+/// Whether one side does not take who the other says it is: neither a server that hangs nor one that closes the
+/// connection says that.
+pub fn is_distrust(error: &Error) -> bool {
+    use AlertDescription as Alert;
+    matches!(
+        error,
+        Error::InvalidCertificate(CertificateError::UnknownIssuer | CertificateError::BadSignature)
+            | Error::AlertReceived(
+                Alert::AccessDenied
+                    | Alert::BadCertificate
+                    | Alert::CertificateRequired
+                    | Alert::CertificateRevoked
+                    | Alert::CertificateUnknown
+                    | Alert::DecryptError
+                    | Alert::UnknownCA
+                    | Alert::UnsupportedCertificate,
+            )
+    )
+}
+
 /// Why a conversation over TLS broke off, in words. A server that does not take our certificate may say so only
 /// when it was asked something.
 pub fn later_words(error: &Error) -> String {
@@ -212,16 +232,7 @@ pub fn later_words(error: &Error) -> String {
         Error::AlertReceived(Alert::CertificateExpired) => {
             "it takes no certificate of ours: that has expired".into()
         }
-        Error::AlertReceived(
-            Alert::AccessDenied
-            | Alert::BadCertificate
-            | Alert::CertificateRequired
-            | Alert::CertificateRevoked
-            | Alert::CertificateUnknown
-            | Alert::DecryptError
-            | Alert::UnknownCA
-            | Alert::UnsupportedCertificate,
-        ) => "it takes no certificate of ours".into(),
+        _ if is_distrust(error) => "it takes no certificate of ours".into(),
         Error::AlertReceived(Alert::HandshakeFailure | Alert::ProtocolVersion)
         | Error::PeerIncompatible(_) => "it speaks no TLS that we speak, too".into(),
         other => format!("TLS with it failed: {other}"),
