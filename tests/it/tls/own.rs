@@ -77,3 +77,44 @@ fn a_change_to_another_authority_that_is_killed_is_undone_and_a_promoted_server_
     }
     assert!(hits > 5, "{hits}");
 }
+
+#[test]
+fn a_promoted_server_that_nobody_can_ask_is_not_ended_unasked() {
+    let Some(machine) = pair(Release::Bookworm, Init::Systemd) else { return };
+    machine.run("redis-tp apply -f /root/own.ini && cp -a /srv/tls /srv/former").ok();
+    machine.run("redis-tp cli slave -- REPLICAOF NO ONE && redis-tp cli slave -- SET only here").ok();
+    lay(&machine);
+    for command in ["apply", "service restart slave", "service stop slave"] {
+        let refused = machine.run(&format!("redis-tp {command}")).exits(5);
+        for said in
+            ["nobody can ask slave whether it was promoted", "let tls-ca-cert-file have both authorities"]
+        {
+            assert!(refused.stderr.contains(said), "no '{said}' in {refused}");
+        }
+    }
+    // As the hint says: the former files, then both authorities, and then the other certificate.
+    machine.run("cp -a /srv/tls /srv/next && rm -r /srv/tls && cp -a /srv/former /srv/tls").ok();
+    machine.run("cat /srv/next/ca.crt >> /srv/tls/ca.crt").ok();
+    let out = machine.run("redis-tp apply").exits(3);
+    assert!(out.stderr.contains("let slave read its certificates anew"), "{out}");
+    machine.run("cp -a /srv/next/redis.* /srv/tls/ && redis-tp apply").exits(3);
+    assert_eq!(machine.run("redis-tp cli slave -- GET only").ok().stdout, "here\n");
+    machine.run("redis-tp plan | grep 'No changes'").ok();
+}
+
+#[test]
+fn a_sound_server_that_is_silent_or_full_is_not_started_anew() {
+    let Some(machine) = pair(Release::Bookworm, Init::Systemd) else { return };
+    let before = run_ids(&machine);
+    machine.run("kill -STOP $(cat /run/redis-slave/redis-server.pid)").ok();
+    let out = machine.run("redis-tp apply");
+    machine.run("kill -CONT $(cat /run/redis-slave/redis-server.pid)").ok();
+    assert!(out.stdout.contains("No changes"), "{out}");
+    // Whoever comes to the port fills it: no certificate is needed to be one client too many.
+    machine.run("redis-tp cli slave -- CONFIG SET maxclients 3").ok();
+    let crowd = "for n in $(seq 20); do bash -c 'exec 3<>/dev/tcp/127.0.0.1/6380; sleep 4' & done; sleep 0.5";
+    let out = machine.run(&format!("{crowd}; redis-tp apply; wait"));
+    assert!(out.stdout.contains("No changes"), "{out}");
+    machine.run("sleep 1; redis-tp cli slave -- CONFIG SET maxclients 10000").ok();
+    assert_eq!(run_ids(&machine), before);
+}
