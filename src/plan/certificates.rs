@@ -179,19 +179,15 @@ fn own(wanted: &Wanted<'_>, facts: &Facts, instance: &Instance, files: &Tls) -> 
         key: text(&files.key)?,
     };
     let Err(flaw) = judge::server(&pem, &[instance.address().host], facts.time) else { return Ok(()) };
-    let path = match flaw {
-        Flaw::NoAuthority => &files.ca,
-        Flaw::NoKey => &files.key,
-        _ => &files.cert,
-    };
     let more = match flaw {
         Flaw::OtherAuthority | Flaw::AuthorityExpired(_) => format!(" ({})", files.ca.display()),
         Flaw::OtherKey => format!(" (not that of {})", files.key.display()),
         _ => String::new(),
     };
-    Err(refused(path, format!("{}{more}", flaw.words())).hint(back(match flaw {
+    Err(refused(flaw.file(files), format!("{}{more}", flaw.words())).hint(back(match flaw {
         Flaw::Expired(_) | Flaw::AuthorityExpired(_) => "renew it",
         Flaw::OtherName(_) => "have it made for that name as well, for this machine's own programs",
+        Flaw::NoRoot => "put the certificate of the root authority into it as well",
         Flaw::Purpose(_) => "have it made for serverAuth and clientAuth",
         _ => "give a certificate, its own key, and the authority that signed it",
     })))

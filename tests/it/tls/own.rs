@@ -5,7 +5,7 @@ use std::time::Duration;
 use nix::sys::signal::Signal;
 use redis_tp::tls::issue::{Authority, Holder};
 
-use super::cases::OWN;
+use super::cases::{OWN, root_and_below};
 use super::{key, now, run_ids};
 use crate::faults::disturb_later;
 use crate::machine::{Init, Machine, Release};
@@ -17,7 +17,12 @@ const OURS: &str =
 
 /// Puts certificates of an authority that nobody knows into the user's files.
 fn lay(machine: &Machine) {
-    let (theirs, key) = (Authority::new(key(), "theirs", now()).unwrap(), key());
+    let theirs = Authority::new(key(), "theirs", now()).unwrap();
+    sign(machine, &theirs, &theirs.cert);
+}
+
+fn sign(machine: &Machine, theirs: &Authority, ca: &str) {
+    let key = key();
     let names = ["127.0.0.1".to_owned()];
     machine.run("mkdir -p /srv/tls").ok();
     machine.write(
@@ -25,7 +30,7 @@ fn lay(machine: &Machine) {
         theirs.sign(&Holder { name: "theirs", reached: &names }, &key, now()).unwrap(),
     );
     machine.write("/srv/tls/redis.key", key.expose());
-    machine.write("/srv/tls/ca.crt", &theirs.cert);
+    machine.write("/srv/tls/ca.crt", ca);
     machine.run("chown redis: /srv/tls/redis.key && chmod 400 /srv/tls/redis.key").ok();
 }
 
@@ -117,4 +122,16 @@ fn a_sound_server_that_is_silent_or_full_is_not_started_anew() {
     assert!(out.stdout.contains("No changes"), "{out}");
     machine.run("sleep 1; redis-tp cli slave -- CONFIG SET maxclients 10000").ok();
     assert_eq!(run_ids(&machine), before);
+}
+
+#[test]
+fn an_authority_below_another_serves_with_its_root_in_the_same_file() {
+    let Some(machine) = pair(Release::Bookworm, Init::Systemd) else { return };
+    let (root, below) = root_and_below();
+    sign(&machine, &below, &format!("{}{root}", below.cert));
+    machine.run("redis-tp apply -f /root/own.ini && redis-tp verify && redis-tp cli slave -- GET kept").ok();
+    machine.write("/root/below.crt", &below.cert);
+    let refused = machine.run("redis-tp tls trust /root/below.crt").exits(5);
+    assert!(refused.stderr.contains("whose own authority is missing"), "{refused}");
+    machine.run("redis-tp tls trust /srv/tls/ca.crt && redis-tp verify").ok();
 }
