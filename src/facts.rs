@@ -52,6 +52,9 @@ pub struct Facts {
     pub links: BTreeMap<PathBuf, PathBuf>,
     /// Data directories and volumes that have something in them.
     pub occupied: BTreeSet<Store>,
+    /// Data directories of instances set up by hand in which something is that is no server's, each with that.
+    #[serde(default)]
+    pub crowded: BTreeMap<PathBuf, PathBuf>,
     /// Directories that something is to be made in, and files that are to be replaced, that are not ours to
     /// write to; root's are the immutable and those on a file system that is mounted read-only.
     pub closed: BTreeSet<PathBuf>,

@@ -165,7 +165,7 @@ impl Nodes {
         let before = self.view();
         let mut nodes = before.nodes.clone();
         change(&mut nodes, &mut next);
-        let after = Arc::new(View::of(nodes, self.read_from, before.last));
+        let after = Arc::new(View::of(nodes, self.read_from, before.incumbent()));
         self.view.send_replace(Arc::clone(&after));
         for notice in after.news(&before) {
             if notice.what == "master-moved" {

@@ -5,7 +5,6 @@ use std::path::PathBuf;
 
 use crate::exit::Fault;
 use crate::finding::visible;
-use crate::host::Ids;
 use crate::kernel::Setting;
 use crate::topology::{Document, Name};
 
@@ -34,8 +33,8 @@ pub enum Fix {
     Close {
         /// The file or directory.
         path: PathBuf,
-        /// Whose it stays.
-        ids: Ids,
+        /// Its inode: no other that is there by then.
+        inode: u64,
         /// The mode that it gets.
         mode: u32,
     },
