@@ -257,7 +257,7 @@ pub struct Running {
     /// It says that it takes none of the passwords that we know.
     #[serde(default)]
     pub locked: bool,
-    /// It and we do not come to speak TLS with each other.
+    /// It or we do not take the certificate that the other shows.
     #[serde(default)]
     pub untrusted: bool,
     /// The fingerprint of the certificate that it shows, where it speaks TLS.

@@ -248,7 +248,7 @@ fn trouble(error: &RedisError) -> (State, String) {
     let trouble = Trouble::from(error.clone());
     let state = match trouble {
         Trouble::NoAuth | Trouble::WrongPassword => State::Refused,
-        Trouble::Tls(_) => State::Untrusted,
+        Trouble::Tls(_) | Trouble::Untrusted(_) => State::Untrusted,
         Trouble::Loading => State::Loading,
         Trouble::Refused | Trouble::Stranger(_) | Trouble::Other(_) => State::Down,
     };

@@ -367,7 +367,7 @@ fn ask(host: &Host, instance: &Instance, facts: &Facts) -> Option<Running> {
         [&conf, &written].iter().filter_map(|conf| conf.word("requirepass").map(Secret::new)).collect();
     former.dedup();
     let Some((mut wire, auth, locked)) = authenticate(host, &address, instance, &former) else {
-        return untrusted(host, &address, instance, facts);
+        return unheard(host, &address, instance, facts);
     };
     let Ok(info) = wire.info("all") else {
         return Some(Running { locked, ..Running::default() });
@@ -466,12 +466,15 @@ fn tls_on_disk(instance: &Instance, conf: &Conf) -> Option<Tls> {
     named.or_else(|| instance.address().tls).or_else(|| conf.listens()?.1.then(certificates::of_servers))
 }
 
-/// A server of ours that runs, and with which we do not come to speak TLS: it shows what its files had once.
-fn untrusted(host: &Host, at: &Address, instance: &Instance, facts: &Facts) -> Option<Running> {
-    let runs = facts.pids.contains_key(&instance.name);
-    let answer = || Wire::open(host, at, None).and_then(|mut wire| wire.ping());
-    (runs && matches!(answer(), Err(Trouble::Tls(_))))
-        .then(|| Running { untrusted: true, ..Running::default() })
+/// A server of ours that runs, and with which we do not come to speak TLS. Only one that says so trusts or shows what
+/// its files had once: silence, or the end of a connection, is what a busy one gives.
+fn unheard(host: &Host, at: &Address, instance: &Instance, facts: &Facts) -> Option<Running> {
+    facts.pids.get(&instance.name)?;
+    match Wire::open(host, at, None).and_then(|mut wire| wire.ping()) {
+        Err(Trouble::Untrusted(_)) => Some(Running { untrusted: true, ..Running::default() }),
+        Err(Trouble::Tls(_)) => Some(Running::default()),
+        _ => None,
+    }
 }
 
 /// Opens a connection with the first password that is taken, and tells whether one asks for another; none when
@@ -497,7 +500,7 @@ fn authenticate(
             },
             Err(Trouble::Refused | Trouble::Stranger(_)) => return None,
             // It hangs, or speaks another language: another password will not help.
-            Err(Trouble::Tls(_) | Trouble::Other(_)) => break,
+            Err(Trouble::Tls(_) | Trouble::Untrusted(_) | Trouble::Other(_)) => break,
             Err(trouble) => trouble,
         };
         locked |= matches!(trouble, Trouble::NoAuth | Trouble::WrongPassword);
@@ -524,7 +527,7 @@ fn upstream(host: &Host, instance: &Instance, facts: &Facts) -> Option<Upstream>
     };
     Some(match trouble {
         None => Upstream::Fine,
-        Some(Trouble::Tls(why)) => Upstream::Untrusted(why),
+        Some(Trouble::Tls(why) | Trouble::Untrusted(why)) => Upstream::Untrusted(why),
         Some(trouble) => Upstream::Trouble(trouble.to_string()),
     })
 }
