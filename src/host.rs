@@ -25,6 +25,7 @@ mod net;
 mod own;
 mod pieces;
 mod stage;
+mod way;
 
 pub use call::Stream;
 pub use child::{Child, Done};
@@ -76,6 +77,13 @@ pub struct Stat {
     /// The inode.
     #[serde(default)]
     pub inode: u64,
+}
+
+impl Stat {
+    /// Whose it is.
+    pub fn ids(&self) -> Ids {
+        Ids { uid: self.uid, gid: self.gid }
+    }
 }
 
 /// A file or a link as it stood, to be put back one day.

@@ -8,11 +8,12 @@ use std::time::Duration;
 
 use anyhow::Result;
 
-use super::seen::{Guarded, Seen, Server, Told};
+use super::seen::{Client, Guarded, Seen, Server, Told};
 use super::{around, tls};
 use crate::check::Subject;
 use crate::conf::{self, Conf};
 use crate::engine::{Engine, Version};
+use crate::facts::sockets::{self, Family};
 use crate::facts::{self, Process, Role, found, holder, parse};
 use crate::host::{Host, Knock};
 use crate::instance::Instance;
@@ -135,22 +136,33 @@ fn instance_as_seen(
         server.told = ask(host, move |host| told(target.connect(host).ok()?, &here));
     }
     if subject.facts.state.instances.get(&instance.name).is_some_and(|kept| kept.users) {
-        server.exchanged = exchanged(instance, server.told.as_ref());
+        (server.exchanged, server.other_password) = exchanged(instance, server.told.as_ref());
     }
     surroundings(host, &mut server, pid.filter(|_| !contained), here)?;
     Ok(server)
 }
 
-/// The users of ours that may do something else than they were made for.
-fn exchanged(instance: &Instance, told: Option<&Told>) -> Vec<String> {
+/// The users of ours that may do something else than they were made for, and those that have a password which
+/// is not ours.
+fn exchanged(instance: &Instance, told: Option<&Told>) -> (Vec<String>, Vec<String>) {
+    let none = || (Vec::new(), Vec::new());
     let wanted = instance.users.as_ref().zip(instance.requirepass.as_ref());
-    let (Some((users, admin)), Some(told)) = (wanted, told) else { return Vec::new() };
-    let (Some(version), Some(now)) = (told.version, &told.users) else { return Vec::new() };
+    let (Some((users, admin)), Some(told)) = (wanted, told) else { return none() };
+    let (Some(version), Some(now)) = (told.version, &told.users) else { return none() };
     let meaning = |line: &str| users::canonical(&conf::split(line).unwrap_or_default());
     let now: BTreeSet<Vec<String>> =
         now.iter().filter_map(|line| line.strip_prefix("user ")).map(meaning).collect();
-    let lines = users.lines(admin, instance.engine, version).into_iter().map(|line| meaning(&line));
-    lines.filter(|line| !now.contains(line)).filter_map(|line| line.first().cloned()).collect()
+    let lines: Vec<Vec<String>> =
+        users.lines(admin, instance.engine, version).into_iter().map(|line| meaning(&line)).collect();
+    let other = |line: &&Vec<String>| {
+        let same = now.iter().find(|now| now.first() == line.first());
+        let lets_in = |word: &&String| word.starts_with('#') || *word == "nopass";
+        same.is_some_and(|now| now.iter().filter(lets_in).any(|word| !line.contains(word)))
+    };
+    let names =
+        |lines: Vec<&Vec<String>>| lines.into_iter().filter_map(|line| line.first().cloned()).collect();
+    let changed = lines.iter().filter(|line| !now.contains(*line));
+    (names(changed.collect()), names(lines.iter().filter(other).collect()))
 }
 
 /// The servers that the topology does not know.
@@ -241,7 +253,7 @@ fn told(mut wire: Wire, here: &[IpAddr]) -> Option<Told> {
     let info = info.ok();
     let commands = wire.ask::<Vec<Option<Vec<redis::Value>>>>(&["COMMAND", "INFO", FOREIGN_COMMAND]);
     let clients = wire.ask::<String>(&["CLIENT", "LIST"]).ok();
-    let lines = clients.as_deref().unwrap_or_default();
+    let ourselves = wire.ask::<u64>(&["CLIENT", "ID"]).unwrap_or_default();
     let version = |name: &str| Version::parse(info.as_ref()?.get(name)?);
     Some(Told {
         config: config.ok(),
@@ -249,9 +261,7 @@ fn told(mut wire: Wire, here: &[IpAddr]) -> Option<Told> {
         modules: wire.ask::<redis::Value>(&["MODULE", "LIST"]).ok().map(|answer| modules(&answer)),
         foreign_keys: info.as_ref().and_then(|info| foreign_keys(&mut wire, info)),
         foreign_command: commands.ok().map(|known| known.iter().flatten().next().is_some()),
-        elsewhere: elsewhere(lines, here),
-        logged_in: lines.lines().filter_map(|line| word_of(line, "user")).collect(),
-        clients: clients.is_some(),
+        clients: clients.map(|list| clients_of(&list, ourselves, here)),
         role: info.as_ref().map_or(Role::Unknown, parse::role),
         version: ["valkey_version", "redis_version"].into_iter().find_map(version),
         info,
@@ -282,19 +292,31 @@ fn word_of(line: &str, name: &str) -> Option<String> {
     line.split(' ').find_map(|word| word.strip_prefix(name)?.strip_prefix('=').map(str::to_owned))
 }
 
-/// The clients of CLIENT LIST that come from other machines.
-fn elsewhere(clients: &str, here: &[IpAddr]) -> Vec<String> {
+/// The clients of CLIENT LIST but one.
+fn clients_of(list: &str, ourselves: u64, here: &[IpAddr]) -> Vec<Client> {
     let address = |at: String| at.rsplit_once(':')?.0.trim_matches(['[', ']']).parse::<IpAddr>().ok();
-    let mut all: Vec<String> = clients
-        .lines()
-        .filter_map(|line| word_of(line, "addr"))
-        .filter_map(address)
-        .filter(|ip| !ip.is_loopback() && !here.contains(ip))
-        .map(|ip| ip.to_string())
-        .collect();
-    all.sort();
-    all.dedup();
-    all
+    let client = |line: &str| Client {
+        user: word_of(line, "user").unwrap_or_default(),
+        elsewhere: word_of(line, "addr").and_then(address).filter(|ip| is_elsewhere(*ip, here)),
+    };
+    let ourselves = ourselves.to_string();
+    list.lines().filter(|line| word_of(line, "id").as_ref() != Some(&ourselves)).map(client).collect()
+}
+
+/// Whether an address is not one of this machine's.
+fn is_elsewhere(ip: IpAddr, here: &[IpAddr]) -> bool {
+    !ip.is_loopback() && !here.contains(&ip)
+}
+
+/// From which other machines somebody is connected to a server, as the kernel knows it.
+fn connected(host: &Host, listens: &[(IpAddr, u16)], here: &[IpAddr]) -> Option<BTreeSet<IpAddr>> {
+    let mut all = Vec::new();
+    for family in [Family::V4, Family::V6] {
+        all.extend(sockets::connected(host, family).ok()?);
+    }
+    let to_it = |port: u16| listens.iter().any(|(_, own)| *own == port);
+    let peers = all.into_iter().filter(|connection| to_it(connection.port)).map(|connection| connection.peer);
+    Some(peers.filter(|ip| is_elsewhere(*ip, here)).collect())
 }
 
 /// The names of modules and their files, which a server tells from 7.0 on.
@@ -329,6 +351,7 @@ fn surroundings(host: &Host, server: &mut Server, pid: Option<u32>, here: &[IpAd
     if let Some(pid) = pid {
         server.process = guarded(host, pid)?;
         server.listens = facts::listening_of(host, pid)?;
+        server.connected = connected(host, &server.listens, here);
     }
     if server.contained {
         server.listens =
@@ -353,6 +376,7 @@ fn surroundings(host: &Host, server: &mut Server, pid: Option<u32>, here: &[IpAd
     let at = |path: PathBuf| Some((path.clone(), host.stat(&path).ok()??));
     server.log = log.and_then(at);
     server.acl_file = acl.and_then(at);
+    server.socket_users = socket.as_deref().and_then(|path| sockets::connected_to(host, path).ok());
     server.socket = socket.and_then(at);
     server.certified = tls::look(host, server);
     if server.certified.is_some() && lets_in_by_tls(host, server) {
@@ -451,7 +475,10 @@ mod tests {
     #[test]
     fn clients_of_this_machine_are_not_from_elsewhere() {
         let here: Vec<IpAddr> = vec!["10.0.0.1".parse().unwrap()];
-        let clients = "id=1 addr=127.0.0.1:5 x\nid=2 addr=10.0.0.1:6 x\nid=3 addr=10.0.0.9:7 x\nid=4 addr=[::1]:8\nid=5 addr=[fd00::2]:8 laddr=x\nid=6 addr=/run/s:0\n";
-        assert_eq!(elsewhere(clients, &here), ["10.0.0.9", "fd00::2"]);
+        let list = "id=1 addr=127.0.0.1:5 x\nid=2 addr=10.0.0.1:6 x\nid=3 addr=10.0.0.9:7 x\nid=4 addr=[::1]:8\nid=5 addr=[fd00::2]:8 laddr=x\nid=6 addr=/run/s:0\n";
+        let clients = clients_of(list, 1, &here);
+        assert_eq!(clients.len(), 5);
+        let from: Vec<IpAddr> = clients.into_iter().filter_map(|client| client.elsewhere).collect();
+        assert_eq!(from, ["10.0.0.9".parse::<IpAddr>().unwrap(), "fd00::2".parse().unwrap()]);
     }
 }

@@ -119,12 +119,15 @@ pub(super) fn wide_bind(_: &Seen, server: &Server) -> Verdict {
         let all: Vec<String> = server.listens.iter().map(|(ip, _)| ip.to_string()).collect();
         return Finding::pass(format!("it listens on {}", all.join(", "))).into();
     };
-    let others = server.told.as_ref().map(|told| told.elsewhere.join(", ")).unwrap_or_default();
-    let cause = match others.is_empty() {
-        true => "every network of this machine reaches it, and nobody from another machine is connected"
+    let others: Option<Vec<String>> =
+        server.from_elsewhere().map(|all| all.iter().map(ToString::to_string).collect());
+    let cause = match others.as_deref() {
+        None => "every network of this machine reaches it, and who is connected cannot be asked".to_owned(),
+        Some([]) => "every network of this machine reaches it, and nobody from another machine is connected"
             .to_owned(),
-        false => format!(
-            "every network of this machine reaches it; {others} need it: name the address that they use"
+        Some(others) => format!(
+            "every network of this machine reaches it; {} need it: name the address that they use",
+            others.join(", ")
         ),
     };
     // `-::1` is known from 6.2 on.

@@ -123,10 +123,16 @@ pub struct Server {
     pub socket: Option<(PathBuf, Stat)>,
     /// Those of its modules, each with its file, that somebody else than root could have put there.
     pub planted: Vec<(String, String)>,
+    /// Whose connections from other machines the kernel knows; none where it does not tell.
+    pub connected: Option<BTreeSet<IpAddr>>,
+    /// The users that are connected to its Unix socket, as far as the kernel knows them; none where it does not tell.
+    pub socket_users: Option<Vec<Option<u32>>>,
     /// Users that somebody made by hand, and no file names.
     pub by_hand: Vec<String>,
     /// Users of ours that somebody's hand changed.
     pub exchanged: Vec<String>,
+    /// Those of them that have a password which is not ours.
+    pub other_password: Vec<String>,
     /// The password that it takes.
     pub password: Option<Secret>,
     /// The master that it is to follow, as an address.
@@ -182,16 +188,21 @@ pub struct Told {
     pub foreign_keys: Option<Vec<String>>,
     /// It knows a command that only a module of attackers brings; none where that cannot be asked.
     pub foreign_command: Option<bool>,
-    /// CLIENT LIST was answered: without that the next two are not known.
-    pub clients: bool,
-    /// Clients from other machines.
-    pub elsewhere: Vec<String>,
-    /// The users as whom clients are there.
-    pub logged_in: BTreeSet<String>,
+    /// Its clients, without ourselves; none where that is forbidden.
+    pub clients: Option<Vec<Client>>,
     /// What it is now; unknown where INFO is forbidden.
     pub role: Role,
     /// Its version.
     pub version: Option<Version>,
+}
+
+/// A client of a server.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Client {
+    /// As whom it is there.
+    pub user: String,
+    /// The address of the other machine that it comes from.
+    pub elsewhere: Option<IpAddr>,
 }
 
 /// A package, and what apt would install in its place.
@@ -218,6 +229,20 @@ impl Server {
             Some(told) => told.config.as_ref()?.get(name).cloned(),
             None => self.conf.word(name).map(str::to_owned),
         }
+    }
+
+    /// From which other machines somebody is connected, as the kernel and the server itself tell it; none where
+    /// neither does.
+    pub fn from_elsewhere(&self) -> Option<BTreeSet<IpAddr>> {
+        let clients = self.told.as_ref().and_then(|told| told.clients.as_ref());
+        if !self.runs {
+            return Some(BTreeSet::new());
+        }
+        if clients.is_none() && self.connected.is_none() {
+            return None;
+        }
+        let told = clients.into_iter().flatten().filter_map(|client| client.elsewhere);
+        Some(told.chain(self.connected.iter().flatten().copied()).collect())
     }
 
     /// The addresses beyond loopback on which it listens.

@@ -149,7 +149,7 @@ fn put_right(host: &Host, args: &cli::Check) -> Result<Code> {
     let seen = look(host, &scene)?;
     let audited = audit::audit(host, &seen, &args.except);
     let fixes: Vec<Fix> = audited.iter().flat_map(|done| done.fixes.clone()).collect();
-    fix::refuse_lock_out(&seen, &fixes)?;
+    fix::refuse_lock_out(&seen, &audited)?;
     let consent = Consent { overwrite: fixes.contains(&Fix::Overwrite), ..Consent::default() };
     let wish = |host: &Host| {
         let mut wish = standing;

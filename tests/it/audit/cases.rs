@@ -246,14 +246,14 @@ pub const CASES: &[Case] = &[
         "secrets-files",
         "high",
         "mkdir -p /opt/shop && echo \"{password:$(cat /etc/redis-tp/password)}\" > /opt/shop/.env && chmod 644 /opt/shop/.env",
-        Fix,
+        Typed("chmod o-rwx /opt/shop/.env"),
     ),
     // Behind what one look at a file takes.
     case(
         "secrets-files",
         "high",
         "(head -c 3000000 /dev/zero | tr '\\0' x; cat /etc/redis-tp/password) > /srv/long && chmod 644 /srv/long",
-        Fix,
+        Typed("chmod o-rwx /srv/long"),
     ),
     case("secrets-files", "high", "truncate -s 70M /srv/endless && chmod 644 /srv/endless", Typed("rm /srv/endless")),
     // A password that is not known here is not looked for.
@@ -363,12 +363,12 @@ pub const LAB: &str = r"
     sed -i 's/^bind .*/bind 0.0.0.0/; s/^protected-mode .*/protected-mode no/; s/^# requirepass .*/requirepass motdepasse/' redis.conf
     systemctl restart redis-server
     cp redis.conf redis-slave.conf
-    sed -i 's/^port .*/port 6380/; s#^dir .*#dir /var/lib/redis-slave#; s#^logfile .*#logfile /var/log/redis/redis-slave.log#
-        s/^\(repl-diskless-sync-delay\) .*/\1 0/' redis-slave.conf
+    sed -i 's/^port .*/port 6380/; s#^dir .*#dir /var/lib/redis-slave#; s#^logfile .*#logfile /var/log/redis/redis-slave.log#' redis-slave.conf
     printf 'replicaof 127.0.0.1 6379\nmasterauth motdepasse\n' >>redis-slave.conf
     mkdir /var/lib/redis-slave && chown redis:redis /var/lib/redis-slave
     redis-server /etc/redis/redis-slave.conf
-    redis-cli --no-auth-warning -a motdepasse SET precious data";
+    export REDISCLI_AUTH=motdepasse; redis-cli SET precious data
+    until redis-cli -p 6380 GET precious | grep -q data; do sleep 0.1; done";
 
 /// A server that minds the machine's clock, in the place of a machine that has a slow one.
 const CLOCK: &str = r#"cat > /root/server <<'END'
