@@ -120,7 +120,7 @@ pub(super) fn wide_bind(_: &Seen, server: &Server) -> Verdict {
         return Finding::pass(format!("it listens on {}", all.join(", "))).into();
     };
     let others: Option<Vec<String>> =
-        server.from_elsewhere().map(|all| all.iter().map(ToString::to_string).collect());
+        server.elsewhere().map(|all| all.iter().map(ToString::to_string).collect());
     let cause = match others.as_deref() {
         None => "every network of this machine reaches it, and who is connected cannot be asked".to_owned(),
         Some([]) => "every network of this machine reaches it, and nobody from another machine is connected"

@@ -233,7 +233,7 @@ impl Server {
 
     /// From which other machines somebody is connected, as the kernel and the server itself tell it; none where
     /// neither does.
-    pub fn from_elsewhere(&self) -> Option<BTreeSet<IpAddr>> {
+    pub fn elsewhere(&self) -> Option<BTreeSet<IpAddr>> {
         let clients = self.told.as_ref().and_then(|told| told.clients.as_ref());
         if !self.runs {
             return Some(BTreeSet::new());
