@@ -19,6 +19,7 @@ use crate::host::{Host, Knock};
 use crate::instance::Instance;
 use crate::layout;
 use crate::secret::Secret;
+use crate::topology::Defaults;
 use crate::users;
 use crate::wire::{Address, Trouble, Wire};
 
@@ -116,6 +117,11 @@ fn instance_as_seen(
         instance: Some(instance.name.clone()),
         contained,
         runs: pid.is_some(),
+        taken_over: subject
+            .topology
+            .instances
+            .iter()
+            .any(|section| section.name == instance.name && section.defaults != Defaults::On),
         exposed: instance.is_exposed(),
         wanted_dir: Some(instance.dir.clone()),
         file: Some(instance.conf.clone()),

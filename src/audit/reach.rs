@@ -120,7 +120,7 @@ pub(super) fn wide_bind(_: &Seen, server: &Server) -> Verdict {
         return Finding::pass(format!("it listens on {}", all.join(", "))).into();
     };
     let others: Option<Vec<String>> =
-        server.from_elsewhere().map(|all| all.iter().map(ToString::to_string).collect());
+        server.elsewhere().map(|all| all.iter().map(ToString::to_string).collect());
     let cause = match others.as_deref() {
         None => "every network of this machine reaches it, and who is connected cannot be asked".to_owned(),
         Some([]) => "every network of this machine reaches it, and nobody from another machine is connected"
@@ -184,12 +184,25 @@ pub(super) fn cleartext(_: &Seen, server: &Server) -> Verdict {
         _ => Finding::fail(
             "it speaks without TLS beyond this machine",
             "whoever is on the way reads passwords and data",
-            match &server.instance {
-                Some(_) => "redis-tp install --tls    # clients elsewhere: redis-tp tls client NAME DIR",
-                None => "redis-tp adopt && redis-tp install --tls",
-            },
+            with_tls(server),
         )
         .into(),
+    }
+}
+
+/// How TLS comes to a server, or the network away from it: in a section that was taken over, redis-tp makes none.
+fn with_tls(server: &Server) -> String {
+    let file = crate::topology::file().display();
+    let wide = server.listens.iter().any(|(ip, _)| ip.is_unspecified());
+    match &server.instance {
+        Some(_) if !server.taken_over => {
+            "redis-tp install --tls    # clients elsewhere: redis-tp tls client NAME DIR".into()
+        }
+        Some(name) => format!(
+            "editor {file}    # [{name}]: bind = 127.0.0.1, or TLS, which needs it without defaults = off"
+        ),
+        None if wide => "redis-tp adopt && redis-tp check --fix    # binds it to this machine alone".into(),
+        None => format!("redis-tp adopt && editor {file}    # bind = 127.0.0.1; then redis-tp apply"),
     }
 }
 

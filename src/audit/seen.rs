@@ -83,6 +83,8 @@ pub struct Server {
     pub contained: bool,
     /// An ordinary user has started it, so it is asked nothing but whether it lets everybody in.
     pub foreign: bool,
+    /// Its section was taken over: only what is named there is so.
+    pub taken_over: bool,
     /// Other machines are to reach it.
     pub exposed: bool,
     /// Where its data are to be.
@@ -231,7 +233,7 @@ impl Server {
 
     /// From which other machines somebody is connected, as the kernel and the server itself tell it; none where
     /// neither does.
-    pub fn from_elsewhere(&self) -> Option<BTreeSet<IpAddr>> {
+    pub fn elsewhere(&self) -> Option<BTreeSet<IpAddr>> {
         let clients = self.told.as_ref().and_then(|told| told.clients.as_ref());
         if !self.runs {
             return Some(BTreeSet::new());

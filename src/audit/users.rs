@@ -117,6 +117,11 @@ pub(super) fn default_user(_: &Seen, server: &Server) -> Verdict {
             Some(_) if !server.exposed => {
                 "redis-tp apply --overwrite    # binds it as the topology says".into()
             }
+            // Users of redis-tp's are in its own sections only.
+            Some(name) if server.taken_over => format!(
+                "editor {}    # [{name}]: bind = 127.0.0.1, or lines `user = …` with default off; then redis-tp apply",
+                crate::topology::file().display()
+            ),
             Some(_) => format!(
                 "sed -i '/^users *= *plain/d' {} && redis-tp apply    # clients then log in as app or admin",
                 crate::topology::file().display()

@@ -122,7 +122,7 @@ mod tests {
             fixes,
         };
         let close =
-            Fix::Close { path: format!("/srv/{}", "long name ".repeat(9)).into(), inode: 1, mode: 0o640 };
+            Fix::Close { path: format!("/srv/{}", "long name ".repeat(9)).into(), inode: 7, mode: 0o640 };
         let shown = reasons(&[audited(vec![Fix::Overwrite]), audited(vec![close, Fix::Overwrite])]);
         let plain: Vec<String> =
             shown.iter().map(|line| anstream::adapter::strip_str(line).to_string()).collect();

@@ -197,6 +197,64 @@ fn a_fix_that_would_lock_somebody_out_is_refused_before_anything_changes() {
 }
 
 #[test]
+fn a_fix_tells_what_it_did_and_what_is_left_for_a_person() {
+    let Some(machine) = bare(Release::Bookworm, Init::Systemd) else { return };
+    machine.run("echo motdepasse | redis-tp install --password-file -").ok();
+    machine.run("redis-tp cli -- ACL SETUSER guest on nopass '~*' +get").ok();
+    let read =
+        |out: &str| -> Value { serde_json::from_str(out).unwrap_or_else(|error| panic!("{error}: {out}")) };
+    let results = |json: &Value, id: &str| -> Vec<String> {
+        let checks = json["checks"].as_array().expect("checks").iter().filter(|check| check["id"] == id);
+        checks.map(|check| check["result"].as_str().unwrap_or_default().to_owned()).collect()
+    };
+    let dry = read(&machine.run("redis-tp check --fix --dry-run --json").ok().stdout);
+    assert_eq!((&dry["outcome"], &dry["fail_on"]), (&"planned".into(), &"high".into()));
+    assert_eq!(
+        (results(&dry, "password"), results(&dry, "users")),
+        (vec!["fail".into()], vec!["fail".into()])
+    );
+    assert_eq!((&dry["fixes"][0]["id"], &dry["fixes"][0]["subject"]), (&"password".into(), &"master".into()));
+
+    let shown = machine.run("redis-tp check --fix --dry-run").ok().stdout;
+    assert!(shown.contains("cure:  redis-tp cli master -- ACL SETUSER guest off"), "{shown}");
+    assert!(!shown.contains("\u{2717} password"), "{shown}");
+
+    let done = read(&machine.run("redis-tp check --fix --json").exits(4).stdout);
+    assert_eq!(done["outcome"], "changed");
+    assert_eq!(
+        (results(&done, "password"), results(&done, "users")),
+        (vec!["pass".into()], vec!["fail".into()])
+    );
+    assert!(done["fixes"].as_array().expect("fixes").iter().any(|fix| fix["id"] == "password"), "{done}");
+    machine.run("redis-tp check --fix --json --fail-on critical").ok();
+
+    let all = machine.run("redis-tp check --fix --all").exits(4).stdout;
+    assert!(all.contains("\u{2713} let-in"), "{all}");
+    machine.run("redis-tp cli master -- ACL SETUSER guest off && redis-tp check --fix --json").ok();
+}
+
+#[test]
+fn a_cure_of_what_was_taken_over_names_what_its_section_can_say() {
+    let Some(machine) = bare(Release::Bookworm, Init::Systemd) else { return };
+    machine.run(cases::LAB).ok();
+    let by_hand = machine.run("redis-tp check").exits(4).stdout;
+    for cure in [
+        "cure:  redis-tp adopt && redis-tp check --fix    # binds it to this machine alone",
+        "cure:  redis-cli -p 6379 CONFIG SET maxmemory-policy volatile-lru    # if it is a cache",
+    ] {
+        assert!(by_hand.contains(cure), "{cure}: {by_hand}");
+    }
+    machine.run("redis-tp adopt").ok();
+    let taken_over = machine.run("redis-tp check").stdout;
+    assert!(taken_over.contains("[master]: bind = 127.0.0.1, or TLS"), "{taken_over}");
+    assert!(!taken_over.contains("redis-tp install --tls"), "{taken_over}");
+    machine.run("sed -i 's/^bind = .*/bind = 127.0.0.1/' /etc/redis-tp/topology.ini && redis-tp apply").ok();
+    for id in ["cleartext", "default-user", "wide-bind"] {
+        assert_eq!(fired(&machine, id), None, "{id}");
+    }
+}
+
+#[test]
 fn protected_mode_is_not_switched_on_where_it_would_lock_somebody_out() {
     let Some(machine) = bare(Release::Bookworm, Init::Systemd) else { return };
     machine.run("redis-tp install --bind 0.0.0.0").ok();

@@ -37,7 +37,7 @@ macro_rules! beside {
 }
 /// What takes it away.
 const AWAY: &str =
-    "kill $(cat /var/lib/redis/beside.pid); while test -e /var/lib/redis/beside.pid; do sleep 0.05; done";
+    "pid=$(cat /var/lib/redis/beside.pid); kill $pid; while test -e /proc/$pid; do sleep 0.05; done";
 
 const fn case(id: &'static str, severity: &'static str, bad: &'static str, right: Right) -> Case {
     Case { id, bad, severity, right }
@@ -109,6 +109,13 @@ pub const CASES: &[Case] = &[
             "sed -i '/^users *= *plain/d' /etc/redis-tp/topology.ini && redis-tp apply",
             "redis-tp install --bind 127.0.0.1",
         ),
+    ),
+    // Not by anybody's wish: the bind was set by hand.
+    case(
+        "default-user",
+        "medium",
+        "redis-tp cli -- CONFIG SET bind '10.9.0.1 127.0.0.1'",
+        Typed("redis-tp apply --overwrite && redis-tp service restart master"),
     ),
     case(
         "certificate",
@@ -239,14 +246,14 @@ pub const CASES: &[Case] = &[
         "secrets-files",
         "high",
         "mkdir -p /opt/shop && echo \"{password:$(cat /etc/redis-tp/password)}\" > /opt/shop/.env && chmod 644 /opt/shop/.env",
-        Fix,
+        Typed("chmod o-rwx /opt/shop/.env"),
     ),
     // Behind what one look at a file takes.
     case(
         "secrets-files",
         "high",
         "(head -c 3000000 /dev/zero | tr '\\0' x; cat /etc/redis-tp/password) > /srv/long && chmod 644 /srv/long",
-        Fix,
+        Typed("chmod o-rwx /srv/long"),
     ),
     case("secrets-files", "high", "truncate -s 70M /srv/endless && chmod 644 /srv/endless", Typed("rm /srv/endless")),
     // A password that is not known here is not looked for.
