@@ -8,7 +8,7 @@ use sha2::{Digest, Sha256};
 use crate::conf::{self, Conf};
 use crate::directives;
 use crate::engine::{Engine, Version};
-use crate::secret::Secret;
+use crate::secret::{MASK, Secret};
 
 /// Who may do everything.
 pub const ADMIN: &str = "admin";
@@ -342,7 +342,11 @@ pub fn unknown_rule(words: &[String], engine: Engine, version: Version) -> Optio
                 "allchannels" | "resetchannels" if before(6, 2) => "rules for channels came with 6.2",
                 "sanitize-payload" | "skip-sanitize-payload" if before(6, 2) => "this rule came with 6.2",
                 "clearselectors" if before(7, 0) => "selectors came with 7.0",
-                lower => return unknown_category(lower).map(|why| (word.clone(), why)),
+                lower => match unknown_category(lower) {
+                    Some(why) => why,
+                    // A password, perhaps, whose sign was forgotten.
+                    None => return no_rule(word).map(|why| (MASK.to_owned(), why)),
+                },
             },
         };
         Some((word.clone(), why))
@@ -389,6 +393,46 @@ const CATEGORIES: [&str; 33] = [
 fn unknown_category(rule: &str) -> Option<&'static str> {
     let category = rule.strip_prefix(['+', '-'])?.strip_prefix('@')?;
     (!CATEGORIES.contains(&category)).then_some("there is no such category of commands")
+}
+
+/// The rules that are a word (acl.c, `ACLSetUser`).
+const WORDS: [&str; 16] = [
+    "on",
+    "off",
+    "nopass",
+    "reset",
+    "resetpass",
+    "allkeys",
+    "resetkeys",
+    "allchannels",
+    "resetchannels",
+    "allcommands",
+    "nocommands",
+    "sanitize-payload",
+    "skip-sanitize-payload",
+    "clearselectors",
+    // Of later Valkeys, as `db=` is.
+    "alldbs",
+    "resetdbs",
+];
+
+/// Why a word is no rule in any version; what stands in a selector is left to the server.
+fn no_rule(word: &str) -> Option<&'static str> {
+    let hash = |word: &str| is_hash(word) && !word.contains(|c: char| c.is_ascii_uppercase());
+    match word.chars().next()? {
+        '#' | '!' if !hash(&format!("#{}", &word[1..])) => {
+            Some("a hash of a password has 64 digits of 0 to 9 and a to f")
+        }
+        '+' | '-' if word.len() == 1 => Some("it names no command"),
+        '+' | '-' | '~' | '%' | '&' | '>' | '<' | '#' | '!' | '(' => None,
+        _ if word.ends_with(')')
+            || word.starts_with("db=")
+            || WORDS.contains(&word.to_ascii_lowercase().as_str()) =>
+        {
+            None
+        }
+        _ => Some("it is no rule; a password begins with >"),
+    }
 }
 
 #[cfg(test)]
@@ -508,6 +552,11 @@ mod tests {
             assert!(!of(rule, Engine::Redis, Version::new(7, 0)), "{rule}");
             assert!(!of(rule, Engine::Valkey, Version::new(8, 1)), "{rule}");
         }
-        assert!(of("+@raed", Engine::Redis, Version::new(8, 0)));
+        for rule in ["+@raed", "password", "#abc", "+"] {
+            assert!(of(rule, Engine::Redis, Version::new(8, 0)), "{rule}");
+        }
+        let every =
+            "on nopass >x <x ~a %RW~b &c +get -set|x +@read ON allkeys resetpass reset (~* allkeys) db=0";
+        assert!(!of(every, Engine::Valkey, Version::new(9, 1)));
     }
 }
