@@ -213,6 +213,7 @@ impl Run<'_> {
             }
             Step::Keep { path, ours } => self.keep(path, ours),
             Step::Own { paths, owner, mode } => self.own(paths, *owner, *mode),
+            Step::Mode { path, inode, mode } => self.mode(path, *inode, *mode),
             Step::End { target, pid, uid } => self.end_by_hand(target, *pid, *uid),
             Step::Remove { path } | Step::GiveBack { path } => self.take_away(path),
             Step::RemoveEmpty { path } => self.remove_empty(path),
@@ -585,7 +586,6 @@ pub fn ids(host: &Host, owner: Owner) -> Result<Ids> {
         }
         Owner::Server(engine) => server(engine)?,
         Owner::Image => bail!("only an image tells who its user is"),
-        Owner::As(ids) => ids,
         Owner::ServerAdm(engine) => {
             let ids = server(engine)?;
             Ids { gid: host.group("adm")?.unwrap_or(ids.gid), ..ids }

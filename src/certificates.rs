@@ -314,7 +314,7 @@ impl Work<'_> {
         let flawed = match read(self.host, files) {
             Ok(pem) => match judge::client(&pem, self.now) {
                 Ok(_) => return pem,
-                Err(flaw) => (format!("{} {}", files.cert.display(), flaw.words()), pem),
+                Err(flaw) => (format!("{} {}", flaw.file(files).display(), flaw.words()), pem),
             },
             Err(error) => (format!("{error:#}"), nothing("")),
         };

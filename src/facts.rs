@@ -52,6 +52,9 @@ pub struct Facts {
     pub links: BTreeMap<PathBuf, PathBuf>,
     /// Data directories and volumes that have something in them.
     pub occupied: BTreeSet<Store>,
+    /// Data directories of instances set up by hand in which something is that is no server's, each with that.
+    #[serde(default)]
+    pub crowded: BTreeMap<PathBuf, PathBuf>,
     /// Directories that something is to be made in, and files that are to be replaced, that are not ours to
     /// write to; root's are the immutable and those on a file system that is mounted read-only.
     pub closed: BTreeSet<PathBuf>,
@@ -254,7 +257,7 @@ pub struct Running {
     /// It says that it takes none of the passwords that we know.
     #[serde(default)]
     pub locked: bool,
-    /// It and we do not come to speak TLS with each other.
+    /// It or we do not take the certificate that the other shows.
     #[serde(default)]
     pub untrusted: bool,
     /// The fingerprint of the certificate that it shows, where it speaks TLS.

@@ -23,10 +23,14 @@ mod child;
 mod files;
 mod net;
 mod own;
+mod pieces;
 mod stage;
+mod way;
 
 pub use call::Stream;
 pub use child::{Child, Done};
+pub use net::Knock;
+pub use pieces::Passed;
 pub use stage::Staged;
 
 /// The umask is the process's, and proofs run in threads.
@@ -73,6 +77,13 @@ pub struct Stat {
     /// The inode.
     #[serde(default)]
     pub inode: u64,
+}
+
+impl Stat {
+    /// Whose it is.
+    pub fn ids(&self) -> Ids {
+        Ids { uid: self.uid, gid: self.gid }
+    }
 }
 
 /// A file or a link as it stood, to be put back one day.

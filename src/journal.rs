@@ -57,6 +57,9 @@ pub enum Undo {
         ids: Ids,
         /// Its mode.
         mode: u32,
+        /// Its inode: another file that stands there by then is not ours to change.
+        #[serde(default)]
+        inode: u64,
     },
     /// Start a server again as somebody had started it by hand, after all files are back.
     Revive {

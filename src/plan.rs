@@ -31,6 +31,7 @@ mod change;
 pub mod containers;
 pub mod drift;
 pub mod fix;
+mod handed;
 mod leave;
 pub mod live;
 mod lost;
@@ -422,7 +423,6 @@ fn owns(facts: &Facts, owner: Owner, uid: u32) -> bool {
     match owner {
         Owner::Root => uid == layout::here().own().uid,
         Owner::App => facts.app.user.is_some_and(|user| user.uid == uid),
-        Owner::As(ids) => ids.uid == uid,
         Owner::Image => facts.user.is_some_and(|user| user.uid == uid),
         Owner::Server(_) | Owner::ServerAdm(_) => facts.user.is_some_and(|user| user.uid == uid),
     }

@@ -323,7 +323,7 @@ fn state(instance: &Instance, facts: &Facts, heard: &Heard) -> State {
             Ok(()) => State::LockedOut,
             Err(_) => State::Foreign,
         },
-        Err(Trouble::Tls(_) | Trouble::Other(_)) => State::NoAnswer,
+        Err(Trouble::Tls(_) | Trouble::Untrusted(_) | Trouble::Other(_)) => State::NoAnswer,
     }
 }
 

@@ -9,7 +9,6 @@ use crate::app::{AppTarget, service as app_service};
 use crate::conf;
 use crate::engine::Engine;
 use crate::finding::visible;
-use crate::host::Ids;
 use crate::instance::Target;
 use crate::kernel;
 use crate::layout;
@@ -150,6 +149,15 @@ pub enum Step {
         owner: Owner,
         /// Their mode; none to leave that as it is, but for what others may do.
         mode: Option<u32>,
+    },
+    /// Give a file or directory another mode, if it is still the one that was looked at.
+    Mode {
+        /// Its path.
+        path: PathBuf,
+        /// Its inode.
+        inode: u64,
+        /// The mode.
+        mode: u32,
     },
     /// End a server that somebody started, its data saved, so that it can start where it belongs.
     End {
@@ -437,8 +445,6 @@ pub enum Owner {
     App,
     /// The user and group that containers run as.
     Image,
-    /// Whose it is already.
-    As(Ids),
 }
 
 impl Owner {
@@ -451,7 +457,6 @@ impl Owner {
             Self::ServerAdm(engine) => owner(engine.user(), "adm"),
             Self::App => owner(app_service::USER, app_service::USER),
             Self::Image => "the image's user".into(),
-            Self::As(Ids { uid, gid }) => format!("{uid}:{gid}"),
         }
     }
 }
@@ -519,9 +524,7 @@ impl Step {
             }
             Self::Write { path, .. } => format!("write {}", path.display()),
             Self::Keep { path, .. } => format!("take {} over as it is", path.display()),
-            Self::Own { paths, owner: Owner::As(_), mode: Some(mode) } => {
-                format!("give {} the mode {mode:04o}", short_list(paths))
-            }
+            Self::Mode { path, mode, .. } => format!("give {} the mode {mode:04o}", path.display()),
             Self::Own { paths, owner, mode } => {
                 let mode = mode.map_or_else(String::new, |mode| format!(", {mode:04o}"));
                 format!("hand {} over ({}{mode})", short_list(paths), owner.word())

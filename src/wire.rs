@@ -86,6 +86,8 @@ pub enum Trouble {
     Loading,
     /// It and we do not come to speak TLS with each other, or it speaks nothing else.
     Tls(String),
+    /// The same because one of the two does not take the certificate of the other.
+    Untrusted(String),
     /// A user of this machine waits there for a password: see [`holder::stranger`].
     Stranger(u32),
     /// Something else, as the server or the kernel put it.
@@ -100,7 +102,7 @@ impl fmt::Display for Trouble {
             Self::WrongPassword => f.write_str("it does not take this password"),
             Self::Loading => f.write_str("it is still loading its data"),
             Self::Stranger(uid) => write!(f, "user {uid} has its port, and gets no password"),
-            Self::Tls(text) | Self::Other(text) => f.write_str(text),
+            Self::Tls(text) | Self::Untrusted(text) | Self::Other(text) => f.write_str(text),
         }
     }
 }
@@ -109,8 +111,8 @@ impl Error for Trouble {}
 
 impl From<RedisError> for Trouble {
     fn from(error: RedisError) -> Self {
-        if let Some(said) = of_tls(&error) {
-            return Self::Tls(said);
+        if let Some(trouble) = of_tls(&error) {
+            return trouble;
         }
         if error.is_connection_refusal() {
             return Self::Refused;
@@ -134,14 +136,21 @@ impl From<io::Error> for Trouble {
     }
 }
 
+impl Trouble {
+    /// What TLS fails of, with words for it.
+    pub fn of_tls(error: &rustls::Error, said: String) -> Self {
+        if client::is_distrust(error) { Self::Untrusted(said) } else { Self::Tls(said) }
+    }
+}
+
 /// What TLS has to say of an error, if it comes from there.
-fn of_tls(error: &RedisError) -> Option<String> {
+fn of_tls(error: &RedisError) -> Option<Trouble> {
     // As the library keeps what it did not make itself.
     let kept: &Arc<dyn Error + Send + Sync> = error.source()?.downcast_ref()?;
     let inner = kept.downcast_ref::<io::Error>()?.get_ref()?;
     match inner.downcast_ref() {
-        Some(Trouble::Tls(said)) => Some(said.clone()),
-        _ => inner.downcast_ref().map(client::later_words),
+        Some(trouble @ (Trouble::Tls(_) | Trouble::Untrusted(_))) => Some(trouble.clone()),
+        _ => inner.downcast_ref().map(|error| Trouble::of_tls(error, client::later_words(error))),
     }
 }
 

@@ -169,7 +169,7 @@ impl Nodes {
         let before = self.view();
         let mut nodes = before.nodes.clone();
         change(&mut nodes, &mut next);
-        let after = Arc::new(View::of(nodes, self.read_from, before.last));
+        let after = Arc::new(View::of(nodes, self.read_from, before.incumbent()));
         self.view.send_replace(Arc::clone(&after));
         for notice in after.news(&before) {
             if notice.what == "master-moved" {
@@ -263,7 +263,7 @@ fn trouble(error: &RedisError) -> (State, String) {
     let trouble = Trouble::from(error.clone());
     let state = match trouble {
         Trouble::NoAuth | Trouble::WrongPassword => State::Refused,
-        Trouble::Tls(_) => State::Untrusted,
+        Trouble::Tls(_) | Trouble::Untrusted(_) => State::Untrusted,
         Trouble::Loading => State::Loading,
         Trouble::Refused | Trouble::Stranger(_) | Trouble::Other(_) => State::Down,
     };

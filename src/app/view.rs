@@ -222,6 +222,12 @@ impl View {
         Self { nodes, master, last: master.or(last), readers }
     }
 
+    /// The last master that there was; none until all servers of the settings were asked, for until then it is
+    /// only the one that answered first.
+    pub fn incumbent(&self) -> Option<usize> {
+        self.last.filter(|_| self.nodes.iter().all(|node| node.asked || !node.given))
+    }
+
     /// A server by its number.
     pub fn node(&self, id: usize) -> Option<&Seen> {
         self.nodes.iter().find(|node| node.id == id)
@@ -333,7 +339,7 @@ impl View {
     /// What has to be told of the way from one view to the next.
     pub fn news(&self, before: &Self) -> Vec<Notice> {
         let mut news: Vec<Notice> = self.nodes.iter().filter_map(|node| self.news_of(node, before)).collect();
-        if let (Some(now), Some(then)) = (self.master, before.last)
+        if let (Some(now), Some(then)) = (self.master, before.incumbent())
             && now != then
         {
             let name = |id| self.node(id).map_or_else(String::new, Seen::full_name);
@@ -407,6 +413,17 @@ mod tests {
         assert_eq!(of(vec![seen(0, MASTER), seen(1, MASTER)], None), Some(0));
         assert_eq!(of(vec![seen(0, REPLICA), seen(1, MASTER)], Some(0)), Some(1));
         assert_eq!(of(vec![seen(0, REPLICA)], Some(0)), None);
+    }
+
+    #[test]
+    fn of_two_masters_the_one_that_answers_first_is_none_before_the_other_was_asked() {
+        let mut late = seen(0, MASTER);
+        (late.asked, late.state) = (false, State::Down);
+        let first = View::of(vec![late, seen(1, MASTER)], ReadFrom::Master, None);
+        assert_eq!((first.master, first.incumbent()), (Some(1), None));
+        let both = View::of(vec![seen(0, MASTER), seen(1, MASTER)], ReadFrom::Master, first.incumbent());
+        assert_eq!((both.master, both.incumbent()), (Some(0), Some(0)));
+        assert!(both.news(&first).iter().all(|notice| notice.what != "master-moved"));
     }
 
     #[test]

@@ -7,8 +7,9 @@ use anyhow::{Context, Result, bail};
 
 use super::{Run, ids, live, role, service};
 use crate::conf::Conf;
+use crate::exit::{Code, Fault};
 use crate::facts;
-use crate::host::{Host, Ids};
+use crate::host::{Host, Ids, Kind, Stat};
 use crate::instance::Target;
 use crate::journal::Undo;
 use crate::software;
@@ -26,12 +27,27 @@ impl Run<'_> {
         let to = ids(self.host, owner)?;
         for path in paths {
             let Some(stat) = self.host.stat(path)? else { continue };
-            let ids = Ids { uid: stat.uid, gid: stat.gid };
-            self.announce(Undo::Owner { path: path.clone(), ids, mode: stat.mode })?;
             // Those who could read it by being anybody could read a copy of every key.
-            self.host.own(path, to, mode.or(Some(stat.mode & !0o007)))?;
+            self.change(path, &stat, Some(to), mode.unwrap_or(stat.mode & !0o007))?;
         }
         Ok(())
+    }
+
+    /// Gives a file a mode, if it is still the one that was looked at.
+    pub(super) fn mode(&mut self, path: &Path, inode: u64, mode: u32) -> Result<()> {
+        match self.host.stat(path)?.filter(|stat| stat.inode == inode) {
+            Some(stat) => self.change(path, &stat, None, mode),
+            None => Err(exchanged(path).into()),
+        }
+    }
+
+    fn change(&mut self, path: &Path, there: &Stat, owner: Option<Ids>, mode: u32) -> Result<()> {
+        let (ids, inode) = (there.ids(), there.inode);
+        self.announce(Undo::Owner { path: path.to_path_buf(), ids, mode: there.mode, inode })?;
+        match self.host.own(path, inode, owner, Some(mode))? {
+            true => Ok(()),
+            false => Err(exchanged(path).into()),
+        }
     }
 
     /// Ends a server that was started by hand. What it holds is saved first, whatever its save points are.
@@ -69,11 +85,18 @@ impl Run<'_> {
         };
         let mut saved = vec![dir.join(conf.word("dbfilename").unwrap_or("dump.rdb"))];
         let appended = dir.join(conf.word("appenddirname").unwrap_or("appendonlydir"));
-        saved.extend(self.host.list(&appended)?.into_iter().map(|name| appended.join(name)));
+        if self.host.stat(&appended)?.is_some_and(|stat| stat.kind == Kind::Dir) {
+            saved.extend(self.host.list(&appended)?.into_iter().map(|name| appended.join(name)));
+        }
         let its_own = |path: &PathBuf| matches!(self.host.stat(path), Ok(Some(stat)) if stat.uid == uid);
         saved.retain(its_own);
         self.own(&saved, Owner::Server(target.engine), None)
     }
+}
+
+fn exchanged(path: &Path) -> Fault {
+    Fault::new(Code::Failed, format!("another file is at {} by now, and is left alone", path.display()))
+        .hint(format!("see who exchanges it:\nls -la {}", path.parent().unwrap_or(path).display()))
 }
 
 /// Whether a server that somebody had started never ended; one that was asked to may do so only now, for it

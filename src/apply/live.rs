@@ -321,7 +321,7 @@ pub(super) fn reach(host: &Host, target: &Target, passwords: &[Option<Secret>]) 
         Err(trouble) => trouble,
     };
     let other = super::undo::current(host, target).address;
-    if matches!(trouble, Trouble::Tls(_))
+    if matches!(trouble, Trouble::Tls(_) | Trouble::Untrusted(_))
         && other.tls != target.address.tls
         && let Ok(wire) = enter(host, target, &other, passwords)
     {
@@ -339,7 +339,7 @@ fn enter(host: &Host, target: &Target, at: &Address, passwords: &[Option<Secret>
                 Err(other) => trouble = other,
             },
             // Without a password he would be told one by what comes next; and to speech passwords are no matter.
-            Err(last @ (Trouble::Stranger(_) | Trouble::Tls(_))) => return Err(last),
+            Err(last @ (Trouble::Stranger(_) | Trouble::Tls(_) | Trouble::Untrusted(_))) => return Err(last),
             Err(other) => trouble = other,
         }
     }

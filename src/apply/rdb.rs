@@ -101,7 +101,7 @@ impl Run<'_> {
                 .hint("nothing was changed; give another backup")
         };
         check(self.host, target, None, &staged).map_err(refused)?;
-        self.brought = prove::loads(self.host, target, staged.at()).map_err(refused)?;
+        self.brought = prove::loads(self.host, target, &staged.at()).map_err(refused)?;
         staged.keep()
     }
 

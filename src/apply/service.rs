@@ -163,7 +163,7 @@ fn await_ready(host: &Host, target: &Target) -> Result<()> {
     let ping = || match target.connect(host).and_then(|mut wire| wire.ping()) {
         Ok(()) | Err(Trouble::NoAuth | Trouble::WrongPassword) => Some(true),
         Err(Trouble::Loading) => Some(false),
-        Err(Trouble::Refused | Trouble::Tls(_) | Trouble::Stranger(_) | Trouble::Other(_)) => None,
+        Err(_) => None,
     };
     let start = host.now();
     let mut looked = Duration::ZERO;
@@ -185,7 +185,7 @@ fn await_ready(host: &Host, target: &Target) -> Result<()> {
     };
     if !loaded {
         let why = match target.connect(host).and_then(|mut wire| wire.ping()) {
-            Err(Trouble::Tls(said)) => format!(": {said}"),
+            Err(Trouble::Tls(said) | Trouble::Untrusted(said)) => format!(": {said}"),
             _ => String::new(),
         };
         bail!("{} does not answer on {}{why}{}", target.name, target.address, log_lines(host, target));

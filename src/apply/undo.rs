@@ -272,10 +272,7 @@ fn one(host: &Host, undo: &Undo, kept: &mut Vec<Store>) -> Result<()> {
             (None, Some(Kind::Dir)) => host.remove_empty(path).map(drop),
             (None, _) => Ok(()),
         },
-        Undo::Owner { path, ids, mode } => match host.stat(path)? {
-            Some(_) => host.own(path, *ids, Some(*mode)),
-            None => Ok(()),
-        },
+        Undo::Owner { path, ids, mode, inode } => host.give_back(path, *inode, *ids, *mode),
         Undo::Stop { target } => {
             let target = current(host, target);
             let copy = role::is_copy(host, &target)?;

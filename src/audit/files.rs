@@ -9,7 +9,7 @@ use super::{Severity, Verdict};
 use crate::commands::shell_word;
 use crate::directives;
 use crate::finding::Finding;
-use crate::host::{Ids, Kind, Stat};
+use crate::host::{Kind, Stat};
 
 /// Files that everybody may read mostly, and in which passwords are found.
 pub(super) const PUBLIC: [&str; 4] = ["/etc/environment", "/etc/crontab", "/etc/rc.local", "/etc/profile"];
@@ -31,6 +31,8 @@ pub(super) const PUBLIC_DIRECTORIES: [&str; 12] = [
 /// Those that every login needs to read, or everybody to run: a password goes out of them by hand.
 const NEEDED: [&str; 5] =
     ["/etc/environment", "/etc/profile", "/etc/profile.d", "/usr/local/bin", "/usr/local/sbin"];
+/// Those whose files root alone has to read.
+const ROOT_READS: [&str; 4] = ["/etc/cron.d", "/etc/default", "/etc/redis-tp", "/etc/systemd/system"];
 /// Files of a home that have what was typed.
 pub(super) const OF_HOME: [&str; 7] =
     [".bash_history", ".zsh_history", ".rediscli_history", ".redisclirc", ".bashrc", ".profile", ".env"];
@@ -173,12 +175,14 @@ pub(super) fn closed(seen: &Seen, path: &Path, stat: Stat, wrong: u32, cause: &s
         .with(close(path, stat, wrong))
 }
 
-/// Whether a file is one that a server of this engine has made, or that was made for it.
+/// Whether a file is one that a server of this engine has made, or that was made for it and stays open to it.
 fn may_close(seen: &Seen, path: &Path, stat: Stat) -> bool {
     let below = |place: PathBuf| path.starts_with(&place) && path != place;
     let own = seen.user.is_some_and(|user| user.uid == stat.uid);
-    let places = [seen.engine.etc(), seen.engine.log(), crate::backup::dir()];
-    matches!(stat.kind, Kind::File | Kind::Dir) && (own || places.into_iter().any(below))
+    let read = own || seen.user.is_some_and(|user| user.gid == stat.gid && stat.mode & 0o040 != 0);
+    let for_it =
+        (read && below(seen.engine.etc())) || below(seen.engine.log()) || below(crate::backup::dir());
+    matches!(stat.kind, Kind::File | Kind::Dir) && (own || for_it)
 }
 
 /// A path as a shell reads it back.
@@ -246,13 +250,14 @@ pub(super) fn readable(seen: &Seen) -> Verdict {
             false => format!("chmod o-rwx {}    # and give the servers another password", word(first)),
         },
     ));
-    let needed = |path: &Path| NEEDED.iter().any(|needed| path.starts_with(needed));
-    let closed = seen.readable.iter().filter(|(path, _)| !needed(path));
+    // Of somebody else's file only he can say who has to read it.
+    let roots = |path: &Path, stat: Stat| stat.uid == 0 && ROOT_READS.iter().any(|dir| path.starts_with(dir));
+    let closed =
+        seen.readable.iter().filter(|(path, stat)| may_close(seen, path, *stat) || roots(path, *stat));
     closed.fold(verdict, |verdict, (path, stat)| verdict.with(close(path, *stat, 0o007)))
 }
 
 /// A mode without some bits, as a fix.
 fn close(path: &Path, stat: Stat, wrong: u32) -> Fix {
-    let ids = Ids { uid: stat.uid, gid: stat.gid };
-    Fix::Close { path: path.to_path_buf(), ids, mode: stat.mode & 0o7777 & !wrong }
+    Fix::Close { path: path.to_path_buf(), inode: stat.inode, mode: stat.mode & 0o7777 & !wrong }
 }

@@ -5,7 +5,6 @@ use std::path::PathBuf;
 
 use crate::exit::Fault;
 use crate::finding::visible;
-use crate::host::Ids;
 use crate::kernel::Setting;
 use crate::topology::{Document, Name};
 use crate::users;
@@ -36,8 +35,8 @@ pub enum Fix {
     Close {
         /// The file or directory.
         path: PathBuf,
-        /// Whose it stays.
-        ids: Ids,
+        /// Its inode: no other that is there by then.
+        inode: u64,
         /// The mode that it gets.
         mode: u32,
     },
@@ -165,7 +164,7 @@ fn server<'a>(seen: &'a Seen, name: &Name) -> Option<&'a Server> {
 /// Who is connected to a server from another machine, in words; none where nobody is.
 fn from_elsewhere(server: &Server) -> Option<String> {
     let name = &server.name;
-    match server.from_elsewhere() {
+    match server.elsewhere() {
         None => Some(format!(
             "whether a client from another machine is connected to {name} cannot be asked, and one may be"
         )),
@@ -238,7 +237,7 @@ fn refuse_password_lost(server: &Server) -> Result<(), Fault> {
     let Some(told) = &server.told else { return Ok(()) };
     let name = &server.name;
     let is_in = |user: &&String| match &told.clients {
-        None => server.from_elsewhere().is_none_or(|all| !all.is_empty()),
+        None => server.elsewhere().is_none_or(|all| !all.is_empty()),
         Some(clients) => clients
             .iter()
             .any(|client| client.user == **user && (client.elsewhere.is_some() || *user == users::ADMIN)),

@@ -1,7 +1,7 @@
 //! Looks at the machine for the audit, and touches nothing: here at the servers, in [`around`] at what is
 //! around them.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -14,13 +14,13 @@ use crate::check::Subject;
 use crate::conf::{self, Conf};
 use crate::engine::{Engine, Version};
 use crate::facts::sockets::{self, Family};
-use crate::facts::{self, Process, found, holder, parse};
-use crate::host::Host;
+use crate::facts::{self, Process, Role, found, holder, parse};
+use crate::host::{Host, Knock};
 use crate::instance::Instance;
 use crate::layout;
 use crate::secret::Secret;
 use crate::users;
-use crate::wire::{Address, Wire};
+use crate::wire::{Address, Trouble, Wire};
 
 /// How long an own address may take to answer.
 const DOOR: Duration = Duration::from_millis(300);
@@ -29,7 +29,7 @@ const ANSWER: Duration = Duration::from_secs(5);
 /// Keys that worms leave behind in a server that they were in.
 const FOREIGN_KEYS: [&str; 6] = ["backup1", "backup2", "backup3", "backup4", "crackit", "crackit_key"];
 /// A command that the module of a known attack brings.
-const FOREIGN_COMMAND: &str = "system.exec";
+pub(super) const FOREIGN_COMMAND: &str = "system.exec";
 
 /// Reads all that the audit looks at.
 ///
@@ -87,6 +87,7 @@ fn rest(host: &Host, subject: &Subject<'_>, password: Option<&Secret>, seen: &mu
     let account = layout::here().login.is_none().then(|| seen.engine.user());
     seen.shell = account.map(|account| around::shell(host, account)).transpose()?.flatten();
     seen.sources = around::sources(host)?;
+    seen.release = around::release(host);
     around::processes(host, password, &processes, seen)?;
     seen.backups = around::of_directory(host, &crate::backup::dir())?;
     seen.planted = around::planted(host)?;
@@ -115,6 +116,7 @@ fn instance_as_seen(
         instance: Some(instance.name.clone()),
         contained,
         runs: pid.is_some(),
+        exposed: instance.is_exposed(),
         wanted_dir: Some(instance.dir.clone()),
         file: Some(instance.conf.clone()),
         address: Some(target.address.clone()),
@@ -125,7 +127,7 @@ fn instance_as_seen(
     };
     if pid.is_some() {
         let here = here.to_vec();
-        server.told = ask(host, move |host| Some(told(target.connect(host).ok()?, &here)));
+        server.told = ask(host, move |host| told(target.connect(host).ok()?, &here));
     }
     if subject.facts.state.instances.get(&instance.name).is_some_and(|kept| kept.users) {
         (server.exchanged, server.other_password) = exchanged(instance, server.told.as_ref());
@@ -187,7 +189,7 @@ fn others(
             if let Some(taken) = taken.filter(|taken| taken.file.is_some()) {
                 let (at, password, here) = (site.address(), taken.password.clone(), here.to_vec());
                 server.told = ask(host, move |host| {
-                    Some(told(Wire::enter(host, &at, false, password.as_ref()).ok()?, &here))
+                    told(Wire::enter(host, &at, false, password.as_ref()).ok()?, &here)
                 });
             }
             surroundings(host, &mut server, taken.map(|taken| taken.process.pid), here)?;
@@ -219,8 +221,7 @@ fn others(
             server.foreign = !stray.contained && !holder::may_hear(host, stray.process.uid);
             if let Some(at) = server.address.clone().filter(|_| !server.foreign) {
                 let here = here.to_vec();
-                let told = ask(host, move |host| Some(told(Wire::open(host, &at, None).ok()?, &here)));
-                server.told = told.filter(|told| !told.info.is_empty());
+                server.told = ask(host, move |host| told(Wire::open(host, &at, None).ok()?, &here));
             }
             surroundings(host, &mut server, Some(stray.process.pid), here)?;
             seen.servers.push(server);
@@ -234,27 +235,50 @@ fn ask(host: &Host, work: impl FnOnce(&Host) -> Option<Told> + Send + 'static) -
     host.in_time(ANSWER, work).flatten()
 }
 
-/// What a server tells to those whom it lets in.
-fn told(mut wire: Wire, here: &[IpAddr]) -> Told {
-    let info = wire.info("all").unwrap_or_default();
-    let exist =
-        FOREIGN_KEYS.iter().filter(|key| wire.ask::<u64>(&["EXISTS", key]).is_ok_and(|count| count > 0));
-    let foreign_keys = exist.map(|key| (*key).to_owned()).collect();
+/// What a server tells to those whom it lets in; none where it asks for a password first. A command that it does not
+/// have, or that is not ours to ask, tells nothing.
+fn told(mut wire: Wire, here: &[IpAddr]) -> Option<Told> {
+    let info = wire.info("all");
+    let config = wire.ask(&["CONFIG", "GET", "*"]);
+    let refused = |error: Option<&Trouble>| error == Some(&Trouble::NoAuth);
+    if refused(info.as_ref().err()) || refused(config.as_ref().err()) {
+        return None;
+    }
+    let info = info.ok();
     let commands = wire.ask::<Vec<Option<Vec<redis::Value>>>>(&["COMMAND", "INFO", FOREIGN_COMMAND]);
-    let foreign = commands.is_ok_and(|known| known.iter().flatten().next().is_some());
     let clients = wire.ask::<String>(&["CLIENT", "LIST"]).ok();
     let ourselves = wire.ask::<u64>(&["CLIENT", "ID"]).unwrap_or_default();
-    Told {
-        config: wire.config(),
+    let version = |name: &str| Version::parse(info.as_ref()?.get(name)?);
+    Some(Told {
+        config: config.ok(),
         users: wire.ask(&["ACL", "LIST"]).ok(),
         modules: wire.ask::<redis::Value>(&["MODULE", "LIST"]).ok().map(|answer| modules(&answer)),
-        foreign_keys,
-        foreign_command: foreign.then(|| FOREIGN_COMMAND.to_owned()),
+        foreign_keys: info.as_ref().and_then(|info| foreign_keys(&mut wire, info)),
+        foreign_command: commands.ok().map(|known| known.iter().flatten().next().is_some()),
         clients: clients.map(|list| clients_of(&list, ourselves, here)),
-        role: parse::role(&info),
-        version: ["valkey_version", "redis_version"].iter().find_map(|name| Version::parse(info.get(*name)?)),
+        role: info.as_ref().map_or(Role::Unknown, parse::role),
+        version: ["valkey_version", "redis_version"].into_iter().find_map(version),
         info,
+    })
+}
+
+/// The keys of known attacks that are there, in every database that has any; none where that cannot be asked.
+fn foreign_keys(wire: &mut Wire, info: &BTreeMap<String, String>) -> Option<Vec<String>> {
+    let mut found = Vec::new();
+    for database in parse::databases(info) {
+        wire.ask::<()>(&["SELECT", &database.to_string()]).ok()?;
+        for key in FOREIGN_KEYS {
+            let there = match wire.ask::<u64>(&["EXISTS", key]) {
+                Ok(count) => count > 0,
+                // A cluster keeps it elsewhere.
+                Err(Trouble::Other(said)) if said.starts_with("MOVED") => false,
+                Err(_) => return None,
+            };
+            let name = if database == 0 { key.to_owned() } else { format!("{key} (in database {database})") };
+            found.extend(there.then_some(name));
+        }
     }
+    Some(found)
 }
 
 /// A word of a line of CLIENT LIST.
@@ -329,7 +353,7 @@ fn surroundings(host: &Host, server: &mut Server, pid: Option<u32>, here: &[IpAd
     }
     let modules = server.told.as_ref().and_then(|told| told.modules.clone()).unwrap_or_default();
     server.planted = modules.into_iter().filter(|(_, file)| !is_roots(host, pid, file)).collect();
-    server.open_at = open_at(host, &server.listens, here);
+    (server.open_at, server.unclear_at) = open_at(host, server, here);
     if server.contained {
         return Ok(());
     }
@@ -390,16 +414,28 @@ fn doors(listens: &[(IpAddr, u16)], here: &[IpAddr]) -> BTreeSet<(IpAddr, u16)> 
     doors
 }
 
-/// Those of them under which it answers somebody who says no password.
-fn open_at(host: &Host, listens: &[(IpAddr, u16)], here: &[IpAddr]) -> Vec<IpAddr> {
+/// Those of them under which it lets in who says no password; and those where it does not tell.
+fn open_at(host: &Host, server: &Server, here: &[IpAddr]) -> (Vec<IpAddr>, Vec<IpAddr>) {
     // All at once: a filter lets each of them wait.
-    std::thread::scope(|scope| {
-        let knock = |(ip, port): (IpAddr, u16)| {
-            scope.spawn(move || host.knock((ip, port).into(), DOOR).then_some(ip))
-        };
-        let knocks: Vec<_> = doors(listens, here).into_iter().map(knock).collect();
-        knocks.into_iter().filter_map(|knock| knock.join().ok().flatten()).collect()
-    })
+    let knocks: Vec<(IpAddr, Knock)> = std::thread::scope(|scope| {
+        let knock =
+            |(ip, port): (IpAddr, u16)| scope.spawn(move || (ip, host.knock((ip, port).into(), DOOR)));
+        let knocks: Vec<_> = doors(&server.listens, here).into_iter().map(knock).collect();
+        knocks.into_iter().filter_map(|knock| knock.join().ok()).collect()
+    });
+    let which = |told: Knock| knocks.iter().filter(move |(_, other)| *other == told).map(|(ip, _)| *ip);
+    let (mut open, unclear): (Vec<IpAddr>, Vec<IpAddr>) =
+        (which(Knock::LetIn).collect(), which(Knock::Unclear).collect());
+    // We are in, and said none.
+    let at = server.address.as_ref().filter(|at| at.tls.is_none());
+    if let (Some(at), Some(_), None) = (at, &server.told, &server.password) {
+        open.extend(unclear);
+        open.extend(at.host.parse::<IpAddr>().ok());
+        open.sort();
+        open.dedup();
+        return (open, Vec::new());
+    }
+    (open, unclear)
 }
 
 /// What /proc tells of a process that confines it.

@@ -34,6 +34,8 @@ pub struct Seen {
     pub package: Option<Package>,
     /// apt's sources; none where there is no apt.
     pub sources: Option<Vec<(PathBuf, String)>>,
+    /// The name of Debian's release.
+    pub release: Option<String>,
     /// What filters packets.
     pub firewall: Option<Rules>,
     /// Why the processes of others could not be looked at.
@@ -46,6 +48,8 @@ pub struct Seen {
     pub readable: Vec<(PathBuf, Stat)>,
     /// There were too many files; the first of them that was not looked into.
     pub unread: Option<PathBuf>,
+    /// The first file that was not read to its end.
+    pub cut: Option<PathBuf>,
     /// Backups with their modes.
     pub backups: Vec<(PathBuf, Stat)>,
     /// Files of cron's and ssh's that begin as an RDB does.
@@ -79,6 +83,8 @@ pub struct Server {
     pub contained: bool,
     /// An ordinary user has started it, so it is asked nothing but whether it lets everybody in.
     pub foreign: bool,
+    /// Other machines are to reach it.
+    pub exposed: bool,
     /// Where its data are to be.
     pub wanted_dir: Option<PathBuf>,
     /// Its configuration.
@@ -99,6 +105,8 @@ pub struct Server {
     pub listens: Vec<(IpAddr, u16)>,
     /// The own addresses where it answers without a password.
     pub open_at: Vec<IpAddr>,
+    /// Those where it does not tell whether it would.
+    pub unclear_at: Vec<IpAddr>,
     /// It let us in and told us all that follows.
     pub told: Option<Told>,
     /// The files with its data, its log, its ACL file, and their directories.
@@ -166,21 +174,21 @@ pub struct Guarded {
 /// What a server told.
 #[derive(Debug, Default)]
 pub struct Told {
-    /// INFO.
-    pub info: BTreeMap<String, String>,
+    /// INFO; none where that is forbidden.
+    pub info: Option<BTreeMap<String, String>>,
     /// CONFIG GET *; none where that is forbidden.
     pub config: Option<BTreeMap<String, String>>,
     /// ACL LIST; none where that is forbidden.
     pub users: Option<Vec<String>>,
     /// Its modules, each with its file; none where that is forbidden.
     pub modules: Option<Vec<(String, String)>>,
-    /// Keys that are there, of those that known attacks leave.
-    pub foreign_keys: Vec<String>,
-    /// It knows a command that only a module of attackers brings.
-    pub foreign_command: Option<String>,
+    /// Keys that are there, of those that known attacks leave; none where that cannot be asked.
+    pub foreign_keys: Option<Vec<String>>,
+    /// It knows a command that only a module of attackers brings; none where that cannot be asked.
+    pub foreign_command: Option<bool>,
     /// Its clients, without ourselves; none where that is forbidden.
     pub clients: Option<Vec<Client>>,
-    /// What it is now.
+    /// What it is now; unknown where INFO is forbidden.
     pub role: Role,
     /// Its version.
     pub version: Option<Version>,
@@ -223,7 +231,7 @@ impl Server {
 
     /// From which other machines somebody is connected, as the kernel and the server itself tell it; none where
     /// neither does.
-    pub fn from_elsewhere(&self) -> Option<BTreeSet<IpAddr>> {
+    pub fn elsewhere(&self) -> Option<BTreeSet<IpAddr>> {
         let clients = self.told.as_ref().and_then(|told| told.clients.as_ref());
         if !self.runs {
             return Some(BTreeSet::new());

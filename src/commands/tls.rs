@@ -103,7 +103,10 @@ fn others(host: &Host, file: &Path) -> Result<String> {
     let text = text.ok_or_else(|| refused("is not there"))?;
     let all = judge::validities(&text).map_err(|_| refused("has no certificate in PEM in it"))?;
     if !judge::are_authorities(&text) {
-        return Err(refused("has a certificate in it that is of no authority").into());
+        return Err(refused(
+            "has a certificate in it that is of no authority, or whose own authority is missing",
+        )
+        .into());
     }
     let now = host.unix_time();
     match all.iter().find(|validity| validity.until < now) {

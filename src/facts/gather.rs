@@ -17,7 +17,7 @@ use crate::certificates;
 use crate::conf::{self, Conf};
 use crate::directives;
 use crate::engine::{Engine, Version};
-use crate::host::{Child, Host};
+use crate::host::{Child, Host, Ids, Kind};
 use crate::instance::{Instance, Target};
 use crate::layout;
 use crate::runtime::container;
@@ -204,7 +204,7 @@ fn files(host: &Host, question: &Question<'_>, facts: &mut Facts) -> Result<()> 
             if stat.kind == crate::host::Kind::Link {
                 facts.links.insert(path.clone(), host.real_path(&path));
             }
-            if stat.kind == crate::host::Kind::File && texts.contains(&path) {
+            if stat.kind == Kind::File && texts.contains(&path) {
                 // What is not text is nobody's configuration; the planner sees a file without one.
                 if let Ok(Some(text)) = host.text(&path) {
                     facts.texts.insert(path.clone(), Secret::new(text));
@@ -239,6 +239,10 @@ fn files(host: &Host, question: &Question<'_>, facts: &mut Facts) -> Result<()> 
         Store::Volume { volume, .. } => volumes.get(volume).is_some_and(|volume| volume.occupied),
     };
     facts.occupied = stores.into_iter().filter(occupied).cloned().collect();
+    let crowds = question.instances.iter().filter_map(|instance| {
+        Some((instance.store.path()?.to_path_buf(), crowd(host, instance, facts.user)?))
+    });
+    facts.crowded = crowds.collect();
     let master = engine.conf(crate::engine::MASTER);
     let foreign = facts.texts.contains_key(&master) && !facts.written.contains_key(&master);
     facts.stock = foreign && facts.package.is_some() && is_stock(host, engine, &master);
@@ -266,10 +270,39 @@ fn data_files(host: &Host, instance: &Instance) -> Vec<PathBuf> {
         dir.join(word.map_or(default, String::as_str))
     };
     let appended = file("appenddirname", "appendonlydir");
-    let parts = host.list(&appended).unwrap_or_default().into_iter().map(|name| appended.join(name));
-    let mut files: Vec<PathBuf> = parts.collect();
+    let mut files: Vec<PathBuf> = entries(host, &appended);
     files.extend([file("dbfilename", "dump.rdb"), file("appendfilename", "appendonly.aof"), appended]);
     files
+}
+
+/// What is in a directory; nothing where it is none, or a link to one.
+fn entries(host: &Host, dir: &Path) -> Vec<PathBuf> {
+    match host.stat(dir) {
+        Ok(Some(stat)) if stat.kind == Kind::Dir => {
+            host.list(dir).unwrap_or_default().into_iter().map(|name| dir.join(name)).collect()
+        }
+        _ => Vec::new(),
+    }
+}
+
+/// What is in the directory of an instance set up by hand, and is neither its data nor its user's.
+fn crowd(host: &Host, instance: &Instance, user: Option<Ids>) -> Option<PathBuf> {
+    let mut files = data_files(host, instance);
+    files.extend(instance.logfile.clone());
+    let dir = instance.store.path().filter(|_| instance.plain.is_some())?;
+    let strange = |path: &PathBuf| {
+        let name = path.file_name().unwrap_or_default().to_string_lossy();
+        let its_users =
+            matches!(host.stat(path), Ok(Some(stat)) if user.is_some_and(|user| user.uid == stat.uid));
+        !its_users && !is_servers(&name, &files)
+    };
+    entries(host, dir).into_iter().find(strange)
+}
+
+/// Whether a name in a data directory is one that a server gives: `temp-1234.rdb`, `appendonly.aof.1.incr.aof`.
+fn is_servers(name: &str, files: &[PathBuf]) -> bool {
+    let named = files.iter().filter_map(|file| file.file_name()).any(|file| file == name);
+    named || name == "lost+found" || [".rdb", ".aof"].iter().any(|end| name.ends_with(end))
 }
 
 /// Where an instance's directory, log and configuration are to be made, and cannot be.
@@ -334,7 +367,7 @@ fn ask(host: &Host, instance: &Instance, facts: &Facts) -> Option<Running> {
         [&conf, &written].iter().filter_map(|conf| conf.word("requirepass").map(Secret::new)).collect();
     former.dedup();
     let Some((mut wire, auth, locked)) = authenticate(host, &address, instance, &former) else {
-        return untrusted(host, &address, instance, facts);
+        return unheard(host, &address, instance, facts);
     };
     let Ok(info) = wire.info("all") else {
         return Some(Running { locked, ..Running::default() });
@@ -433,12 +466,15 @@ fn tls_on_disk(instance: &Instance, conf: &Conf) -> Option<Tls> {
     named.or_else(|| instance.address().tls).or_else(|| conf.listens()?.1.then(certificates::of_servers))
 }
 
-/// A server of ours that runs, and with which we do not come to speak TLS: it shows what its files had once.
-fn untrusted(host: &Host, at: &Address, instance: &Instance, facts: &Facts) -> Option<Running> {
-    let runs = facts.pids.contains_key(&instance.name);
-    let answer = || Wire::open(host, at, None).and_then(|mut wire| wire.ping());
-    (runs && matches!(answer(), Err(Trouble::Tls(_))))
-        .then(|| Running { untrusted: true, ..Running::default() })
+/// A server of ours that runs, and with which we do not come to speak TLS. Only one that says so trusts or shows what
+/// its files had once: silence, or the end of a connection, is what a busy one gives.
+fn unheard(host: &Host, at: &Address, instance: &Instance, facts: &Facts) -> Option<Running> {
+    facts.pids.get(&instance.name)?;
+    match Wire::open(host, at, None).and_then(|mut wire| wire.ping()) {
+        Err(Trouble::Untrusted(_)) => Some(Running { untrusted: true, ..Running::default() }),
+        Err(Trouble::Tls(_)) => Some(Running::default()),
+        _ => None,
+    }
 }
 
 /// Opens a connection with the first password that is taken, and tells whether one asks for another; none when
@@ -464,7 +500,7 @@ fn authenticate(
             },
             Err(Trouble::Refused | Trouble::Stranger(_)) => return None,
             // It hangs, or speaks another language: another password will not help.
-            Err(Trouble::Tls(_) | Trouble::Other(_)) => break,
+            Err(Trouble::Tls(_) | Trouble::Untrusted(_) | Trouble::Other(_)) => break,
             Err(trouble) => trouble,
         };
         locked |= matches!(trouble, Trouble::NoAuth | Trouble::WrongPassword);
@@ -491,7 +527,7 @@ fn upstream(host: &Host, instance: &Instance, facts: &Facts) -> Option<Upstream>
     };
     Some(match trouble {
         None => Upstream::Fine,
-        Some(Trouble::Tls(why)) => Upstream::Untrusted(why),
+        Some(Trouble::Tls(why) | Trouble::Untrusted(why)) => Upstream::Untrusted(why),
         Some(trouble) => Upstream::Trouble(trouble.to_string()),
     })
 }

@@ -113,7 +113,7 @@ impl Drop for Stream {
 /// An error of TLS as the trouble that it is.
 pub(super) fn in_words(error: io::Error, words: impl FnOnce(&rustls::Error) -> String) -> io::Error {
     match error.get_ref().and_then(|inner| inner.downcast_ref()) {
-        Some(inner) => io::Error::other(Trouble::Tls(words(inner))),
+        Some(inner) => io::Error::other(Trouble::of_tls(inner, words(inner))),
         None => error,
     }
 }

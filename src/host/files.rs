@@ -15,6 +15,7 @@ use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::unistd::{Gid, Uid, fchown};
 
+use super::way::{self, Way};
 use super::{Host, Ids, Kind, Stat, Taken, with_umask};
 use crate::exit::Fault;
 use crate::layout;
@@ -237,35 +238,33 @@ impl Host {
 
     /// Where [`Host::write`] builds a file before it takes its place.
     pub fn staging(path: &Path) -> PathBuf {
-        let mut name = OsString::from(".");
-        name.push(path.file_name().unwrap_or_default());
-        name.push(".redis-tp-new");
-        path.with_file_name(name)
+        path.with_file_name(staging_name(path))
     }
 
     /// Puts a file in place, whole or not at all, with its owner and mode from the first moment.
     pub fn write(&self, path: &Path, bytes: &[u8], owner: Ids, mode: u32) -> Result<()> {
-        let staged = self.path(&Self::staging(path));
-        let write = || -> io::Result<()> {
-            match fs::remove_file(&staged) {
+        let write = |way: &Way, staged: &Path| -> io::Result<()> {
+            match fs::remove_file(staged) {
                 Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
                 _ => {}
             }
-            let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&staged)?;
+            let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(staged)?;
             file.write_all(bytes)?;
-            fchown(&file, Some(Uid::from_raw(owner.uid)), Some(Gid::from_raw(owner.gid)))?;
-            file.set_permissions(fs::Permissions::from_mode(mode))?;
+            give(&file, Some(owner), Some(mode))?;
             file.sync_all()?;
-            fs::rename(&staged, self.path(path))?;
-            sync_parent(&self.path(path))
+            fs::rename(staged, way.path())?;
+            sync_parent(way.path())
         };
-        write()
-            .inspect_err(|_| {
+        let whole = || -> io::Result<()> {
+            let way = self.way(path)?;
+            let staged = way.beside(&staging_name(path));
+            write(&way, &staged).inspect_err(|_| {
                 // A full disk must not keep half a file; what stands in the way of the removal
                 // is the error already reported.
                 let _ = fs::remove_file(&staged);
             })
-            .with_context(|| format!("cannot write {}", path.display()))
+        };
+        whole().with_context(|| format!("cannot write {}", path.display()))
     }
 
     /// Appends to a file of mode 0600 and waits until it is on the disk: all of it, or nothing.
@@ -292,38 +291,51 @@ impl Host {
 
     /// Makes a directory (its parents must exist), or gives one that exists this owner and mode.
     pub fn directory(&self, path: &Path, owner: Ids, mode: u32) -> Result<()> {
-        let real = self.path(path);
         let make = || -> io::Result<()> {
-            match fs::DirBuilder::new().mode(0o700).create(&real) {
+            let way = self.way(path)?;
+            match fs::DirBuilder::new().mode(0o700).create(way.path()) {
                 Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(error),
                 _ => {}
             }
             let flags = nix::libc::O_DIRECTORY | nix::libc::O_NOFOLLOW;
-            let dir = OpenOptions::new().read(true).custom_flags(flags).open(&real)?;
-            fchown(dir.as_fd(), Some(Uid::from_raw(owner.uid)), Some(Gid::from_raw(owner.gid)))?;
-            dir.set_permissions(fs::Permissions::from_mode(mode))?;
-            sync_parent(&real)
+            let dir = OpenOptions::new().read(true).custom_flags(flags).open(way.path())?;
+            give(&dir, Some(owner), Some(mode))?;
+            sync_parent(way.path())
         };
         make().with_context(|| format!("cannot make the directory {}", path.display()))
     }
 
-    /// Gives a file or directory that is there this owner, and this mode if any. No link is followed, and no
-    /// file is taken that has a second name: whoever may write to its directory chose what stands there.
-    pub fn own(&self, path: &Path, owner: Ids, mode: Option<u32>) -> Result<()> {
+    /// Gives a file or directory that was looked at this owner and this mode, if any; says whether it is still
+    /// there. No link is followed, and no file is taken that has a second name: whoever may write to its
+    /// directory chose what stands there now.
+    pub fn own(&self, path: &Path, inode: u64, owner: Option<Ids>, mode: Option<u32>) -> Result<bool> {
         let flags = nix::libc::O_NOFOLLOW | nix::libc::O_NONBLOCK;
-        let change = || -> io::Result<()> {
-            let file = OpenOptions::new().read(true).custom_flags(flags).open(self.path(path))?;
+        let change = || -> io::Result<bool> {
+            let way = self.way(path)?;
+            let file = OpenOptions::new().read(true).custom_flags(flags).open(way.path())?;
             let meta = file.metadata()?;
             if !(meta.is_dir() || (meta.is_file() && meta.nlink() == 1)) {
                 return Err(io::Error::new(io::ErrorKind::InvalidInput, "it is no plain file with one name"));
             }
-            fchown(file.as_fd(), Some(Uid::from_raw(owner.uid)), Some(Gid::from_raw(owner.gid)))?;
-            if let Some(mode) = mode {
-                file.set_permissions(fs::Permissions::from_mode(mode))?;
+            // Of journals from before it was noted, 0.
+            if inode != 0 && meta.ino() != inode {
+                return Ok(false);
             }
-            Ok(())
+            give(&file, owner, mode).map(|()| true)
         };
         change().with_context(|| format!("cannot hand {} over", path.display()))
+    }
+
+    /// Gives a file or directory back what it had. What is another by now is somebody else's matter.
+    pub fn give_back(&self, path: &Path, inode: u64, owner: Ids, mode: u32) -> Result<()> {
+        match self.own(path, inode, Some(owner), Some(mode)) {
+            Err(error)
+                if error.downcast_ref().is_some_and(|error| absent(error) || way::is_led_astray(error)) =>
+            {
+                Ok(())
+            }
+            done => done.map(drop),
+        }
     }
 
     /// What stands at a path, content and mode from one and the same file: a link is taken as a link, for
@@ -339,7 +351,8 @@ impl Host {
         }
         let open = || -> io::Result<Taken> {
             let flags = nix::libc::O_NOFOLLOW | nix::libc::O_NONBLOCK;
-            let mut file = OpenOptions::new().read(true).custom_flags(flags).open(self.path(path))?;
+            let way = self.way(path)?;
+            let mut file = OpenOptions::new().read(true).custom_flags(flags).open(way.path())?;
             let meta = file.metadata()?;
             if !meta.is_file() {
                 return Err(io::Error::new(io::ErrorKind::InvalidInput, "it is no file"));
@@ -361,15 +374,16 @@ impl Host {
             Taken::File { bytes, mode, ids } => return self.write(path, bytes, *ids, *mode),
             Taken::Link { target, ids } => (target, ids),
         };
-        let staged = self.path(&Self::staging(path));
         let link = || -> io::Result<()> {
+            let way = self.way(path)?;
+            let staged = way.beside(&staging_name(path));
             match fs::remove_file(&staged) {
                 Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
                 _ => {}
             }
             std::os::unix::fs::symlink(target, &staged)?;
             std::os::unix::fs::lchown(&staged, Some(ids.uid), Some(ids.gid))?;
-            fs::rename(&staged, self.path(path))
+            fs::rename(&staged, way.path())
         };
         link().with_context(|| format!("cannot write {}", path.display()))
     }
@@ -388,10 +402,9 @@ impl Host {
 
     /// Removes a file; nothing happens when it is not there.
     pub fn remove(&self, path: &Path) -> Result<()> {
-        let real = self.path(path);
-        match fs::remove_file(&real) {
+        match self.way(path).and_then(|way| fs::remove_file(way.path())) {
             // On a read-only file system, what is not there cannot be removed either.
-            Err(error) if !absent(&error) && fs::symlink_metadata(&real).is_ok() => {
+            Err(error) if !absent(&error) && fs::symlink_metadata(self.path(path)).is_ok() => {
                 Err(error).with_context(|| format!("cannot remove {}", path.display()))
             }
             _ => Ok(()),
@@ -400,7 +413,7 @@ impl Host {
 
     /// Removes a directory if it is empty; says whether it is gone.
     pub fn remove_empty(&self, path: &Path) -> Result<bool> {
-        match fs::remove_dir(self.path(path)) {
+        match self.way(path).and_then(|way| fs::remove_dir(way.path())) {
             Ok(()) => Ok(true),
             Err(error) if absent(&error) => Ok(true),
             // A disk of its own is mounted there.
@@ -412,7 +425,7 @@ impl Host {
 
     /// Removes a directory with all that is in it; a link is not followed.
     pub fn remove_tree(&self, path: &Path) -> Result<()> {
-        match fs::remove_dir_all(self.path(path)) {
+        match self.way(path).and_then(|way| fs::remove_dir_all(way.path())) {
             // A disk of its own is mounted there, and has nothing on it any more.
             Err(error) if error.kind() == io::ErrorKind::ResourceBusy && self.list(path)?.is_empty() => {
                 Ok(())
@@ -427,9 +440,9 @@ impl Host {
     /// Moves a file into its place within one file system, with an owner and a mode.
     pub fn move_into(&self, from: &Path, to: &Path, owner: Ids, mode: u32) -> Result<()> {
         let own = || -> io::Result<()> {
-            let file = File::open(self.path(from))?;
-            fchown(&file, Some(Uid::from_raw(owner.uid)), Some(Gid::from_raw(owner.gid)))?;
-            file.set_permissions(fs::Permissions::from_mode(mode))
+            let way = self.way(from)?;
+            let file = OpenOptions::new().read(true).custom_flags(nix::libc::O_NOFOLLOW).open(way.path())?;
+            give(&file, Some(owner), Some(mode))
         };
         own().with_context(|| format!("cannot write {}", to.display()))?;
         self.rename(from, to)
@@ -437,9 +450,12 @@ impl Host {
 
     /// Renames within one file system.
     pub fn rename(&self, from: &Path, to: &Path) -> Result<()> {
-        fs::rename(self.path(from), self.path(to))
-            .and_then(|()| sync_parent(&self.path(to)))
-            .with_context(|| format!("cannot rename {} to {}", from.display(), to.display()))
+        let rename = || -> io::Result<()> {
+            let (from, to) = (self.way(from)?, self.way(to)?);
+            fs::rename(from.path(), to.path())?;
+            sync_parent(to.path())
+        };
+        rename().with_context(|| format!("cannot rename {} to {}", from.display(), to.display()))
     }
 
     /// A directory for scratch files, our own: others may enter it and not list it, and nothing in it
@@ -596,6 +612,22 @@ fn misplaced(path: &Path, what: &str) -> anyhow::Error {
         path.display()
     );
     Fault::refused(what).hint(cure).into()
+}
+
+/// The name of a file on its way into its place.
+pub(super) fn staging_name(path: &Path) -> OsString {
+    let mut name = OsString::from(".");
+    name.push(path.file_name().unwrap_or_default());
+    name.push(".redis-tp-new");
+    name
+}
+
+/// Gives an open file an owner, a mode, or both.
+fn give(file: &File, owner: Option<Ids>, mode: Option<u32>) -> io::Result<()> {
+    if let Some(Ids { uid, gid }) = owner {
+        fchown(file, Some(Uid::from_raw(uid)), Some(Gid::from_raw(gid)))?;
+    }
+    mode.map_or(Ok(()), |mode| file.set_permissions(fs::Permissions::from_mode(mode)))
 }
 
 pub(super) fn absent(error: &io::Error) -> bool {

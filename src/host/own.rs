@@ -117,15 +117,16 @@ impl Host {
     }
 
     fn log_for(&self, path: &Path, owner: Ids) -> Result<File> {
-        let real = self.path(path);
+        let way = self.way(path).with_context(|| format!("cannot open the log {}", path.display()))?;
+        let real = way.path();
         let mut open = OpenOptions::new();
         open.append(true).mode(0o640).custom_flags(nix::libc::O_NOFOLLOW | nix::libc::O_NONBLOCK);
-        let made = open.clone().create_new(true).open(&real);
+        let made = open.clone().create_new(true).open(real);
         let opened = match made {
             Ok(file) => fchown(file.as_fd(), Some(Uid::from_raw(owner.uid)), Some(Gid::from_raw(owner.gid)))
                 .map_err(io::Error::from)
                 .map(|()| file),
-            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => open.open(&real),
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => open.open(real),
             Err(error) => Err(error),
         };
         let file = opened.with_context(|| format!("cannot open the log {}", path.display()))?;

@@ -12,14 +12,15 @@ use nix::errno::Errno;
 use nix::fcntl::{AT_FDCWD, AtFlags};
 use nix::unistd::linkat;
 
-use super::files::sync_parent;
+use super::files::{staging_name, sync_parent};
+use super::way::Way;
 use super::{Host, Ids};
 
 /// A file on its way; dropped before its end, it is gone.
 #[derive(Debug)]
 pub struct Staged {
     file: File,
-    staged: PathBuf,
+    way: Way,
     path: PathBuf,
     done: bool,
 }
@@ -27,14 +28,15 @@ pub struct Staged {
 impl Host {
     /// Begins a file that is to be at `path`, of this owner and mode from the first byte.
     pub fn stage(&self, path: &Path, owner: Ids, mode: u32) -> Result<Staged> {
-        let staged = self.path(&Self::staging(path));
         let begin = || -> io::Result<Staged> {
+            let way = self.way(path)?;
+            let staged = way.beside(&staging_name(path));
             match fs::remove_file(&staged) {
                 Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
                 _ => {}
             }
             let file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&staged)?;
-            let begun = Staged { file, staged: staged.clone(), path: self.path(path), done: false };
+            let begun = Staged { file, way, path: self.path(path), done: false };
             fchown(&begun.file, Some(owner.uid), Some(owner.gid))?;
             begun.file.set_permissions(fs::Permissions::from_mode(mode))?;
             Ok(begun)
@@ -76,8 +78,13 @@ impl Host {
 
 impl Staged {
     /// Where it is until it takes its place.
-    pub fn at(&self) -> &Path {
-        &self.staged
+    pub fn at(&self) -> PathBuf {
+        Host::staging(&self.path)
+    }
+
+    /// The same, in the directory that is held.
+    fn staged(&self) -> PathBuf {
+        self.way.beside(&staging_name(&self.path))
     }
 
     /// What it has so far, to read.
@@ -107,7 +114,7 @@ impl Staged {
         self.file
             .sync_all()
             .and_then(|()| self.place())
-            .and_then(|()| sync_parent(&self.path))
+            .and_then(|()| sync_parent(self.way.path()))
             .with_context(|| format!("cannot write {}", self.path.display()))?;
         self.done = true;
         Ok(())
@@ -116,13 +123,15 @@ impl Staged {
     fn place(&self) -> io::Result<()> {
         // The file that was checked, whatever stands by its name now.
         let checked = format!("/proc/self/fd/{}", self.file.as_raw_fd());
-        match linkat(AT_FDCWD, checked.as_str(), AT_FDCWD, &self.path, AtFlags::AT_SYMLINK_FOLLOW) {
-            Ok(()) => fs::remove_file(&self.staged),
+        match linkat(AT_FDCWD, checked.as_str(), AT_FDCWD, self.way.path(), AtFlags::AT_SYMLINK_FOLLOW) {
+            Ok(()) => fs::remove_file(self.staged()),
             // A file system without such links.
-            Err(Errno::EPERM | Errno::EOPNOTSUPP | Errno::ENOSYS) => match fs::symlink_metadata(&self.path) {
-                Ok(_) => Err(io::ErrorKind::AlreadyExists.into()),
-                Err(_) => fs::rename(&self.staged, &self.path),
-            },
+            Err(Errno::EPERM | Errno::EOPNOTSUPP | Errno::ENOSYS) => {
+                match fs::symlink_metadata(self.way.path()) {
+                    Ok(_) => Err(io::ErrorKind::AlreadyExists.into()),
+                    Err(_) => fs::rename(self.staged(), self.way.path()),
+                }
+            }
             Err(error) => Err(error.into()),
         }
     }
@@ -142,7 +151,7 @@ impl Drop for Staged {
     fn drop(&mut self) {
         if !self.done {
             // What failed is the error to report; what stays here goes by the journal.
-            let _ = fs::remove_file(&self.staged);
+            let _ = fs::remove_file(self.staged());
         }
     }
 }

@@ -14,6 +14,7 @@ use crate::instance::Instance;
 use crate::layout;
 use crate::runtime::container;
 use crate::secret::Secret;
+use crate::state::Kept;
 use crate::step::{Body, Owner, Step};
 use crate::tls::judge::{self, Flaw};
 use crate::tls::{Pem, Tls};
@@ -77,7 +78,7 @@ fn hand_over(wanted: &Wanted<'_>, facts: &Facts, fresh: &[Fresh]) -> Option<Step
 pub fn restart(wanted: &Wanted<'_>, facts: &Facts, instance: &Instance) -> Option<String> {
     let running = facts.running.get(&instance.name);
     if instance.tls.is_some() && running.is_some_and(|running| running.untrusted) {
-        return Some("it shows another certificate than its files have".to_owned());
+        return Some("its certificates are not those of its files".to_owned());
     }
     let fresh = wanted.secrets.tls.as_ref().is_some_and(|all| !all.fresh.is_empty());
     let deaf = running.is_none_or(|running| running.auth == Auth::Unknown);
@@ -178,19 +179,15 @@ fn own(wanted: &Wanted<'_>, facts: &Facts, instance: &Instance, files: &Tls) -> 
         key: text(&files.key)?,
     };
     let Err(flaw) = judge::server(&pem, &[instance.address().host], facts.time) else { return Ok(()) };
-    let path = match flaw {
-        Flaw::NoAuthority => &files.ca,
-        Flaw::NoKey => &files.key,
-        _ => &files.cert,
-    };
     let more = match flaw {
         Flaw::OtherAuthority | Flaw::AuthorityExpired(_) => format!(" ({})", files.ca.display()),
         Flaw::OtherKey => format!(" (not that of {})", files.key.display()),
         _ => String::new(),
     };
-    Err(refused(path, format!("{}{more}", flaw.words())).hint(back(match flaw {
+    Err(refused(flaw.file(files), format!("{}{more}", flaw.words())).hint(back(match flaw {
         Flaw::Expired(_) | Flaw::AuthorityExpired(_) => "renew it",
         Flaw::OtherName(_) => "have it made for that name as well, for this machine's own programs",
+        Flaw::NoRoot => "put the certificate of the root authority into it as well",
         Flaw::Purpose(_) => "have it made for serverAuth and clientAuth",
         _ => "give a certificate, its own key, and the authority that signed it",
     })))
@@ -240,9 +237,10 @@ fn uses_ours(instance: &Instance) -> bool {
     instance.tls.as_ref().is_some_and(|tls| tls.files == certificates::of_servers())
 }
 
-/// Whether the server that runs speaks TLS already.
+/// Whether the server that runs speaks TLS already, by the files that it is to.
 fn speaks(facts: &Facts, instance: &Instance) -> bool {
-    facts.state.instances.get(&instance.name).is_some_and(|kept| kept.active && kept.tls.is_some())
+    let same = |kept: &Kept| kept.active && kept.tls.is_some() && kept.tls == instance.address().tls;
+    facts.state.instances.get(&instance.name).is_some_and(same)
         && facts.running.get(&instance.name).is_some_and(|running| running.auth != Auth::Unknown)
 }
 

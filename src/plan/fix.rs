@@ -13,9 +13,8 @@ use crate::step::{Body, Owner, Step};
 pub fn add(wanted: &Wanted<'_>, facts: &Facts, fixes: &[Fix], plan: &mut Plan) {
     for fix in fixes {
         match fix {
-            Fix::Close { path, ids, mode } if !owned(plan, path) => {
-                let (paths, owner) = (vec![path.clone()], Owner::As(*ids));
-                plan.steps.insert(0, Step::Own { paths, owner, mode: Some(*mode) });
+            Fix::Close { path, inode, mode } if !owned(plan, path) => {
+                plan.steps.insert(0, Step::Mode { path: path.clone(), inode: *inode, mode: *mode });
             }
             Fix::Restart { instance, why } => {
                 let restarts = |step: &Step| matches!(step, Step::Restart { target, .. } | Step::Stop { target, .. } if target.name == *instance);
@@ -60,7 +59,9 @@ fn kernel(setting: Setting, value: &str, plan: &mut Plan) {
 fn owned(plan: &Plan, path: &Path) -> bool {
     plan.steps.iter().any(|step| match step {
         Step::Own { paths, .. } => paths.iter().any(|own| own == path),
-        Step::Write { path: own, .. } | Step::Directory { path: own, .. } => own == path,
+        Step::Write { path: own, .. } | Step::Directory { path: own, .. } | Step::Mode { path: own, .. } => {
+            own == path
+        }
         _ => false,
     })
 }

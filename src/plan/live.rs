@@ -120,6 +120,11 @@ fn is_live(facts: &Facts, instance: &Instance, name: &str, version: Version) -> 
             let stays = kept.is_some_and(|kept| kept.address == instance.address().host);
             stays && directives::live(name, instance.engine, version)
         }
+        // From then on nobody would get in by the files that we know it by, neither for the next step nor back.
+        "tls-ca-cert-file" | "tls-cert-file" | "tls-key-file" => {
+            let kept = facts.state.instances.get(&instance.name);
+            kept.is_some_and(|kept| kept.tls == instance.address().tls)
+        }
         // Every client has to move in any case, and until the restart nobody else can take the old one.
         "port" | "tls-port" => false,
         _ => directives::live(name, instance.engine, version),
@@ -395,14 +400,15 @@ pub fn refuse_loss(plan: &Plan, facts: &Facts, consent: Consent) -> Result<(), F
     });
     for name in ends {
         let Some(running) = facts.running.get(name) else { continue };
+        let closed = running.auth == Auth::Unknown;
+        if closed && follows(facts, name) {
+            return Err(perhaps_promoted(name, running));
+        }
         if saves(facts, name, running, told(name)) {
             continue;
         }
-        if is_locked_master(facts, name, running) {
-            return Err(Fault::refused(format!(
-                "{name} takes no password that redis-tp knows, and by its file it saves nothing: its end would lose what it holds"
-            ))
-            .hint("have it save with the password that it takes (`redis-cli --askpass SAVE`), then, or to lose it:\nthe same command with --force"));
+        if closed {
+            return Err(closed_and_unsaved(name, running));
         }
         if running.role == Role::Master && running.unsaved > 0 {
             return Err(Fault::refused(format!(
@@ -415,12 +421,48 @@ pub fn refuse_loss(plan: &Plan, facts: &Facts, consent: Consent) -> Result<(), F
     Ok(())
 }
 
-/// Whether a server lets nobody look, and is no replica by its file: it may hold the only copy.
-fn is_locked_master(facts: &Facts, name: &Name, running: &Running) -> bool {
-    let follows = || {
+/// Whether an instance is a replica by its file.
+fn follows(facts: &Facts, name: &Name) -> bool {
+    let conf = || {
         let kept = facts.state.instances.get(name)?;
-        let conf = Conf::parse(facts.text(&Target::of_record(name, kept, None).conf())?).ok()?;
-        conf.get("replicaof").map(drop)
+        Conf::parse(facts.text(&Target::of_record(name, kept, None).conf())?).ok()
     };
-    running.auth == Auth::Unknown && follows().is_none()
+    conf().is_some_and(|conf| conf.get("replicaof").is_some())
+}
+
+/// Why nobody can ask a server anything, and what to do about it.
+fn why_closed(running: &Running) -> (&'static str, &'static str) {
+    match (running.untrusted, running.locked) {
+        (true, _) => (
+            "its certificates are not those of its files",
+            "put the former files back; let tls-ca-cert-file have both authorities, the former\nand the next, run `redis-tp apply`, and only then change the certificate",
+        ),
+        (_, true) => (
+            "it takes no password that redis-tp knows",
+            "ask it with the password that it takes (`redis-cli --askpass`)",
+        ),
+        _ => ("it does not answer", "let it answer again"),
+    }
+}
+
+/// One that was promoted starts as the replica that its file says, and takes its master's data for its own.
+fn perhaps_promoted(name: &Name, running: &Running) -> Fault {
+    let (why, cure) = why_closed(running);
+    Fault::refused(format!(
+        "nobody can ask {name} whether it was promoted, for {why}: as a replica it would lose what it alone holds"
+    ))
+    .hint(format!("{cure};\nor, if it is a replica still:\nthe same command with --force"))
+}
+
+/// It may hold the only copy.
+fn closed_and_unsaved(name: &Name, running: &Running) -> Fault {
+    let (why, cure) = why_closed(running);
+    let cure = match (running.untrusted, running.locked) {
+        (false, true) => "have it save with the password that it takes (`redis-cli --askpass SAVE`)",
+        _ => cure,
+    };
+    let fault = Fault::refused(format!(
+        "{name} may hold what no file has, for {why}, and by its file it saves nothing: its end would lose that"
+    ));
+    fault.hint(format!("{cure};\nthen, or to lose it:\nthe same command with --force"))
 }

@@ -3,7 +3,7 @@
 use std::net::IpAddr;
 use std::path::Path;
 
-use super::{Wanted, adopt, containers, may_be_directory, under_another_runtime};
+use super::{Wanted, adopt, containers, handed, may_be_directory, under_another_runtime};
 use crate::conf::{self, Conf};
 use crate::directives::{self, Knowledge};
 use crate::engine::{Engine, Version};
@@ -35,6 +35,7 @@ pub fn impossible(wanted: &Wanted<'_>, facts: &Facts) -> Result<(), Fault> {
         user_lines(wanted, facts, instance)?;
         nameless_link(wanted, instance)?;
         safe_password(facts, instance)?;
+        handed::impossible(wanted, facts, instance)?;
         places(facts, instance)?;
         data_left_behind(wanted, facts, instance)?;
         addresses(wanted.topology, facts, instance)?;

@@ -64,6 +64,7 @@ impl Step {
                 let all = all.join(" ");
                 vec![format!("chown {} {all}", owner.word()), format!("chmod {mode} {all}")]
             }
+            Self::Mode { path, mode, .. } => vec![format!("chmod {mode:04o} {}", path.display())],
             Self::End { target, .. } => vec![format!("{} SHUTDOWN SAVE", cli_command(target))],
             Self::User { name } => {
                 vec![format!("useradd {} {name}", app_service::USERADD.join(" "))]

@@ -15,6 +15,7 @@ use rustls::{
     RootCertStore, SignatureScheme,
 };
 
+use super::judge::Flaw;
 use super::{Pem, Tls, judge};
 
 /// A server that was to speak TLS, and does not.
@@ -37,6 +38,8 @@ pub enum Expired {
 pub enum Unfit {
     /// That of the others' certificates is no certificate.
     Ca,
+    /// None of them signed itself.
+    Root,
     /// Its own certificate is none.
     Cert,
     /// Its key is none.
@@ -51,6 +54,7 @@ impl Unfit {
         let Tls { ca, cert, key } = files;
         match self {
             Self::Ca => format!("{} has no certificate in it that can be read", ca.display()),
+            Self::Root => format!("{} has no authority in it that signed itself", ca.display()),
             Self::Cert => format!("{} has no certificate in it that can be read", cert.display()),
             Self::Key => format!("{} has no private key in it that can be read", key.display()),
             Self::Apart => format!("{} is not the key of {}", key.display(), cert.display()),
@@ -61,6 +65,7 @@ impl Unfit {
     pub fn bare_words(self) -> &'static str {
         match self {
             Self::Ca => "the CA's certificate that it was given cannot be read",
+            Self::Root => "the CA's certificate that it was given is itself signed by another",
             Self::Cert => "the certificate that it was given cannot be read",
             Self::Key => "the private key that it was given cannot be read",
             Self::Apart => "the private key that it was given is not that of its certificate",
@@ -73,13 +78,17 @@ impl Unfit {
 /// # Errors
 /// Something of it is unfit.
 pub fn config(pem: &Pem, expired: Expired) -> Result<Arc<ClientConfig>, Unfit> {
-    let verifier = judge::verifier(&pem.ca).map_err(|_| Unfit::Ca)?;
+    let verifier = judge::verifier(&pem.ca).map_err(|flaw| match flaw {
+        Flaw::NoRoot => Unfit::Root,
+        _ => Unfit::Ca,
+    })?;
+    let verifier = Verifier { verifier, between: judge::between(&pem.ca), expired };
     let own = judge::chain(&pem.cert).map_err(|_| Unfit::Cert)?;
     let key = PrivateKeyDer::from_pem_slice(pem.key.expose().as_bytes()).map_err(|_| Unfit::Key)?;
     let config = builder()
         .map_err(|_| Unfit::Key)?
         .dangerous()
-        .with_custom_certificate_verifier(Arc::new(Verifier { verifier, expired }))
+        .with_custom_certificate_verifier(Arc::new(verifier))
         .with_client_auth_cert(own, key)
         .map_err(|error| match error {
             Error::InconsistentKeys(_) => Unfit::Apart,
@@ -121,6 +130,8 @@ pub const ANSWERS: [u8; 2] = [0x15, 0x16];
 #[derive(Debug)]
 struct Verifier {
     verifier: Arc<WebPkiServerVerifier>,
+    /// What the file of authorities has beside them.
+    between: Vec<CertificateDer<'static>>,
     expired: Expired,
 }
 
@@ -134,8 +145,10 @@ impl ServerCertVerifier for Verifier {
         now: UnixTime,
     ) -> Result<ServerCertVerified, Error> {
         use CertificateError::{Expired as Over, ExpiredContext};
+        let intermediates: Vec<CertificateDer<'_>> =
+            intermediates.iter().chain(&self.between).cloned().collect();
         let at = |time| {
-            self.verifier.verify_server_cert(end_entity, intermediates, server_name, ocsp_response, time)
+            self.verifier.verify_server_cert(end_entity, &intermediates, server_name, ocsp_response, time)
         };
         match (at(now), self.expired) {
             (Err(Error::InvalidCertificate(Over | ExpiredContext { .. })), Expired::Passes) => {
@@ -204,6 +217,26 @@ fn flaw_words(flaw: &CertificateError, host: &str, ca: Option<&Path>) -> String 
     }
 }
 
+/// Whether one side does not take who the other says it is: neither a server that hangs nor one that closes the
+/// connection says that.
+pub fn is_distrust(error: &Error) -> bool {
+    use AlertDescription as Alert;
+    matches!(
+        error,
+        Error::InvalidCertificate(CertificateError::UnknownIssuer | CertificateError::BadSignature)
+            | Error::AlertReceived(
+                Alert::AccessDenied
+                    | Alert::BadCertificate
+                    | Alert::CertificateRequired
+                    | Alert::CertificateRevoked
+                    | Alert::CertificateUnknown
+                    | Alert::DecryptError
+                    | Alert::UnknownCA
+                    | Alert::UnsupportedCertificate,
+            )
+    )
+}
+
 /// Why a conversation over TLS broke off, in words. A server that does not take our certificate may say so only
 /// when it was asked something.
 pub fn later_words(error: &Error) -> String {
@@ -212,16 +245,7 @@ pub fn later_words(error: &Error) -> String {
         Error::AlertReceived(Alert::CertificateExpired) => {
             "it takes no certificate of ours: that has expired".into()
         }
-        Error::AlertReceived(
-            Alert::AccessDenied
-            | Alert::BadCertificate
-            | Alert::CertificateRequired
-            | Alert::CertificateRevoked
-            | Alert::CertificateUnknown
-            | Alert::DecryptError
-            | Alert::UnknownCA
-            | Alert::UnsupportedCertificate,
-        ) => "it takes no certificate of ours".into(),
+        _ if is_distrust(error) => "it takes no certificate of ours".into(),
         Error::AlertReceived(Alert::HandshakeFailure | Alert::ProtocolVersion)
         | Error::PeerIncompatible(_) => "it speaks no TLS that we speak, too".into(),
         other => format!("TLS with it failed: {other}"),

@@ -1,6 +1,7 @@
 //! Whether certificates serve: read, and held against their key, their authority, their names and the time.
 //! Pure.
 
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -14,8 +15,9 @@ use rustls::sign::CertifiedKey;
 use rustls::{CertificateError, Error, RootCertStore};
 use sha2::{Digest, Sha256};
 use x509_parser::parse_x509_certificate;
+use x509_parser::prelude::X509Certificate;
 
-use super::Pem;
+use super::{Pem, Tls};
 use crate::moment;
 use crate::secret::Secret;
 
@@ -33,6 +35,8 @@ pub struct Validity {
 pub enum Flaw {
     /// What should be the authority's certificate is none.
     NoAuthority,
+    /// What should be authorities are none that sign themselves, and the server's library takes no others.
+    NoRoot,
     /// What should be a certificate is none.
     NoCertificate,
     /// What should be a private key is none.
@@ -60,6 +64,7 @@ impl Flaw {
     pub fn words(&self) -> String {
         match self {
             Self::NoAuthority => "has no authority: no certificate is in that file".into(),
+            Self::NoRoot => "has no authority that signed itself, only what stands below one".into(),
             Self::NoCertificate => "is no certificate in PEM".into(),
             Self::NoKey => "has no private key in PEM that TLS knows".into(),
             Self::OtherKey => "is another key's certificate".into(),
@@ -76,13 +81,24 @@ impl Flaw {
     }
 }
 
+impl Flaw {
+    /// The file that is at fault.
+    pub fn file<'a>(&self, files: &'a Tls) -> &'a Path {
+        match self {
+            Self::NoAuthority | Self::NoRoot => &files.ca,
+            Self::NoKey => &files.key,
+            _ => &files.cert,
+        }
+    }
+}
+
 /// Whether a server can show a certificate under each of these names, and a client of it, too; until when.
 ///
 /// # Errors
 /// The first thing that is wrong.
 pub fn server(pem: &Pem, names: &[String], now: u64) -> Result<Validity, Flaw> {
     let validity = client(pem, now)?;
-    let chain = chain(&pem.cert)?;
+    let chain = [chain(&pem.cert)?, between(&pem.ca)].concat();
     let verifier = verifier(&pem.ca)?;
     for name in names {
         presented(&verifier, &chain, name, now)?;
@@ -99,9 +115,10 @@ pub fn client(pem: &Pem, now: u64) -> Result<Validity, Flaw> {
     keys_match(&chain, &pem.key)?;
     let (first, rest) = chain.split_first().ok_or(Flaw::NoCertificate)?;
     let own = validity(first)?;
+    let rest = [rest.to_vec(), between(&pem.ca)].concat();
     let mut last = Flaw::NoAuthority;
     // One after the other: the library takes an authority for ever, and the server's does not.
-    for authority in authorities(&pem.ca)? {
+    for authority in roots(&pem.ca)? {
         let mut roots = RootCertStore::empty();
         roots.add(authority.clone()).map_err(|_| Flaw::NoAuthority)?;
         let verifier =
@@ -109,7 +126,7 @@ pub fn client(pem: &Pem, now: u64) -> Result<Validity, Flaw> {
                 .build()
                 .map_err(|_| Flaw::NoAuthority)?;
         let holds = validity(&authority)?;
-        match verifier.verify_client_cert(first, rest, time(now)) {
+        match verifier.verify_client_cert(first, &rest, time(now)) {
             Ok(_) if holds.until < now => last = Flaw::AuthorityExpired(holds.until),
             Err(error) if matches!(last, Flaw::NoAuthority | Flaw::OtherAuthority) => {
                 last = flaw(&error, "by a client, as a replica is one");
@@ -145,21 +162,31 @@ fn presented(
 /// # Errors
 /// There is none.
 pub fn verifier(ca: &str) -> Result<Arc<WebPkiServerVerifier>, Flaw> {
-    WebPkiServerVerifier::builder_with_provider(roots(ca)?, Arc::new(default_provider()))
+    let mut all = RootCertStore::empty();
+    for root in roots(ca)? {
+        all.add(root).map_err(|_| Flaw::NoAuthority)?;
+    }
+    WebPkiServerVerifier::builder_with_provider(Arc::new(all), Arc::new(default_provider()))
         .build()
         .map_err(|_| Flaw::NoAuthority)
 }
 
-fn roots(ca: &str) -> Result<Arc<RootCertStore>, Flaw> {
-    let mut roots = RootCertStore::empty();
-    for cert in authorities(ca)? {
-        roots.add(cert).map_err(|_| Flaw::NoAuthority)?;
-    }
-    Ok(Arc::new(roots))
+/// The authorities of a file with which a chain may end: those that signed themselves, as the server's library has it.
+fn roots(ca: &str) -> Result<Vec<CertificateDer<'static>>, Flaw> {
+    let mut all = chain(ca).map_err(|_| Flaw::NoAuthority)?;
+    all.retain(|cert| is_root(cert));
+    if all.is_empty() { Err(Flaw::NoRoot) } else { Ok(all) }
 }
 
-fn authorities(ca: &str) -> Result<Vec<CertificateDer<'static>>, Flaw> {
-    chain(ca).map_err(|_| Flaw::NoAuthority)
+/// The others, which may stand between those and a certificate.
+pub fn between(ca: &str) -> Vec<CertificateDer<'static>> {
+    let mut all = chain(ca).unwrap_or_default();
+    all.retain(|cert| !is_root(cert));
+    all
+}
+
+fn is_root(cert: &CertificateDer<'_>) -> bool {
+    parse_x509_certificate(cert).is_ok_and(|(_, parsed)| parsed.subject() == parsed.issuer())
 }
 
 /// The certificates of a file: its own, and those between it and its authority.
@@ -176,13 +203,14 @@ pub fn fingerprint(cert: &[u8]) -> String {
     Sha256::digest(cert).iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
-/// Whether each certificate of a file is an authority's: it may sign others.
+/// Whether each certificate of a file is an authority's, which may sign others, and each chain of them has its end
+/// there.
 pub fn are_authorities(pem: &str) -> bool {
-    let signs = |cert: &CertificateDer<'_>| {
-        let parsed = parse_x509_certificate(cert).map(|(_, parsed)| parsed.is_ca());
-        parsed.unwrap_or(false)
-    };
-    chain(pem).is_ok_and(|chain| chain.iter().all(signs))
+    let Ok(chain) = chain(pem) else { return false };
+    let all: Result<Vec<_>, _> = chain.iter().map(|cert| parse_x509_certificate(cert)).collect();
+    let all: Vec<_> = all.unwrap_or_default().into_iter().map(|(_, parsed)| parsed).collect();
+    let signed = |cert: &X509Certificate<'_>| all.iter().any(|other| other.subject() == cert.issuer());
+    !all.is_empty() && all.iter().all(|cert| cert.is_ca() && signed(cert))
 }
 
 /// From when to when each certificate of a file holds.

@@ -33,6 +33,7 @@ mod engines;
 mod faults;
 mod flask;
 mod generated;
+mod handed;
 mod hardening;
 mod hostile;
 mod journals;

@@ -77,6 +77,9 @@ fn carry_out_step(step: &Step, facts: &mut Facts) {
                 facts.paths.insert(path.clone(), stat(old.kind, *owner, mode));
             }
         }
+        Step::Mode { path, mode, .. } => {
+            facts.paths.get_mut(path).expect("it was looked at").mode = *mode;
+        }
         Step::End { target, .. } => stop(target, facts),
         Step::Remove { path } | Step::GiveBack { path } => forget_path(path, facts),
         Step::RemoveEmpty { path } | Step::Purge { path, keep: false } => {
@@ -247,7 +250,6 @@ fn stat(kind: Kind, owner: Owner, mode: u32) -> Stat {
         Owner::Root => Ids::ROOT,
         Owner::App => APP,
         Owner::Server(_) | Owner::ServerAdm(_) | Owner::Image => REDIS,
-        Owner::As(ids) => ids,
     };
     Stat { kind, mode, uid: ids.uid, gid: ids.gid, inode: 0 }
 }

@@ -3,6 +3,7 @@
 
 use crate::faults::promoted::WIPE;
 use crate::machine::{Init, Machine, Release};
+use crate::readme::says;
 use crate::story::bare;
 
 /// A network beside the machine's own, and a stranger in it.
@@ -44,6 +45,10 @@ const TRIED: &[&str] = &[
 
 #[test]
 fn a_stranger_on_the_network_gets_no_answer_but_no() {
+    assert!(
+        says(&format!("the {} that known attacks begin with", TRIED.len())),
+        "the README has another number"
+    );
     for release in Release::ALL {
         let Some(machine) = bare(release, Init::Systemd) else { return };
         machine.run(FAR).ok();

@@ -14,6 +14,7 @@ use crate::user::{ann, with_ann};
 
 mod adversary;
 mod cases;
+mod own;
 
 const DAY: u64 = 86_400;
 /// What a run may change that changed nothing.
@@ -272,8 +273,10 @@ fn the_users_own_certificates_serve_and_are_read_anew_when_they_change() {
     // One of another authority in the place of all three files: nobody can tell the servers any more.
     let others = Authority::new(key(), "others", now()).unwrap();
     put(&others, 1);
-    let out = machine.run("redis-tp apply").ok();
-    assert!(out.stderr.contains("it shows another certificate than its files have"), "{out}");
+    let refused = machine.run("redis-tp apply").exits(5);
+    assert!(refused.stderr.contains("nobody can ask slave whether it was promoted"), "{refused}");
+    let out = machine.run("redis-tp apply --force").ok();
+    assert!(out.stderr.contains("its certificates are not those of its files"), "{out}");
     machine.run("redis-tp plan | grep 'No changes' && redis-tp verify").ok();
     // A replica that would not take its master's, and an app that would not take either's.
     let own = machine.read("/etc/redis-tp/topology.ini");

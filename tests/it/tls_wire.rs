@@ -37,6 +37,10 @@ fn tls(words: impl Into<String>) -> String {
     format!("{:?}", Trouble::Tls(words.into()))
 }
 
+fn untrusted(words: impl Into<String>) -> String {
+    format!("{:?}", Trouble::Untrusted(words.into()))
+}
+
 #[test]
 fn a_server_is_believed_by_its_certificate_and_told_apart_by_what_is_wrong_with_it() {
     let (authority, strange) = (Authority::new(), Authority::new());
@@ -54,11 +58,11 @@ fn a_server_is_believed_by_its_certificate_and_told_apart_by_what_is_wrong_with_
             tls("its certificate is not for 127.0.0.1")
         }),
         // It trusts ours, and is trusted by nobody.
-        ("another's signature", Tls { ca: authority.ca(), ..strange.sign("other") }, tls(&wrong_ca)),
+        ("another's signature", Tls { ca: authority.ca(), ..strange.sign("other") }, untrusted(&wrong_ca)),
         (
             "another's signature, and expired",
             { Tls { ca: authority.ca(), ..strange.sign_for("bad", &["127.0.0.1"], 2001) } },
-            tls(&wrong_ca),
+            untrusted(&wrong_ca),
         ),
     ];
     for (case, server, expected) in cases {
@@ -82,7 +86,7 @@ fn who_shows_no_certificate_that_the_server_trusts_is_told_so() {
     let (key, cert) = (server.key.display(), client.cert.display());
     let cases = [
         ("right", &client, "PONG".to_owned()),
-        ("signed by another", &foreign, tls("it takes no certificate of ours")),
+        ("signed by another", &foreign, untrusted("it takes no certificate of ours")),
         ("expired", &old, tls("it takes no certificate of ours: that has expired")),
         ("another's key", &swapped, tls(format!("{key} is not the key of {cert}"))),
         ("no file", &absent, tls("/nowhere/client.crt is not there")),

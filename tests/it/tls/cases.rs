@@ -1,5 +1,6 @@
 //! Certificates that do not serve, as data.
 
+use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair, KeyUsagePurpose};
 use redis_tp::secret::Secret;
 use redis_tp::tls::issue::{Authority, Holder};
 
@@ -51,6 +52,22 @@ impl Case {
     }
 }
 
+/// A root authority's certificate, and an authority that it signed.
+pub fn root_and_below() -> (String, Authority) {
+    let named = |name: &str| {
+        let mut params = CertificateParams::default();
+        params.distinguished_name.push(DnType::CommonName, name);
+        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        params.key_usages = vec![KeyUsagePurpose::KeyCertSign];
+        params
+    };
+    let [(of_root, root), (of_below, below)] =
+        ["root", "below"].map(|name| (KeyPair::generate().unwrap(), named(name)));
+    let certificate = root.self_signed(&of_root).unwrap().pem();
+    let signed = below.signed_by(&of_below, &Issuer::new(root, of_root)).unwrap().pem();
+    (certificate, Authority { cert: signed, key: Secret::new(of_below.serialize_pem()) })
+}
+
 /// All of them.
 pub fn all() -> Vec<Case> {
     let names = ["127.0.0.1".to_owned(), "redis.example.org".to_owned()];
@@ -61,6 +78,7 @@ pub fn all() -> Vec<Case> {
     let sound = sign(&theirs, &names, now());
     let ended = Authority::new(key(), "ended", now() - 4000 * DAY).unwrap();
     let another = Authority::new(key(), "another", now()).unwrap();
+    let below = root_and_below();
     let case = |what, says: &'static [&'static str]| Case {
         what,
         says,
@@ -109,6 +127,11 @@ pub fn all() -> Vec<Case> {
             ..case("the certificate is none", &["/srv/tls/redis.crt is no certificate in PEM"])
         },
         Case { ca: String::new(), ..case("the authority is none", &["/srv/tls/ca.crt has no authority"]) },
+        Case {
+            cert: sign(&below.1, &names, now()),
+            ca: below.1.cert.clone(),
+            ..case("its authority is no root", &["/srv/tls/ca.crt has no authority that signed itself"])
+        },
         changed(
             "the server may not read the key",
             &[
