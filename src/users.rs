@@ -436,12 +436,7 @@ fn no_rule(word: &str) -> Option<&'static str> {
         }
         '+' | '-' if word.len() == 1 => Some("it names no command"),
         '+' | '-' | '~' | '%' | '&' | '>' | '<' | '#' | '!' | '(' => None,
-        _ if word.ends_with(')')
-            || word.starts_with("db=")
-            || WORDS.contains(&word.to_ascii_lowercase().as_str()) =>
-        {
-            None
-        }
+        _ if word.starts_with("db=") || WORDS.contains(&word.to_ascii_lowercase().as_str()) => None,
         _ => Some("it is no rule; a password begins with >"),
     }
 }
