@@ -48,6 +48,9 @@ pub fn files(wanted: &Wanted<'_>, facts: &Facts, changes: &[Change<'_>], plan: &
         Some(_) => (Owner::Root, 0o600),
         None => (Owner::Server(wanted.topology.engine), 0o400),
     };
+    for key in [certificates::authority_key(), certificates::of_app().key] {
+        plan.steps.extend(hand_over(facts, &all.fresh, key, (Owner::Root, 0o600)));
+    }
     let mut begin = plan.steps.len();
     plan.steps.extend(first.into_iter().map(|file| write(file, server)).chain(copies(true)));
     let written = plan.steps.len() != begin;
@@ -55,7 +58,7 @@ pub fn files(wanted: &Wanted<'_>, facts: &Facts, changes: &[Change<'_>], plan: &
     plan.steps.extend(due.map(|change| tell(facts, change.instance)));
     begin = plan.steps.len();
     plan.steps.extend(then.into_iter().map(|file| write(file, server)).chain(copies(false)));
-    plan.steps.extend(hand_over(wanted, facts, &all.fresh));
+    plan.steps.extend(hand_over(facts, &all.fresh, certificates::of_servers().key, server));
     let other = |change: &&&Change<'_>| {
         plan.steps.len() != begin || shows_another(facts, change.instance, &all.server)
     };
@@ -64,14 +67,15 @@ pub fn files(wanted: &Wanted<'_>, facts: &Facts, changes: &[Change<'_>], plan: &
     plan.steps.extend(tell);
 }
 
-/// A key that is there is the server's user's to read: it was another engine's, or of containers.
-fn hand_over(wanted: &Wanted<'_>, facts: &Facts, fresh: &[Fresh]) -> Option<Step> {
-    let path = certificates::of_servers().key;
+/// A key that is there is its reader's alone: it was another engine's, or of containers, or a hand changed its mode.
+fn hand_over(facts: &Facts, fresh: &[Fresh], path: PathBuf, (owner, mode): (Owner, u32)) -> Option<Step> {
     let stat = facts.path(&path).filter(|_| !fresh.iter().any(|file| file.path == path))?;
-    let right = facts.user.is_some_and(|user| user.uid == stat.uid) && stat.mode & 0o037 == 0;
-    let reads = |instance: &Instance| !instance.runtime.is_container() && uses_ours(instance);
-    let (owner, mode) = (Owner::Server(wanted.topology.engine), Some(0o400));
-    (!right && wanted.instances.iter().any(reads)).then_some(Step::Own { paths: vec![path], owner, mode })
+    let reader = match owner {
+        Owner::Server(_) => facts.user.map(|user| user.uid),
+        _ => Some(layout::here().own().uid),
+    };
+    let right = reader == Some(stat.uid) && stat.mode & 0o077 == 0;
+    (!right).then(|| Step::Own { paths: vec![path], owner, mode: Some(mode) })
 }
 
 /// Why a server that runs has to restart: it is to show other certificates, and nobody can tell it.
