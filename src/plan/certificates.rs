@@ -4,7 +4,7 @@
 use std::path::{Path, PathBuf};
 
 use super::change::Change;
-use super::{Plan, Wanted, as_it_runs};
+use super::{Note, Plan, Wanted, as_it_runs};
 use crate::app::App;
 use crate::certificates::{self, Fresh, Reader};
 use crate::exit::Fault;
@@ -76,6 +76,16 @@ fn hand_over(facts: &Facts, fresh: &[Fresh], path: PathBuf, (owner, mode): (Owne
     };
     let right = reader == Some(stat.uid) && stat.mode & 0o077 == 0;
     (!right).then(|| Step::Own { paths: vec![path], owner, mode: Some(mode) })
+}
+
+/// Clients on other machines that have to learn of another authority than the former one.
+pub fn elsewhere(wanted: &Wanted<'_>, facts: &Facts) -> Option<Note> {
+    let (file, key) = (certificates::authorities(), certificates::authority_key());
+    let fresh = wanted.secrets.tls.iter().flat_map(|all| &all.fresh).any(|fresh| fresh.path == key);
+    let another = fresh && facts.path(&key).is_some();
+    // Inside of a container every address is one of another machine.
+    let reached = |own: &Instance| own.is_exposed() || !(own.is_local() || own.runtime.is_container());
+    (another && wanted.instances.iter().any(reached)).then_some(Note::AnotherAuthority { file })
 }
 
 /// Why a server that runs has to restart: it is to show other certificates, and nobody can tell it.
