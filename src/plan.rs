@@ -180,6 +180,7 @@ pub fn plan(wanted: &Wanted<'_>, facts: &Facts) -> Result<Plan> {
     plan.notes.extend(wanted.instances.iter().filter_map(|instance| record::moved(facts, instance)));
     plan.notes.extend(changes.iter().filter_map(|change| live::replicas_elsewhere(facts, change)));
     plan.notes.extend(app.iter().flat_map(|app| app.notes.clone()));
+    plan.notes.extend(certificates::elsewhere(wanted, facts));
     // A link that this very plan waits for is none that stays down.
     let Plan { steps, notes, .. } = &mut plan;
     let awaited = |name: &Name| {

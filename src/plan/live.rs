@@ -441,7 +441,7 @@ fn why_closed(running: &Running) -> (&'static str, &'static str) {
             "it takes no password that redis-tp knows",
             "ask it with the password that it takes (`redis-cli --askpass`)",
         ),
-        _ => ("it does not answer", "let it answer again"),
+        _ => ("it does not let us ask", "see why, and let it answer again (`redis-tp status`)"),
     }
 }
 

@@ -101,6 +101,11 @@ pub enum Note {
         /// How many.
         count: u64,
     },
+    /// Clients elsewhere that know the former authority only.
+    AnotherAuthority {
+        /// The file of those that they have to know.
+        file: PathBuf,
+    },
     /// A directory that an instance no longer uses.
     DirectoryStays {
         /// The instance.
@@ -229,6 +234,11 @@ impl std::fmt::Display for Note {
                     "" => " of this Redis".to_owned(),
                     prefix => format!(" that begins with {prefix}"),
                 }
+            ),
+            Self::AnotherAuthority { file } => write!(
+                f,
+                "clients on other machines have to get {}, which has another authority, and each a certificate of that (`redis-tp tls client`)",
+                file.display()
             ),
             Self::LinkDown { instance } => write!(f, "{instance}: the link to its master is down"),
             Self::ReplicasElsewhere { instance, count } => write!(
