@@ -7,6 +7,7 @@ use redis_tp::host::Host;
 
 use crate::faults::promoted::WIPE;
 use crate::machine::{Init, Machine, Release};
+use crate::readme::says;
 use crate::story::bare;
 
 /// What must not change, whatever is planted: contents, owners and modes, but for the web app's own user.
@@ -97,6 +98,8 @@ fn a_link_planted_by_the_servers_user_leads_root_nowhere_without_systemd() {
 }
 
 fn planted_by_the_server(init: Init) {
+    let told = format!("{} kinds of links and second names", BY_THE_SERVER.len() + SECOND_NAMES.len());
+    assert!(says(&told), "not in the README: {told}");
     let Some(machine) = with_victims(init) else { return };
     let before = machine.run(VICTIMS).ok().stdout;
     let plants = BY_THE_SERVER.iter().map(|plant| ("redis", plant));

@@ -98,7 +98,8 @@ const READ_FILES: &str = r"until [ -e /tmp/enough ]; do
 
 /// Holds each child of root's up at its beginning, for as long as the reader needs to come by; a server that goes on
 /// does not keep the command.
-const SLOWLY: &str = "strace -DDfqq -o /dev/null -e trace=execve -e inject=execve:delay_exit=30000 sh -c";
+const SLOWLY: &str =
+    "strace -DDfqq --seccomp-bpf -o /dev/null -e trace=execve -e inject=execve:delay_exit=30000 sh -c";
 
 /// Adds every secret that there is to the words, a line of each private key included.
 const LEARN: &str = "umask 077; cd /etc/redis-tp; { cat /opt/words password *.password; tail -qn +3 tls/*.key | grep -v -e --; } 2>/dev/null |
