@@ -13,7 +13,7 @@ use crate::host::Host;
 use crate::runtime::container;
 use crate::secret::Secret;
 use crate::secrets;
-use crate::tls::issue::{Authority, Holder, RENEWAL};
+use crate::tls::issue::{Authority, Holder, LAST_RENEWAL, RENEWAL};
 use crate::tls::judge::{self, Flaw, Validity};
 use crate::tls::{Pem, Tls};
 use crate::topology::{BindAddress, Name, RuntimeChoice, Section, Topology};
@@ -114,8 +114,10 @@ pub fn load(host: &Host, topology: &Topology, renewal: &Renewal) -> Result<Certi
     let must = must(topology);
     let mut reached = must.clone();
     reached.extend(may(host, topology).into_iter().filter(|name| !must.contains(name)));
-    let server =
-        work.one(&of_servers(), &ca, &Holder { name: "redis-tp server", reached: &reached }, &must, anew)?;
+    // What nobody shows need not be another.
+    let shown = topology.instances.iter().any(|section| files(section).cert == of_servers().cert);
+    let holder = Holder { name: "redis-tp server", reached: &reached };
+    let server = work.one(&of_servers(), &ca, &holder, &must, anew && shown)?;
     let app = match &topology.app {
         Some(section) => Some(Arc::new(match section.files() {
             Some(files) => work.of_the_users_app(&files),
@@ -148,6 +150,22 @@ pub fn files(section: &Section) -> Tls {
     }
 }
 
+/// Who shows a certificate, and by which files: the instances by ours, or each by its own, and the web app.
+pub fn shown(topology: &Topology) -> Vec<(String, Tls)> {
+    let mut all: Vec<(String, Tls)> = Vec::new();
+    for section in &topology.instances {
+        let files = files(section);
+        match all.iter_mut().find(|(_, other)| *other == files) {
+            Some((holder, _)) if files != of_servers() => *holder += &format!(", {}", section.name),
+            Some(_) => {}
+            None if files == of_servers() => all.push(("instances".to_owned(), files)),
+            None => all.push((section.name.to_string(), files)),
+        }
+    }
+    let app = topology.app.as_ref().map(|app| ("web app".to_owned(), app.files().unwrap_or_else(of_app)));
+    all.into_iter().chain(app).collect()
+}
+
 /// What is in the files, whether it serves or not.
 ///
 /// # Errors
@@ -161,16 +179,12 @@ pub fn read(host: &Host, files: &Tls) -> Result<Pem> {
 ///
 /// # Errors
 /// The authority cannot sign.
-pub fn for_client(host: &Host, topology: &Topology, name: &str) -> Result<Pem> {
-    let kept = load(host, topology, &Renewal::Due)?;
-    if let Some((what, cure)) = kept.trouble {
-        return Err(Fault::refused(what).hint(cure).into());
-    }
-    let ca = kept.server.ca;
+pub fn for_client(host: &Host, name: &str) -> Result<Pem> {
+    let Some(ca) = host.text(&authorities())? else {
+        let what = format!("there is no authority yet that could sign: no {}", authorities().display());
+        return Err(Fault::refused(what).hint("let the instances speak TLS first:\nredis-tp apply").into());
+    };
     let mut work = Work { host, now: host.unix_time(), fresh: Vec::new(), authority: None, trouble: None };
-    if host.stat(&authorities())?.is_none() {
-        return Err(gone(&authorities(), "there is no authority yet that could sign").into());
-    }
     work.sign(&ca, &Holder { name, reached: &[] }, &[])
 }
 
@@ -220,7 +234,7 @@ impl Work<'_> {
         let former = kept.clone().unwrap_or_default();
         let ca = match renewal {
             Renewal::Authority => self.new_authority()? + &self.still_valid(&former),
-            // In time, so that what it signed and what the next one signs hold side by side.
+            // In time, so that it is known elsewhere before anything is shown that it signed.
             Renewal::Due if self.ends_soon(&former) => self.new_authority()? + &self.still_valid(&former),
             _ if kept.is_none() => {
                 if self.host.stat(&authority_key())?.is_some() {
@@ -235,9 +249,11 @@ impl Work<'_> {
                 self.new_authority()? + &trusted
             }
             Renewal::Trust(others) => {
-                let new: String =
-                    blocks(others).into_iter().filter(|block| !former.contains(block)).collect();
-                former.clone() + &new
+                let there = blocks(&former);
+                let new: String = blocks(others).into_iter().filter(|block| !there.contains(block)).collect();
+                // The last line of a file may have no end.
+                let end = if new.is_empty() || former.ends_with('\n') { "" } else { "\n" };
+                format!("{former}{end}{new}")
             }
             Renewal::Due | Renewal::Certificates => former.clone(),
         };
@@ -286,7 +302,7 @@ impl Work<'_> {
         };
         let serves = |pem: &Pem| {
             let judged = judge::server(pem, must, self.now);
-            judged.is_ok_and(|validity| days_left(validity, self.now) > RENEWAL)
+            judged.is_ok_and(|validity| days_left(validity, self.now) > margin(pem, self.now))
         };
         if let Some(pem) = kept.clone().filter(|pem| !anew && serves(pem)) {
             return Ok(pem);
@@ -330,7 +346,7 @@ impl Work<'_> {
 
     fn sign(&mut self, ca: &str, holder: &Holder<'_>, must: &[String]) -> Result<Pem> {
         let (key, now) = (self.host.new_key()?, self.now);
-        let cert = self.authority(ca)?.sign(holder, &key, now)?;
+        let cert = self.authority(ca)?.sign(holder, &key, now).map_err(cannot_sign)?;
         let pem = Pem { ca: ca.to_owned(), cert, key };
         judge::server(&pem, must, now).map_err(|flaw| unfit(&flaw))?;
         Ok(pem)
@@ -358,6 +374,16 @@ fn nothing(ca: &str) -> Pem {
     Pem { ca: ca.to_owned(), cert: String::new(), key: Secret::new("") }
 }
 
+/// How many days before its end a certificate is made anew. What a former authority signed is shown for longer: clients
+/// elsewhere may not know its successor yet.
+pub fn margin(pem: &Pem, now: u64) -> u64 {
+    let own = blocks(&pem.ca).into_iter().next().unwrap_or_default();
+    match judge::client(&Pem { ca: own, ..pem.clone() }, now) {
+        Err(Flaw::OtherAuthority) => LAST_RENEWAL,
+        _ => RENEWAL,
+    }
+}
+
 /// How many days of a certificate are left.
 pub fn days_left(validity: Validity, now: u64) -> u64 {
     validity.until.saturating_sub(now) / 86_400
@@ -373,11 +399,22 @@ fn blocks(pem: &str) -> Vec<String> {
     pem.split(end).filter_map(block).collect()
 }
 
+/// How an authority is replaced that signs no more.
+const ANOTHER: &str =
+    "let redis-tp make another one; the former stays trusted beside it:\nredis-tp tls rotate --ca";
+
 fn gone(path: &Path, why: &str) -> Fault {
     Fault::refused(format!("{} is gone: {why}", path.display())).hint(format!(
         "put it back; or begin with another authority, which clients elsewhere have to learn of:\nmv {0} {0}.aside\nredis-tp apply",
         dir().display()
     ))
+}
+
+/// The authority's key, or its certificate, is none.
+fn cannot_sign(error: anyhow::Error) -> Fault {
+    let (key, ca) = (authority_key(), authorities());
+    Fault::refused(format!("nothing can be signed by {} and {}: {error:#}", key.display(), ca.display()))
+        .hint(ANOTHER)
 }
 
 /// What was just signed does not serve: the authority has ended, or its key is another one's.
@@ -387,5 +424,5 @@ fn unfit(flaw: &Flaw) -> Fault {
         "the certificate authority in {} cannot sign: what it signs {why}",
         dir().display()
     ))
-    .hint("let redis-tp make another one; the former stays trusted beside it:\nredis-tp tls rotate --ca")
+    .hint(ANOTHER)
 }

@@ -180,6 +180,7 @@ pub fn plan(wanted: &Wanted<'_>, facts: &Facts) -> Result<Plan> {
     plan.notes.extend(wanted.instances.iter().filter_map(|instance| record::moved(facts, instance)));
     plan.notes.extend(changes.iter().filter_map(|change| live::replicas_elsewhere(facts, change)));
     plan.notes.extend(app.iter().flat_map(|app| app.notes.clone()));
+    plan.notes.extend(certificates::elsewhere(wanted, facts));
     // A link that this very plan waits for is none that stays down.
     let Plan { steps, notes, .. } = &mut plan;
     let awaited = |name: &Name| {
@@ -392,13 +393,11 @@ fn places(wanted: &Wanted<'_>, facts: &Facts, order: &[&Instance], plan: &mut Pl
     for instance in order {
         // The package makes the distribution's own directories itself.
         let by_package = |path: &Path| packaged && (path == engine.data("master") || path == engine.log());
-        let log = instance.log_dir().unwrap_or(Path::new("/"));
         // Of what somebody set up by hand, only the owner matters: see `adopt::owners`.
         let ours = instance.plain.is_none();
-        for (path, owner, mode, copy, correct) in [
-            (instance.dir.as_path(), Owner::Server(engine), 0o750, instance.upstream.is_some(), ours),
-            (log, Owner::ServerAdm(engine), 0o2750, false, false),
-        ] {
+        let dir = (instance.dir.as_path(), Owner::Server(engine), 0o750, instance.upstream.is_some(), ours);
+        let log = instance.log_dir().map(|log| (log, Owner::ServerAdm(engine), 0o2750, false, false));
+        for (path, owner, mode, copy, correct) in [dir].into_iter().chain(log) {
             if by_package(path) {
                 continue;
             }

@@ -8,7 +8,7 @@ use sha2::{Digest, Sha256};
 use crate::conf::{self, Conf};
 use crate::directives;
 use crate::engine::{Engine, Version};
-use crate::secret::Secret;
+use crate::secret::{MASK, Secret};
 
 /// Who may do everything.
 pub const ADMIN: &str = "admin";
@@ -353,7 +353,11 @@ pub fn unknown_rule(words: &[String], engine: Engine, version: Version) -> Optio
                 "allchannels" | "resetchannels" if before(6, 2) => "rules for channels came with 6.2",
                 "sanitize-payload" | "skip-sanitize-payload" if before(6, 2) => "this rule came with 6.2",
                 "clearselectors" if before(7, 0) => "selectors came with 7.0",
-                _ => return unknown_category(&bare.to_ascii_lowercase()).map(|why| (bare.to_owned(), why)),
+                _ => match unknown_category(&bare.to_ascii_lowercase()) {
+                    Some(why) => return Some((bare.to_owned(), why)),
+                    // A password, perhaps, whose sign was forgotten.
+                    None => return no_rule(bare).map(|why| (MASK.to_owned(), why)),
+                },
             },
         };
         Some((word.clone(), why))
@@ -400,6 +404,41 @@ const CATEGORIES: [&str; 33] = [
 fn unknown_category(rule: &str) -> Option<&'static str> {
     let category = rule.strip_prefix(['+', '-'])?.strip_prefix('@')?;
     (!CATEGORIES.contains(&category)).then_some("there is no such category of commands")
+}
+
+/// The rules that are a word (acl.c, `ACLSetUser`).
+const WORDS: [&str; 16] = [
+    "on",
+    "off",
+    "nopass",
+    "reset",
+    "resetpass",
+    "allkeys",
+    "resetkeys",
+    "allchannels",
+    "resetchannels",
+    "allcommands",
+    "nocommands",
+    "sanitize-payload",
+    "skip-sanitize-payload",
+    "clearselectors",
+    // Of later Valkeys, as `db=` is.
+    "alldbs",
+    "resetdbs",
+];
+
+/// Why a word is no rule in any version.
+fn no_rule(word: &str) -> Option<&'static str> {
+    let hash = |word: &str| is_hash(word) && !word.contains(|c: char| c.is_ascii_uppercase());
+    match word.chars().next()? {
+        '#' | '!' if !hash(&format!("#{}", &word[1..])) => {
+            Some("a hash of a password has 64 digits of 0 to 9 and a to f")
+        }
+        '+' | '-' if word.len() == 1 => Some("it names no command"),
+        '+' | '-' | '~' | '%' | '&' | '>' | '<' | '#' | '!' | '(' => None,
+        _ if word.starts_with("db=") || WORDS.contains(&word.to_ascii_lowercase().as_str()) => None,
+        _ => Some("it is no rule; a password begins with >"),
+    }
 }
 
 #[cfg(test)]
@@ -530,6 +569,12 @@ mod tests {
             assert!(!of(rule, Engine::Redis, Version::new(7, 0)), "{rule}");
             assert!(!of(rule, Engine::Valkey, Version::new(8, 1)), "{rule}");
         }
+        for rule in ["password", "#abc", "+"] {
+            assert!(of(rule, Engine::Redis, Version::new(8, 0)), "{rule}");
+        }
+        let every =
+            "on nopass >x <x ~a %RW~b &c +get -set|x +@read ON allkeys resetpass reset (~* allkeys) db=0";
+        assert!(!of(every, Engine::Valkey, Version::new(9, 1)));
         for words in [&["+@raed"][..], &["(+@raed)"], &["(+get", "+@raed)"], &["(+@raed", "~x)"]] {
             let words: Vec<String> = words.iter().map(|word| (*word).to_owned()).collect();
             let (rule, _) = unknown_rule(&words, Engine::Redis, Version::new(8, 0)).unwrap();

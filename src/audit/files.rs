@@ -182,6 +182,7 @@ fn may_close(seen: &Seen, path: &Path, stat: Stat) -> bool {
     let read = own || seen.user.is_some_and(|user| user.gid == stat.gid && stat.mode & 0o040 != 0);
     let for_it =
         (read && below(seen.engine.etc())) || below(seen.engine.log()) || below(crate::backup::dir());
+    let for_it = for_it || below(crate::certificates::dir());
     matches!(stat.kind, Kind::File | Kind::Dir) && (own || for_it)
 }
 

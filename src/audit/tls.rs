@@ -9,7 +9,8 @@ use super::seen::{Certified, Seen, Server};
 use super::{Severity, Verdict, put_right};
 use crate::certificates::{self, days_left};
 use crate::finding::Finding;
-use crate::host::Host;
+use crate::host::{Host, Stat};
+use crate::layout;
 use crate::moment;
 use crate::secret::Secret;
 use crate::tls::judge::{Flaw, Validity};
@@ -36,9 +37,10 @@ pub(super) fn look(host: &Host, server: &Server) -> Option<Certified> {
         _ => text(&cert).map(|cert| of_today(&cert, now)),
     };
     let with_stat = |path: PathBuf| Some((path.clone(), host.stat(&path).ok()??));
-    let signer = certificates::authority_key();
-    let keys = [Some(key), server.instance.as_ref().map(|_| signer)].into_iter().flatten();
-    Some(Certified { cert, judged, now, keys: keys.filter_map(with_stat).collect() })
+    let ours = [certificates::authority_key(), certificates::of_app().key];
+    let ours = ours.into_iter().filter(|_| server.instance.is_some());
+    let keys = [key].into_iter().chain(ours).filter_map(with_stat).collect();
+    Some(Certified { cert, judged, now, keys })
 }
 
 fn of_today(cert: &str, now: u64) -> Result<Validity, Flaw> {
@@ -81,11 +83,20 @@ pub(super) fn certificate(_: &Seen, server: &Server) -> Verdict {
 /// Nobody else reads the keys.
 pub(super) fn keys(seen: &Seen, server: &Server) -> Verdict {
     let Some(certified) = &server.certified else { return speaks_none(server) };
-    let open = certified.keys.iter().find(|(_, stat)| stat.mode & 0o037 != 0);
+    let cause = "who has it passes for this server, or reads what it hears";
+    let ours = |path: &Path| path.starts_with(certificates::dir());
+    let stranger = |stat: &Stat| {
+        stat.uid != layout::here().own().uid && seen.user.is_some_and(|user| user.uid != stat.uid)
+    };
+    if let Some((path, stat)) = certified.keys.iter().find(|(path, stat)| ours(path) && stranger(stat)) {
+        let found = format!("{} belongs to user {}", path.display(), stat.uid);
+        return Finding::fail(found, cause, "redis-tp apply").into();
+    }
+    // Nobody of the server's group needs what is ours.
+    let wrong = |path: &Path| if ours(path) { 0o077 } else { 0o037 };
+    let open = certified.keys.iter().find(|(path, stat)| stat.mode & wrong(path) != 0);
     match open.or(certified.keys.first()) {
-        Some((path, stat)) => {
-            closed(seen, path, *stat, 0o037, "who has it passes for this server, or reads what it hears")
-        }
+        Some((path, stat)) => closed(seen, path, *stat, wrong(path), cause),
         None => Finding::unknown("its key is not where it says", "redis-cli CONFIG GET tls-key-file").into(),
     }
 }

@@ -1,5 +1,6 @@
 //! `redis-tp tls`: the certificates that there are, others in their place, and those of clients elsewhere.
 
+use std::collections::BTreeSet;
 use std::path::Path;
 
 use anyhow::{Context, Result};
@@ -8,13 +9,14 @@ use serde::Serialize;
 use super::converge::{Session, converge, whole};
 use super::scene::Wish;
 use crate::certificates::{self, Renewal, days_left};
-use crate::cli::{self, Tls};
+use crate::cli;
 use crate::exit::{Code, Fault};
-use crate::host::Host;
+use crate::host::{Host, Kind};
 use crate::layout;
 use crate::moment;
 use crate::report::certificates::{Entry, lines};
-use crate::report::console::{self, NOTE, styled};
+use crate::report::console;
+use crate::tls::Tls;
 use crate::tls::issue::RENEWAL;
 use crate::tls::judge::{self, Validity};
 use crate::topology::{self, EMPTY};
@@ -23,39 +25,29 @@ use crate::topology::{self, EMPTY};
 ///
 /// # Errors
 /// No TLS is spoken here; or see [`converge`].
-pub fn run(host: &Host, args: &Tls) -> Result<Code> {
+pub fn run(host: &Host, args: &cli::Tls) -> Result<Code> {
     match args {
-        Tls::Show(report) => show(host, report),
-        Tls::Rotate(rotate) => {
+        cli::Tls::Show(report) => show(host, report),
+        cli::Tls::Rotate(rotate) => {
             let renewal = if rotate.ca { Renewal::Authority } else { Renewal::Certificates };
             renew(host, "tls rotate", &rotate.change, renewal)
         }
-        Tls::Trust(trust) => {
+        cli::Tls::Trust(trust) => {
             let text = others(host, &trust.file)?;
             if host.stat(topology::file())?.is_some() {
                 return renew(host, "tls trust", &trust.change, Renewal::Trust(text));
             }
             begin(host, &trust.change, text)
         }
-        Tls::Client(client) => issue(host, client),
+        cli::Tls::Client(client) => issue(host, client),
     }
 }
 
 fn renew(host: &Host, command: &str, change: &cli::Change, renewal: Renewal) -> Result<Code> {
-    let authority = renewal == Renewal::Authority;
     let wish = |host: &Host| Ok(Wish { renewal, ..spoken(host)? });
     let outcome = converge(host, command, change, wish, whole(change.consent()))?;
     let code = outcome.finish(command, change, None)?;
     if outcome.changed && !change.json {
-        let elsewhere = outcome.scene.instances.iter().any(|instance| !instance.is_local());
-        if authority && elsewhere {
-            let file = certificates::authorities();
-            console::err(format_args!(
-                "{} clients on other machines trust the former authority only: give them {},\nand each a certificate of the new one (`redis-tp tls client`)",
-                styled(NOTE, "note:"),
-                file.display()
-            ));
-        }
         console::next(&[
             ("redis-tp tls show", "until when they hold"),
             ("redis-tp verify", "prove that it works"),
@@ -115,6 +107,9 @@ fn others(host: &Host, file: &Path) -> Result<String> {
     }
 }
 
+/// What the certificates are called that sign others.
+const AUTHORITY: &str = "authority";
+
 #[derive(Debug, Serialize)]
 struct Json<'a> {
     schema: u32,
@@ -122,28 +117,15 @@ struct Json<'a> {
 }
 
 fn show(host: &Host, report: &cli::Report) -> Result<Code> {
-    spoken(host)?;
-    let now = host.unix_time();
+    let topology = spoken(host)?.parsed()?;
     let mut entries = Vec::new();
-    let files = [
-        ("authority", certificates::authorities()),
-        ("instances", certificates::of_servers().cert),
-        ("web app", certificates::of_app().cert),
-    ];
-    for (holder, path) in files {
-        let Some(text) = host.text(&path)? else { continue };
-        let all = judge::validities(&text)
-            .map_err(|flaw| Fault::refused(format!("{} {}", path.display(), flaw.words())))?;
-        // Behind a certificate stand those between it and its authority, and behind the authority others.
-        let own = if holder == "authority" { all.len() } else { 1 };
-        entries.extend(all.into_iter().take(own).map(|Validity { from, until }| Entry {
-            holder,
-            file: path.display().to_string(),
-            from,
-            until,
-            days_left: days_left(Validity { from, until }, now),
-        }));
+    for (holder, files) in certificates::shown(&topology) {
+        entries.extend(entries_of(host, &holder, &files)?);
     }
+    // Authorities stand in the files of several.
+    let mut seen = BTreeSet::new();
+    entries.retain(|entry: &Entry| seen.insert((entry.holder.clone(), entry.file.clone(), entry.until)));
+    entries.sort_by_key(|entry| entry.holder != AUTHORITY);
     if report.json {
         console::json(&Json { schema: 1, certificates: &entries })?;
     } else {
@@ -153,27 +135,58 @@ fn show(host: &Host, report: &cli::Report) -> Result<Code> {
             ("redis-tp tls client NAME DIR", "one for a client on another machine"),
         ]);
     }
-    let due = entries.iter().any(|entry| entry.days_left <= RENEWAL);
+    let due = entries.iter().any(|entry| entry.due);
     Ok(if due { Code::Findings } else { Code::Done })
+}
+
+/// What is in the files of a holder: the authorities that it trusts, and its own certificate.
+fn entries_of(host: &Host, holder: &str, files: &Tls) -> Result<Vec<Entry>> {
+    let now = host.unix_time();
+    let all = |path: &Path| -> Result<Vec<Validity>> {
+        let Some(text) = host.text(path)? else { return Ok(Vec::new()) };
+        let all = judge::validities(&text);
+        Ok(all.map_err(|flaw| Fault::refused(format!("{} {}", path.display(), flaw.words())))?)
+    };
+    let entry = |holder: &str, path: &Path, Validity { from, until }: Validity, margin: u64| Entry {
+        holder: holder.to_owned(),
+        file: path.display().to_string(),
+        from,
+        until,
+        days_left: days_left(Validity { from, until }, now),
+        due: days_left(Validity { from, until }, now) <= margin,
+    };
+    let margin = certificates::read(host, files).map_or(RENEWAL, |pem| certificates::margin(&pem, now));
+    // Behind a certificate stand those between it and its authority.
+    let own = all(&files.cert)?.into_iter().take(1).map(|own| entry(holder, &files.cert, own, margin));
+    // Only our own, which stands first, has a successor before its end.
+    let of_authority = |(at, one)| entry(AUTHORITY, &files.ca, one, if at == 0 { RENEWAL } else { 0 });
+    Ok(all(&files.ca)?.into_iter().enumerate().map(of_authority).chain(own).collect())
 }
 
 /// Signs a certificate for a client elsewhere.
 fn issue(host: &Host, args: &cli::TlsClient) -> Result<Code> {
     let _session = Session::open(host, false)?;
-    let topology = spoken(host)?.parsed()?;
-    let signed = certificates::for_client(host, &topology, &args.name)?;
+    spoken(host)?;
+    let signed = certificates::for_client(host, &args.name)?;
     let files = certificates::at(&args.dir, &args.name);
     if let Some(there) =
         [&files.ca, &files.cert, &files.key].into_iter().find(|path| !matches!(host.stat(path), Ok(None)))
     {
         return Err(Fault::refused(format!("{} is there already", there.display()))
-            .hint("give another directory, or another name")
+            .hint("it may be of another client: give a directory for this one alone")
             .into());
     }
-    if host.stat(&args.dir)?.is_none() {
-        host.directory(&args.dir, layout::here().own(), 0o700)?;
-    }
     let own = layout::here().own();
+    match host.stat(&args.dir)? {
+        None => host.directory(&args.dir, own, 0o700)?,
+        Some(stat) if stat.kind == Kind::Dir && stat.uid == own.uid => {}
+        // Whose it is could lead the key elsewhere, or put an authority of his own beside it.
+        Some(_) => {
+            return Err(Fault::refused(format!("{} is no directory of this user's", args.dir.display()))
+                .hint("give one that is not there yet, and it is made")
+                .into());
+        }
+    }
     for (path, text, mode) in [
         (&files.ca, signed.ca.as_str(), 0o644),
         (&files.cert, signed.cert.as_str(), 0o644),

@@ -4,7 +4,7 @@
 use std::path::{Path, PathBuf};
 
 use super::change::Change;
-use super::{Plan, Wanted, as_it_runs};
+use super::{Note, Plan, Wanted, as_it_runs};
 use crate::app::App;
 use crate::certificates::{self, Fresh, Reader};
 use crate::exit::Fault;
@@ -48,6 +48,9 @@ pub fn files(wanted: &Wanted<'_>, facts: &Facts, changes: &[Change<'_>], plan: &
         Some(_) => (Owner::Root, 0o600),
         None => (Owner::Server(wanted.topology.engine), 0o400),
     };
+    for key in [certificates::authority_key(), certificates::of_app().key] {
+        plan.steps.extend(hand_over(facts, &all.fresh, key, (Owner::Root, 0o600)));
+    }
     let mut begin = plan.steps.len();
     plan.steps.extend(first.into_iter().map(|file| write(file, server)).chain(copies(true)));
     let written = plan.steps.len() != begin;
@@ -55,7 +58,7 @@ pub fn files(wanted: &Wanted<'_>, facts: &Facts, changes: &[Change<'_>], plan: &
     plan.steps.extend(due.map(|change| tell(facts, change.instance)));
     begin = plan.steps.len();
     plan.steps.extend(then.into_iter().map(|file| write(file, server)).chain(copies(false)));
-    plan.steps.extend(hand_over(wanted, facts, &all.fresh));
+    plan.steps.extend(hand_over(facts, &all.fresh, certificates::of_servers().key, server));
     let other = |change: &&&Change<'_>| {
         plan.steps.len() != begin || shows_another(facts, change.instance, &all.server)
     };
@@ -64,14 +67,25 @@ pub fn files(wanted: &Wanted<'_>, facts: &Facts, changes: &[Change<'_>], plan: &
     plan.steps.extend(tell);
 }
 
-/// A key that is there is the server's user's to read: it was another engine's, or of containers.
-fn hand_over(wanted: &Wanted<'_>, facts: &Facts, fresh: &[Fresh]) -> Option<Step> {
-    let path = certificates::of_servers().key;
+/// A key that is there is its reader's alone: it was another engine's, or of containers, or a hand changed its mode.
+fn hand_over(facts: &Facts, fresh: &[Fresh], path: PathBuf, (owner, mode): (Owner, u32)) -> Option<Step> {
     let stat = facts.path(&path).filter(|_| !fresh.iter().any(|file| file.path == path))?;
-    let right = facts.user.is_some_and(|user| user.uid == stat.uid) && stat.mode & 0o037 == 0;
-    let reads = |instance: &Instance| !instance.runtime.is_container() && uses_ours(instance);
-    let (owner, mode) = (Owner::Server(wanted.topology.engine), Some(0o400));
-    (!right && wanted.instances.iter().any(reads)).then_some(Step::Own { paths: vec![path], owner, mode })
+    let reader = match owner {
+        Owner::Server(_) => facts.user.map(|user| user.uid),
+        _ => Some(layout::here().own().uid),
+    };
+    let right = reader == Some(stat.uid) && stat.mode & 0o077 == 0;
+    (!right).then(|| Step::Own { paths: vec![path], owner, mode: Some(mode) })
+}
+
+/// Clients on other machines that have to learn of another authority than the former one.
+pub fn elsewhere(wanted: &Wanted<'_>, facts: &Facts) -> Option<Note> {
+    let (file, key) = (certificates::authorities(), certificates::authority_key());
+    let fresh = wanted.secrets.tls.iter().flat_map(|all| &all.fresh).any(|fresh| fresh.path == key);
+    let another = fresh && facts.path(&key).is_some();
+    // Inside of a container every address is one of another machine.
+    let reached = |own: &Instance| own.is_exposed() || !(own.is_local() || own.runtime.is_container());
+    (another && wanted.instances.iter().any(reached)).then_some(Note::AnotherAuthority { file })
 }
 
 /// Why a server that runs has to restart: it is to show other certificates, and nobody can tell it.

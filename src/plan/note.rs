@@ -75,6 +75,13 @@ pub enum Note {
         /// The file.
         file: PathBuf,
     },
+    /// Clients that name no user are let in no more.
+    DefaultOff {
+        /// The instance.
+        instance: Name,
+        /// How many clients it has.
+        clients: u64,
+    },
     /// The web app can be reached by other machines, and reads for whoever asks.
     AppReachable {
         /// Where it listens.
@@ -93,6 +100,11 @@ pub enum Note {
         instance: Name,
         /// How many.
         count: u64,
+    },
+    /// Clients elsewhere that know the former authority only.
+    AnotherAuthority {
+        /// The file of those that they have to know.
+        file: PathBuf,
     },
     /// A directory that an instance no longer uses.
     DirectoryStays {
@@ -204,6 +216,17 @@ impl std::fmt::Display for Note {
                 "{instance}: 'user default' in {} had another password than requirepass; taken out",
                 file.display()
             ),
+            Self::DefaultOff { instance, clients } => {
+                let there = match clients {
+                    0 => String::new(),
+                    1 => " (1 client is connected)".to_owned(),
+                    more => format!(" ({more} clients are connected)"),
+                };
+                write!(
+                    f,
+                    "{instance}: other machines reach it, so default goes off: a client that names no user gets in no more{there}; the same password is that of admin: AUTH admin PASSWORD"
+                )
+            }
             Self::AppReachable { bind, prefix } => write!(
                 f,
                 "the web app listens on {bind}: whoever reaches it can read every string key{}",
@@ -211,6 +234,11 @@ impl std::fmt::Display for Note {
                     "" => " of this Redis".to_owned(),
                     prefix => format!(" that begins with {prefix}"),
                 }
+            ),
+            Self::AnotherAuthority { file } => write!(
+                f,
+                "clients on other machines have to get {}, which has another authority, and each a certificate of that (`redis-tp tls client`)",
+                file.display()
             ),
             Self::LinkDown { instance } => write!(f, "{instance}: the link to its master is down"),
             Self::ReplicasElsewhere { instance, count } => write!(

@@ -15,6 +15,8 @@ use crate::secret::Secret;
 pub const LIFETIME: u64 = 825;
 /// How many days before its end it is made anew.
 pub const RENEWAL: u64 = 90;
+/// The same for what was signed by an authority that has a successor.
+pub const LAST_RENEWAL: u64 = 30;
 /// How long an authority holds, in days.
 const AUTHORITY: u64 = 3650;
 /// What a clock of another machine may be behind, in seconds.

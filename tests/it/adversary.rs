@@ -351,3 +351,64 @@ fn whoever_came_as_default_is_out_when_it_is_switched_off() {
         machine.run("redis-tp verify").ok();
     }
 }
+
+/// Waits at a port for what comes, and says OK to all of it.
+const LISTENER: &str = r#"use IO::Socket::INET;
+my $server = IO::Socket::INET->new(LocalAddr => "127.0.0.1", LocalPort => 7777, Listen => 5, ReuseAddr => 1) or die;
+open(my $heard, ">", "/tmp/heard") or die;
+$heard->autoflush(1);
+while (my $client = $server->accept) {
+    while (sysread($client, my $said, 4096)) { print $heard $said; print $client "+OK\r\n"; }
+}"#;
+
+/// Says that it is a replica, and where it is met.
+const CLAIM: &str = r#"exec 3<>/dev/tcp/127.0.0.1/6379
+for line in "AUTH replica $(cat /etc/redis-tp/replica.password)" "REPLCONF ip-address 127.0.0.1" \
+    "REPLCONF listening-port $1" "PSYNC ? -1"; do
+    # An answer that is under way forbids PSYNC.
+    printf '%s\r\n' "$line" >&3; sleep 0.3
+done
+exec cat <&3 >/dev/null"#;
+
+#[test]
+fn whoever_says_he_is_a_replica_does_not_hear_the_apps_password() {
+    for (release, init) in [(Release::Bookworm, Init::Systemd), (Release::Trixie, Init::None)] {
+        let Some(machine) = exposed(release, init) else { return };
+        machine.run("useradd eve").ok();
+        machine.write("/opt/listener", LISTENER);
+        machine.write("/root/claim", CLAIM);
+        let as_eve = "setpriv --reuid eve --regid eve --clear-groups";
+        let listener = machine.spawn(&format!("{as_eve} perl /opt/listener"));
+        let claims = [7777, 7779].map(|port| machine.spawn(&format!("bash /root/claim {port}")));
+        // One that comes into the topology is heard, and the app goes on.
+        machine.run("redis-tp replica add --port 6381").ok();
+        let app = machine.spawn("bash -c 'exec 3<>/dev/tcp/127.0.0.1/5000 && printf \"GET /events HTTP/1.0\\r\\n\\r\\n\" >&3 && timeout 8 cat <&3'");
+        let seen = app.wait().stdout;
+        let last = seen.lines().rfind(|line| line.contains("7777")).unwrap_or_else(|| panic!("{seen}"));
+        assert!(last.contains("without TLS it hears no password"), "{last}");
+        assert!(seen.contains("\"name\":\"127.0.0.1:6381\",\"reason\":null"), "{seen}");
+        assert_eq!(machine.read("/tmp/heard"), "", "{release:?}");
+        drop((listener, claims));
+    }
+}
+
+/// Known to remain: no rule forbids an argument of PSYNC without forbidding that a link goes on where it was.
+#[test]
+fn a_promotion_with_a_replicas_password_is_told() {
+    let Some(machine) = exposed(Release::Bookworm, Init::Systemd) else { return };
+    machine.run("redis-tp verify").ok();
+    let promote = "id=$(redis-tp cli slave -- INFO replication | sed -n 's/^master_replid:\\([0-9a-f]*\\).*/\\1/p')
+        REDISCLI_AUTH=$(cat /etc/redis-tp/replica.password) timeout 3 redis-cli --user replica -p 6380 PSYNC $id -1 FAILOVER";
+    machine.run(promote);
+    let role = "redis-tp cli slave -- ROLE | head -1";
+    assert_eq!(machine.run(role).ok().stdout.trim(), "master", "it is refused: the README says otherwise");
+    let told = machine.run("redis-tp verify --json").exits(4);
+    assert!(
+        told.stdout.contains("\"result\":\"fail\"") || told.stdout.contains("\"result\": \"fail\""),
+        "{told}"
+    );
+    let told = machine.run("redis-tp plan --detailed-exitcode").exits(3);
+    assert!(told.to_string().contains("slave: was promoted and is a master now"), "{told}");
+    machine.run("redis-tp apply --overwrite && redis-tp verify").ok();
+    assert_eq!(machine.run(role).ok().stdout.trim(), "slave");
+}

@@ -15,6 +15,7 @@ use crate::user::{ann, with_ann};
 mod adversary;
 mod cases;
 mod own;
+mod renewal;
 
 const DAY: u64 = 86_400;
 /// What a run may change that changed nothing.
@@ -225,7 +226,7 @@ fn what_has_ended_is_renewed_by_the_next_run() {
         // And an authority that has.
         let ended = Authority::new(key(), "m", now() - 4000 * DAY).unwrap();
         put(&machine, &ended, now());
-        machine.run("redis-tp service stop && redis-tp apply").ok();
+        machine.run("redis-tp service stop --force && redis-tp apply").ok();
         is_proven(&machine);
     }
 }

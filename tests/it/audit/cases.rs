@@ -130,6 +130,24 @@ pub const CASES: &[Case] = &[
         TypedThen("redis-tp check --fix --fail-on critical", "redis-tp install --no-tls"),
     ),
     case(
+        "certificate-key",
+        "high",
+        "redis-tp install --tls && chgrp redis /etc/redis-tp/tls/ca.key && chmod 640 /etc/redis-tp/tls/ca.key",
+        TypedThen("redis-tp check --fix --fail-on critical", "redis-tp install --no-tls"),
+    ),
+    case(
+        "certificate-key",
+        "high",
+        "redis-tp install --tls && chmod 644 /etc/redis-tp/tls/app.key",
+        TypedThen("redis-tp check --fix --fail-on critical", "redis-tp install --no-tls"),
+    ),
+    case(
+        "certificate-key",
+        "high",
+        "redis-tp install --tls && chown nobody /etc/redis-tp/tls/ca.key",
+        TypedThen("redis-tp apply", "redis-tp install --no-tls"),
+    ),
+    case(
         "certificate-clients",
         "medium",
         "redis-tp install --tls --bind 10.9.0.1,127.0.0.1 --set tls-auth-clients=no",

@@ -135,3 +135,16 @@ fn an_authority_below_another_serves_with_its_root_in_the_same_file() {
     assert!(refused.stderr.contains("whose own authority is missing"), "{refused}");
     machine.run("redis-tp tls trust /srv/tls/ca.crt && redis-tp verify").ok();
 }
+
+#[test]
+fn what_is_shown_is_told_of_and_what_nobody_shows_is_not_made_anew() {
+    let Some(machine) = pair(Release::Bookworm, Init::Systemd) else { return };
+    machine.run("redis-tp apply -f /root/own.ini").ok();
+    let out = machine.run("redis-tp tls show").ok();
+    for (file, times) in [("/srv/tls/redis.crt", 1), ("/srv/tls/ca.crt", 1), ("/etc/redis-tp/tls", 0)] {
+        assert_eq!(out.stdout.matches(file).count(), times, "{file}: {out}");
+    }
+    assert!(out.stdout.contains("master, slave"), "{out}");
+    let out = machine.run("redis-tp tls rotate").ok();
+    assert!(out.stdout.contains("No changes"), "{out}");
+}

@@ -1,0 +1,67 @@
+//! What is renewed before its end, what signs it, and what is told of it.
+
+use redis_tp::tls::issue::Authority;
+
+use super::{DAY, key, now, put};
+use crate::machine::{Init, Release};
+use crate::story::bare;
+
+/// An authority of which this many days are left.
+fn ending(days: u64) -> Authority {
+    Authority::new(key(), "m", now() - (3650 - days) * DAY).unwrap()
+}
+
+#[test]
+fn an_authority_that_ends_has_a_successor_before_anything_is_shown_that_it_signed() {
+    let Some(machine) = bare(Release::Bookworm, Init::Systemd) else { return };
+    machine.run("redis-tp up --tls && redis-tp install --bind 0.0.0.0").ok();
+    put(&machine, &ending(50), now() - 10 * DAY);
+    machine
+        .run("systemctl restart redis-server redis-server@slave && redis-tp tls client laptop /root/laptop")
+        .ok();
+    let shown = machine.read("/etc/redis-tp/tls/server.crt");
+    let out = machine.run("redis-tp apply").ok();
+    assert!(out.stderr.contains("clients on other machines have to get"), "{out}");
+    assert_eq!(machine.read("/etc/redis-tp/tls/server.crt"), shown);
+    let cli = "REDISCLI_AUTH=$(cat /etc/redis-tp/password) redis-cli --user admin -e --tls --cacert /root/laptop/ca.crt --cert /root/laptop/laptop.crt --key /root/laptop/laptop.key PING";
+    machine.run(cli).ok();
+    machine.run("redis-tp plan | grep 'No changes' && redis-tp verify").ok();
+    let out = machine.run("redis-tp tls show").ok();
+    assert!(out.stdout.matches("authority").count() == 2, "{out}");
+    // The successor signs for clients, and is believed.
+    machine.run("redis-tp tls client new /root/new").ok();
+    machine.run(&cli.replace("/root/laptop", "/root/new").replace("laptop.", "new.")).ok();
+    // At last what the former has signed is replaced, too.
+    put(&machine, &ending(20), now() - 10 * DAY);
+    machine
+        .run("systemctl restart redis-server redis-server@slave && redis-tp apply && redis-tp verify")
+        .ok();
+    assert!(machine.run("redis-tp tls show").ok().stdout.contains("824 days left"));
+}
+
+#[test]
+fn a_key_of_the_authority_that_is_none_is_named_with_its_cure() {
+    let Some(machine) = bare(Release::Bookworm, Init::None) else { return };
+    machine.run("redis-tp up --tls --no-app && echo none > /etc/redis-tp/tls/ca.key").ok();
+    let refused = machine.run("redis-tp tls rotate").exits(5);
+    for said in ["/etc/redis-tp/tls/ca.key", "redis-tp tls rotate --ca"] {
+        assert!(refused.stderr.contains(said), "no '{said}' in {refused}");
+    }
+    machine.run("mv /etc/redis-tp/tls/server.crt /root/").ok();
+    let out = machine.run("redis-tp status");
+    assert!(out.stdout.contains("6379"), "{out}");
+    machine.run("mv /root/server.crt /etc/redis-tp/tls/ && redis-tp tls rotate --ca && redis-tp verify").ok();
+}
+
+#[test]
+fn an_authority_is_trusted_beside_one_whose_last_line_has_no_end() {
+    let Some(machine) = bare(Release::Bookworm, Init::None) else { return };
+    machine.run("redis-tp up --tls --no-app").ok();
+    machine
+        .run("cd /etc/redis-tp/tls && printf %s \"$(cat ca.crt)\" > /root/ca.crt && cp /root/ca.crt .")
+        .ok();
+    machine.write("/root/other.crt", ending(3000).cert);
+    machine.run("redis-tp tls trust /root/other.crt && redis-tp verify").ok();
+    let out = machine.run("redis-tp tls show").ok();
+    assert_eq!(out.stdout.matches("authority").count(), 2, "{out}");
+}
