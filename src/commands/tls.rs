@@ -29,8 +29,11 @@ pub fn run(host: &Host, args: &cli::Tls) -> Result<Code> {
     match args {
         cli::Tls::Show(report) => show(host, report),
         cli::Tls::Rotate(rotate) => {
-            let renewal = if rotate.ca { Renewal::Authority } else { Renewal::Certificates };
-            renew(host, "tls rotate", &rotate.change, renewal)
+            let (command, renewal) = match rotate.ca {
+                true => ("tls rotate --ca", Renewal::Authority),
+                false => ("tls rotate", Renewal::Certificates),
+            };
+            renew(host, command, &rotate.change, renewal)
         }
         cli::Tls::Trust(trust) => {
             let text = others(host, &trust.file)?;
@@ -91,7 +94,7 @@ fn others(host: &Host, file: &Path) -> Result<String> {
             .hint("give the ca.crt of the other machine, /etc/redis-tp/tls/ca.crt there")
     };
     let text =
-        host.text(file).map_err(|error| Fault::refused(format!("{error:#}")).hint("give a file in PEM"))?;
+        host.given(file).map_err(|error| Fault::refused(format!("{error:#}")).hint("give a file in PEM"))?;
     let text = text.ok_or_else(|| refused("is not there"))?;
     let all = judge::validities(&text).map_err(|_| refused("has no certificate in PEM in it"))?;
     if !judge::are_authorities(&text) {

@@ -61,7 +61,24 @@ fn an_authority_is_trusted_beside_one_whose_last_line_has_no_end() {
         .run("cd /etc/redis-tp/tls && printf %s \"$(cat ca.crt)\" > /root/ca.crt && cp /root/ca.crt .")
         .ok();
     machine.write("/root/other.crt", ending(3000).cert);
-    machine.run("redis-tp tls trust /root/other.crt && redis-tp verify").ok();
+    machine.run("bash -c 'redis-tp tls trust <(cat /root/other.crt)' && redis-tp verify").ok();
     let out = machine.run("redis-tp tls show").ok();
     assert_eq!(out.stdout.matches("authority").count(), 2, "{out}");
+}
+
+#[test]
+fn authorities_that_cannot_be_read_are_said_to_be_what_they_are() {
+    let Some(machine) = bare(Release::Bookworm, Init::None) else { return };
+    machine.run("redis-tp up --tls --no-app && cp /etc/redis-tp/tls/ca.crt /root/").ok();
+    for (bad, said) in [
+        ("printf ''", "/etc/redis-tp/tls/ca.crt has no certificate in PEM in it"),
+        ("echo none", "/etc/redis-tp/tls/ca.crt has no certificate in PEM in it"),
+        ("head -c 99 /dev/urandom", "/etc/redis-tp/tls/ca.crt cannot be read"),
+    ] {
+        machine.run(&format!("{bad} > /etc/redis-tp/tls/ca.crt")).ok();
+        let refused = machine.run("redis-tp apply").exits(5);
+        assert!(refused.stderr.contains(said) && refused.stderr.contains("hint: put it back"), "{refused}");
+    }
+    machine.run("cp /root/ca.crt /etc/redis-tp/tls/ && redis-tp verify").ok();
+    machine.run("redis-tp tls rotate --ca && redis-tp rollback | grep -e 'tls rotate --ca'").ok();
 }
