@@ -64,6 +64,8 @@ pub enum Renewal {
     Authority,
     /// Nothing; these authorities of other machines are trusted, too.
     Trust(String),
+    /// Nothing; no authority is trusted but our own.
+    Forget,
 }
 
 /// The certificates of a machine, as they are to be.
@@ -257,6 +259,7 @@ impl Work<'_> {
                 };
                 self.new_authority()? + &trusted
             }
+            Renewal::Forget => self.own_alone(&former)?,
             Renewal::Trust(others) => {
                 let there = blocks(&former);
                 let new: String = blocks(others).into_iter().filter(|block| !there.contains(block)).collect();
@@ -270,6 +273,20 @@ impl Work<'_> {
             self.write(authorities(), Secret::new(&ca), Reader::All);
         }
         Ok(ca)
+    }
+
+    /// Our own authority, where all that we show is signed by it: else nobody would get in any more.
+    fn own_alone(&self, ca: &str) -> Result<String> {
+        let own = blocks(ca).into_iter().next().unwrap_or_default();
+        for files in [of_servers(), of_app()] {
+            let Ok(pem) = read(self.host, &files) else { continue };
+            if judge::client(&Pem { ca: own.clone(), ..pem }, self.now) == Err(Flaw::OtherAuthority) {
+                let what =
+                    format!("{} is signed by an authority that is to be forgotten", files.cert.display());
+                return Err(Fault::refused(what).hint("make another first:\nredis-tp tls rotate").into());
+            }
+        }
+        Ok(own)
     }
 
     fn ends_soon(&self, ca: &str) -> bool {

@@ -15,7 +15,7 @@ use crate::host::Host;
 use crate::layout;
 use crate::moment;
 use crate::report::certificates::{Entry, lines};
-use crate::report::console;
+use crate::report::console::{self, NOTE, styled};
 use crate::tls::Tls;
 use crate::tls::issue::RENEWAL;
 use crate::tls::judge::{self, Validity};
@@ -42,15 +42,23 @@ pub fn run(host: &Host, args: &cli::Tls) -> Result<Code> {
             }
             begin(host, &trust.change, text)
         }
+        cli::Tls::Forget(forget) => renew(host, "tls forget", &forget.change, Renewal::Forget),
         cli::Tls::Client(client) => issue(host, client),
     }
 }
 
 fn renew(host: &Host, command: &str, change: &cli::Change, renewal: Renewal) -> Result<Code> {
+    let forgets = renewal == Renewal::Forget;
     let wish = |host: &Host| Ok(Wish { renewal, ..spoken(host)? });
     let outcome = converge(host, command, change, wish, whole(change.consent()))?;
     let code = outcome.finish(command, change, None)?;
     if outcome.changed && !change.json {
+        if forgets {
+            console::err(format_args!(
+                "{} connections that are open stay; CLIENT LIST has them, and CLIENT KILL ends them",
+                styled(NOTE, "note:")
+            ));
+        }
         console::next(&[
             ("redis-tp tls show", "until when they hold"),
             ("redis-tp verify", "prove that it works"),
