@@ -9,12 +9,14 @@ use serde::Serialize;
 use crate::finding::{Check, Finding};
 use crate::host::Host;
 
+mod apt;
 mod around;
 mod compromise;
 mod files;
 mod firewall;
 pub mod fix;
 mod gather;
+mod leaks;
 mod reach;
 mod seen;
 mod settings;
@@ -185,9 +187,9 @@ const ROWS: [Row; 46] = [
     server("log-mode", Low, "looked at owner and mode", files::log),
     server("aclfile-mode", High, "looked at owner and mode", files::acl),
     machine("backup-mode", High, "looked at owner and mode", files::backups),
-    machine("secrets-argv", High, "read every command line", files::argv),
-    machine("secrets-environ", Medium, "read every environment", files::environment),
-    machine("secrets-files", High, "read the files that others can read", files::readable),
+    machine("secrets-argv", High, "read every command line", leaks::argv),
+    machine("secrets-environ", Medium, "read every environment", leaks::environment),
+    machine("secrets-files", High, "read the files that others can read", leaks::readable),
     machine("package", High, "asked apt for the version that it would install", software::package),
     machine("security-origin", Medium, "read apt's sources", software::origin),
     server("replaced-binary", High, "looked at /proc/PID/exe", software::replaced),

@@ -20,7 +20,7 @@ pub mod found;
 mod gather;
 pub mod holder;
 pub mod parse;
-mod sockets;
+pub mod sockets;
 mod web;
 
 pub use containers::Containers;

@@ -23,11 +23,14 @@ mod child;
 mod files;
 mod net;
 mod own;
+mod pieces;
 mod stage;
 mod way;
 
 pub use call::Stream;
 pub use child::{Child, Done};
+pub use net::Knock;
+pub use pieces::Passed;
 pub use stage::Staged;
 
 /// The umask is the process's, and proofs run in threads.

@@ -393,13 +393,11 @@ fn places(wanted: &Wanted<'_>, facts: &Facts, order: &[&Instance], plan: &mut Pl
     for instance in order {
         // The package makes the distribution's own directories itself.
         let by_package = |path: &Path| packaged && (path == engine.data("master") || path == engine.log());
-        let log = instance.log_dir().unwrap_or(Path::new("/"));
         // Of what somebody set up by hand, only the owner matters: see `adopt::owners`.
         let ours = instance.plain.is_none();
-        for (path, owner, mode, copy, correct) in [
-            (instance.dir.as_path(), Owner::Server(engine), 0o750, instance.upstream.is_some(), ours),
-            (log, Owner::ServerAdm(engine), 0o2750, false, false),
-        ] {
+        let dir = (instance.dir.as_path(), Owner::Server(engine), 0o750, instance.upstream.is_some(), ours);
+        let log = instance.log_dir().map(|log| (log, Owner::ServerAdm(engine), 0o2750, false, false));
+        for (path, owner, mode, copy, correct) in [dir].into_iter().chain(log) {
             if by_package(path) {
                 continue;
             }

@@ -8,7 +8,7 @@ use sha2::{Digest, Sha256};
 use crate::conf::{self, Conf};
 use crate::directives;
 use crate::engine::{Engine, Version};
-use crate::secret::Secret;
+use crate::secret::{MASK, Secret};
 
 /// Who may do everything.
 pub const ADMIN: &str = "admin";
@@ -128,7 +128,7 @@ impl Listed {
         let own = parse(groups.first()?);
         let may = |group: &Vec<String>| match parse(group) {
             Some(rules) => takes_over(&rules.commands),
-            None => TAKES_OVER.map(str::to_owned).into(),
+            None => TAKES_OVER.iter().map(|(name, _)| (*name).to_owned()).collect(),
         };
         let takes_over: Vec<Vec<String>> = groups.iter().map(may).collect();
         let first = takes_over.iter().position(|some| !some.is_empty());
@@ -161,20 +161,25 @@ fn groups(words: &[String]) -> Vec<Vec<String>> {
     groups
 }
 
-/// With which of these a client takes a server over, or away from everybody else.
-const TAKES_OVER: [&str; 11] = [
-    "acl",
-    "cluster",
-    "config",
-    "debug",
-    "failover",
-    "migrate",
-    "module",
-    "monitor",
-    "replicaof",
-    "shutdown",
-    "slaveof",
+/// With which of these a client takes a server over, or takes it from everybody else, whichever keys it has; and the
+/// categories that they are in (ACL CAT).
+const TAKES_OVER: [(&str, &[&str]); 13] = [
+    ("acl", ADMINISTERS),
+    ("cluster", ADMINISTERS),
+    ("config", ADMINISTERS),
+    ("debug", ADMINISTERS),
+    ("failover", ADMINISTERS),
+    ("flushall", REWRITES),
+    ("flushdb", REWRITES),
+    ("migrate", REWRITES),
+    ("module", ADMINISTERS),
+    ("monitor", ADMINISTERS),
+    ("replicaof", ADMINISTERS),
+    ("shutdown", ADMINISTERS),
+    ("slaveof", ADMINISTERS),
 ];
+const ADMINISTERS: &[&str] = &["admin", "dangerous", "slow"];
+const REWRITES: &[&str] = &["dangerous", "keyspace", "slow", "write"];
 /// Those parts of them that only tell something, and no secret.
 const TELLS: [&str; 17] = [
     "acl|cat",
@@ -198,21 +203,26 @@ const TELLS: [&str; 17] = [
 
 /// What rules give in the end: a later one takes back what an earlier one gave.
 fn takes_over(rules: &[String]) -> Vec<String> {
-    let mut may: Vec<&str> = Vec::new();
+    let mut may: BTreeSet<&str> = BTreeSet::new();
     for rule in rules {
-        match rule.as_str() {
-            "+@all" | "+@dangerous" | "+@admin" => may = TAKES_OVER.into(),
-            "-@all" | "-@dangerous" => may.clear(),
-            // `migrate` alone is none of these.
-            "-@admin" => may.retain(|name| *name == "migrate"),
-            rule => {
-                let name = rule.get(1..).unwrap_or_default();
-                let command = name.split('|').next().unwrap_or_default();
-                may.retain(|known| rule.starts_with('+') || *known != name);
-                if rule.starts_with('+') && !TELLS.contains(&name) {
-                    may.extend(TAKES_OVER.iter().filter(|known| **known == command));
-                }
-            }
+        let Some((gives, what)) = rule.strip_prefix('+').map(|what| (true, what)).or_else(|| {
+            let what = rule.strip_prefix('-')?;
+            Some((false, what))
+        }) else {
+            continue;
+        };
+        let (command, part) = what.split_once('|').map_or((what, false), |(command, _)| (command, true));
+        let concerns = |(name, categories): &&(&'static str, &[&str])| match what.strip_prefix('@') {
+            Some(category) => category == "all" || categories.contains(&category),
+            None => *name == command,
+        };
+        let concerned = TAKES_OVER.iter().filter(concerns).map(|(name, _)| *name);
+        match gives {
+            true if TELLS.contains(&what) => {}
+            true => may.extend(concerned),
+            // What is left without one part may do the others.
+            false if part => {}
+            false => concerned.for_each(|name| _ = may.remove(name)),
         }
     }
     may.into_iter().map(str::to_owned).collect()
@@ -334,6 +344,7 @@ fn parse(words: &[String]) -> Option<Rules> {
 pub fn unknown_rule(words: &[String], engine: Engine, version: Version) -> Option<(String, &'static str)> {
     let before = |major, minor| engine == Engine::Redis && version < Version::new(major, minor);
     words.iter().find_map(|word| {
+        let bare = word.trim_start_matches('(').trim_end_matches(')');
         let why = match word.chars().next()? {
             '&' if before(6, 2) => "rules for channels came with 6.2",
             '(' if before(7, 0) => "selectors came with 7.0",
@@ -342,7 +353,11 @@ pub fn unknown_rule(words: &[String], engine: Engine, version: Version) -> Optio
                 "allchannels" | "resetchannels" if before(6, 2) => "rules for channels came with 6.2",
                 "sanitize-payload" | "skip-sanitize-payload" if before(6, 2) => "this rule came with 6.2",
                 "clearselectors" if before(7, 0) => "selectors came with 7.0",
-                lower => return unknown_category(lower).map(|why| (word.clone(), why)),
+                _ => match unknown_category(&bare.to_ascii_lowercase()) {
+                    Some(why) => return Some((bare.to_owned(), why)),
+                    // A password, perhaps, whose sign was forgotten.
+                    None => return no_rule(bare).map(|why| (MASK.to_owned(), why)),
+                },
             },
         };
         Some((word.clone(), why))
@@ -389,6 +404,41 @@ const CATEGORIES: [&str; 33] = [
 fn unknown_category(rule: &str) -> Option<&'static str> {
     let category = rule.strip_prefix(['+', '-'])?.strip_prefix('@')?;
     (!CATEGORIES.contains(&category)).then_some("there is no such category of commands")
+}
+
+/// The rules that are a word (acl.c, `ACLSetUser`).
+const WORDS: [&str; 16] = [
+    "on",
+    "off",
+    "nopass",
+    "reset",
+    "resetpass",
+    "allkeys",
+    "resetkeys",
+    "allchannels",
+    "resetchannels",
+    "allcommands",
+    "nocommands",
+    "sanitize-payload",
+    "skip-sanitize-payload",
+    "clearselectors",
+    // Of later Valkeys, as `db=` is.
+    "alldbs",
+    "resetdbs",
+];
+
+/// Why a word is no rule in any version.
+fn no_rule(word: &str) -> Option<&'static str> {
+    let hash = |word: &str| is_hash(word) && !word.contains(|c: char| c.is_ascii_uppercase());
+    match word.chars().next()? {
+        '#' | '!' if !hash(&format!("#{}", &word[1..])) => {
+            Some("a hash of a password has 64 digits of 0 to 9 and a to f")
+        }
+        '+' | '-' if word.len() == 1 => Some("it names no command"),
+        '+' | '-' | '~' | '%' | '&' | '>' | '<' | '#' | '!' | '(' => None,
+        _ if word.starts_with("db=") || WORDS.contains(&word.to_ascii_lowercase().as_str()) => None,
+        _ => Some("it is no rule; a password begins with >"),
+    }
 }
 
 #[cfg(test)]
@@ -475,12 +525,23 @@ mod tests {
             "on #00 -@all +acl|setuser",
             "on #00 -@all +@all -config",
             "on #00 -@all +@all -@admin",
+            "on #00 ~* -@all +@slow",
+            "on #00 ~* -@all +@keyspace",
+            "on #00 ~cache:* -@all +@read +@write",
+            "on #00 ~* -@all -@dangerous +@slow",
+            "on #00 ~* -@all +@slow -@admin",
+            "on #00 ~* -@all +@write -migrate",
+            "on #00 ~* +@all -@dangerous +config|set",
             "on #00 unheard-of -@all",
         ] {
             assert!(!of(rules).takes_over.is_empty(), "{rules}");
         }
         for rules in [
-            "on #00 ~* -@all +@read +@write",
+            "on #00 ~* -@all +@read +@write -@dangerous",
+            "on #00 ~cache:* -@all +@write -migrate -flushall -flushdb",
+            "on #00 ~* -@all +@slow -@dangerous",
+            "on #00 ~* -@all +@fast +@read +@connection +@hash",
+            "on #00 ~* +@all -@slow",
             "on #00 ~* +@all -@dangerous",
             "on #00 ~* -@all +acl|whoami +cluster|slots",
             "on #00 resetchannels -@all +psync +replconf +ping",
@@ -508,6 +569,16 @@ mod tests {
             assert!(!of(rule, Engine::Redis, Version::new(7, 0)), "{rule}");
             assert!(!of(rule, Engine::Valkey, Version::new(8, 1)), "{rule}");
         }
-        assert!(of("+@raed", Engine::Redis, Version::new(8, 0)));
+        for rule in ["password", "#abc", "+"] {
+            assert!(of(rule, Engine::Redis, Version::new(8, 0)), "{rule}");
+        }
+        let every =
+            "on nopass >x <x ~a %RW~b &c +get -set|x +@read ON allkeys resetpass reset (~* allkeys) db=0";
+        assert!(!of(every, Engine::Valkey, Version::new(9, 1)));
+        for words in [&["+@raed"][..], &["(+@raed)"], &["(+get", "+@raed)"], &["(+@raed", "~x)"]] {
+            let words: Vec<String> = words.iter().map(|word| (*word).to_owned()).collect();
+            let (rule, _) = unknown_rule(&words, Engine::Redis, Version::new(8, 0)).unwrap();
+            assert_eq!(rule, "+@raed", "{words:?}");
+        }
     }
 }

@@ -16,9 +16,11 @@ use super::events::Hub;
 use super::metrics::Metrics;
 use super::settings::{Node, Settings};
 use super::view::{Seen, State, Told, View, Wired};
+use crate::facts::holder;
 use crate::host::Host;
+use crate::layout;
 use crate::tls::client::{NOT_TLS, TLS_ONLY};
-use crate::topology::ReadFrom;
+use crate::topology::{self, ReadFrom, Topology};
 use crate::wire::{Address, Trouble};
 
 /// How long the cache may take to answer: a server that needs longer is out of service.
@@ -31,6 +33,8 @@ const RETRY: [Duration; 2] = [Duration::from_millis(50), Duration::from_millis(2
 const REFUSED: Duration = Duration::from_secs(1);
 /// How often at most a server is asked when it is said to have trouble.
 const PAUSE: Duration = Duration::from_millis(20);
+/// Why a server that was found, and not given, is not asked.
+const UNNAMED: &str = "another server names it and the settings do not: without TLS it hears no password";
 /// How long a server that was found, and not given, is remembered when it is away.
 const FORGET: Duration = Duration::from_secs(60);
 
@@ -188,13 +192,17 @@ impl Nodes {
                 stays = false;
                 return;
             }
-            let Some(seen) = nodes.iter_mut().find(|seen| seen.id == id) else { return };
+            let Some(seen) = nodes.iter_mut().find(|seen| seen.id == id) else {
+                stays = false;
+                return;
+            };
             let told_by = seen.node.clone();
             (seen.asked, seen.peer, seen.told) = (true, Some(peer), told.clone());
             (seen.state, seen.reason, seen.wired) = match told.loading {
                 true => (State::Loading, Some(Trouble::Loading.to_string()), None),
                 false => (State::Up, None, Some(Arc::clone(wired))),
             };
+            forget_unheard(nodes, id);
             for address in others(nodes, &told, peer) {
                 let node = told_by.beside(address);
                 nodes.push(Seen::new(*next, node.clone(), false));
@@ -221,6 +229,13 @@ fn is_known_otherwise(nodes: &mut [Seen], id: usize, told: &Told) -> bool {
     let same = |at: &&mut Seen| at.id != id && !told.run_id.is_empty() && at.told.run_id == told.run_id;
     let twin = nodes.iter_mut().find(same);
     twin.map(|twin| twin.aliases.push((host, port))).is_some()
+}
+
+/// Lets go of servers that were found before it was known that this one is there.
+fn forget_unheard(nodes: &mut Vec<Seen>, id: usize) {
+    let Some(known) = nodes.iter().find(|seen| seen.id == id && seen.given).cloned() else { return };
+    let same = |at: &Address| known.is_at(&at.host, at.port);
+    nodes.retain(|seen| seen.given || seen.state != State::Untrusted || !same(&seen.node.address));
 }
 
 /// The servers that one tells of and that are not known yet.
@@ -261,7 +276,8 @@ async fn attend(nodes: Arc<Nodes>, id: usize, node: Node) {
     let mut reached: Option<Instant> = None;
     let began = nodes.host.now();
     loop {
-        let error = match connect(&nodes, &node).await {
+        let Some(given) = nodes.view().node(id).map(|seen| seen.given) else { return };
+        let error = match connect(&nodes, &node, given).await {
             Ok((connection, peer)) => {
                 let generation = nodes.generation.fetch_add(1, Relaxed);
                 let reads = Reads::over(connection.clone());
@@ -287,7 +303,6 @@ async fn attend(nodes: Arc<Nodes>, id: usize, node: Node) {
         if reached.is_some_and(|at| nodes.host.now() - at < PERIOD * 2) {
             pause = RETRY[0];
         }
-        let given = nodes.view().node(id).is_none_or(|seen| seen.given);
         if !given && nodes.host.now() - reached.unwrap_or(began) > FORGET {
             return nodes.forget(id);
         }
@@ -310,13 +325,52 @@ async fn misunderstood(nodes: &Nodes, node: &Node, error: &RedisError) -> Option
     tokio::task::spawn_blocking(move || ask(&host, &at)).await.ok()?
 }
 
-async fn connect(nodes: &Nodes, node: &Node) -> Result<(MultiplexedConnection, SocketAddr), RedisError> {
+async fn connect(
+    nodes: &Nodes,
+    node: &Node,
+    given: bool,
+) -> Result<(MultiplexedConnection, SocketAddr), RedisError> {
+    if !given && !may_hear(nodes, node).await {
+        return Err(std::io::Error::other(Trouble::Tls(UNNAMED.into())).into());
+    }
     let attempt = nodes.host.redis(&node.address, node.tls.as_deref(), node.login(), DEADLINE);
     // A name may stand for several addresses, and its lookup takes time of its own.
     match timeout(DEADLINE * 4, attempt).await {
         Ok(done) => done,
         Err(_) => Err(std::io::Error::from(std::io::ErrorKind::TimedOut).into()),
     }
+}
+
+/// Whether a server that another named may be told the password: whoever follows a master, or says so, could
+/// name any address. TLS proves whose it is; on this machine the kernel tells.
+async fn may_hear(nodes: &Nodes, node: &Node) -> bool {
+    if node.password.is_none() || node.tls.is_some() {
+        return true;
+    }
+    let (host, at) = (nodes.host.clone(), node.address.clone());
+    let sure = move || is_of_topology(&host, &at) || holder::is_sure(&host, &at);
+    tokio::task::spawn_blocking(sure).await.unwrap_or(false)
+}
+
+/// Whether the topology has an instance there: one that came after the settings were handed over. From within the
+/// unit (PrivateUsers=) every other user is nobody, so there the kernel does not tell who has a port.
+fn is_of_topology(host: &Host, at: &Address) -> bool {
+    let files = [Some(topology::file()), layout::roots()];
+    let topologies = files.into_iter().flatten().filter_map(|file| {
+        let text = host.text(file).ok()??;
+        Topology::parse(&text, file).ok()
+    });
+    let ip = at.host.parse::<IpAddr>().ok();
+    let local = ip.map_or(at.host == "localhost", |ip| ip.is_loopback());
+    let there = |section: &topology::Section| {
+        let binds = section
+            .bind
+            .iter()
+            .flatten()
+            .any(|bind| ip.is_some_and(|ip| bind.address == topology::BindAddress::Ip(ip)));
+        section.port == at.port && (local || binds)
+    };
+    topologies.flat_map(|topology| topology.instances).any(|section| there(&section))
 }
 
 /// Asks a server until it does not answer; none when there is no need to ask any more.

@@ -202,11 +202,14 @@ impl Settings {
         Ok(Self { section, nodes: file.nodes.into_iter().map(node).collect() })
     }
 
-    /// Whether an app with these settings may go on when it is to have others: a server that is new is
-    /// found without being told.
-    pub fn may_go_on(&self, wanted: &Self) -> bool {
+    /// Whether an app with these settings may go on when it is to have others: a server that is new is found without
+    /// being told, if it needs no password, TLS proves it, or the app sees the topology that names it.
+    pub fn may_go_on(&self, wanted: &Self, sees_topology: bool) -> bool {
         let section = |settings: &Self| AppSection { line: 0, ..settings.section.clone() };
-        section(self) == section(wanted) && self.nodes.iter().all(|node| wanted.nodes.contains(node))
+        let found = |node: &Node| sees_topology || node.password.is_none() || node.tls.is_some();
+        section(self) == section(wanted)
+            && self.nodes.iter().all(|node| wanted.nodes.contains(node))
+            && wanted.nodes.iter().all(|node| self.nodes.contains(node) || found(node))
     }
 }
 
@@ -302,9 +305,13 @@ mod tests {
     #[test]
     fn only_a_server_more_needs_no_restart() {
         let one = Settings { nodes: settings().nodes[..1].to_vec(), ..settings() };
-        assert!(one.may_go_on(&settings()) && !settings().may_go_on(&one));
+        assert!(one.may_go_on(&settings(), true) && !settings().may_go_on(&one, true));
         let mut other = settings();
         other.section.ttl = std::time::Duration::from_secs(5);
-        assert!(!settings().may_go_on(&other));
+        assert!(!settings().may_go_on(&other, true));
+        // One with a password that it can neither prove nor see named is not asked.
+        let secret = Node::at(Address::plain("::1", 6381), Some(Secret::new("x")));
+        let more = Settings { nodes: [one.nodes.clone(), vec![secret]].concat(), ..settings() };
+        assert!(one.may_go_on(&more, true) && !one.may_go_on(&more, false));
     }
 }

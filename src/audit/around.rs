@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::Result;
 
+use super::apt;
 use super::files::{OF_HOME, PUBLIC, PUBLIC_DIRECTORIES};
 use super::firewall::Rules;
 use super::seen::{Package, Seen};
@@ -27,10 +28,12 @@ const MINERS: [&str; 8] =
 const CLOCK: &str = "slow-clocksource";
 const AGAIN: u32 = 2;
 /// How much of a file is looked through for a password, in bytes.
-const SCANNED: u64 = 1 << 20;
+const SCANNED: u64 = 64 << 20;
 /// How much of all of them, and for how much one of them counts at least.
 const MOST: u64 = 512 << 20;
 const LEAST: u64 = 16 << 10;
+/// Where programs of one's own have their settings.
+const OF_PROGRAMS: [&str; 2] = ["/var/www", "/opt"];
 /// Where an attacker lets a server write its RDB.
 const PLANTABLE: [&str; 6] = [
     "/var/spool/cron",
@@ -104,14 +107,14 @@ pub(super) fn sources(host: &Host) -> Result<Option<Vec<(PathBuf, String)>>> {
             .filter(|name| name.ends_with(".list") || name.ends_with(".sources"))
             .map(|name| parts.join(name)),
     );
-    let text = |path: PathBuf| Some((path.clone(), live(&host.lossy(&path).ok()??)));
+    let text = |path: PathBuf| Some((path.clone(), host.lossy(&path).ok()??));
     Ok(Some(files.into_iter().filter_map(text).collect()))
 }
 
-/// The paragraphs of a file of sources that are not switched off.
-fn live(text: &str) -> String {
-    let off = |line: &str| line.to_lowercase().replace(' ', "").starts_with("enabled:no");
-    text.split("\n\n").filter(|paragraph| !paragraph.lines().any(off)).collect::<Vec<_>>().join("\n\n")
+/// The name of Debian's release.
+pub(super) fn release(host: &Host) -> Option<String> {
+    let files = ["/etc/os-release", "/usr/lib/os-release"];
+    files.iter().find_map(|file| apt::release(&host.lossy(Path::new(file)).ok()??))
 }
 
 /// What drops packets on their way in: nft knows also what iptables(8) of Debian made.
@@ -121,9 +124,10 @@ pub(super) fn firewall(host: &Host) -> Option<Rules> {
         let done = host.run(Child::new(program).args(args.iter().copied())).ok()?;
         done.ok().then_some(done.stdout)
     };
-    ask("nft", &["list", "ruleset"])
-        .map(|rules| Rules::of_nft(&rules))
-        .or_else(|| ask("iptables", &["-S"]).map(|rules| Rules::of_iptables(&rules)))
+    ask("nft", &["list", "ruleset"]).map(|rules| Rules::of_nft(&rules)).or_else(|| {
+        let v6 = ask("ip6tables", &["-S"]);
+        ask("iptables", &["-S"]).map(|v4| Rules::of_iptables(&v4, v6.as_deref()))
+    })
 }
 
 /// What other processes have in their arguments and environments, and what they are called.
@@ -197,17 +201,25 @@ fn readable(host: &Host, secrets: &[Sought], seen: &mut Seen) -> Result<()> {
         if stat.kind != Kind::File || stat.mode & 0o004 == 0 || !reachable(host, &path) {
             continue;
         }
-        // By now it may be a fifo that nobody writes to; and a log may have no end.
-        let bytes = host.beginning(&path, SCANNED).ok().flatten().unwrap_or_default();
+        let (mut found, mut program) = (false, false);
+        let looked = host.pieces(&path, SCANNED.min(left), |piece| {
+            let text = String::from_utf8_lossy(piece);
+            found = secrets.iter().any(|secret| secret.is_in(&text));
+            // In what a linker wrote nobody leaves a password lying, and it may be long.
+            program |= piece.starts_with(b"\x7fELF");
+            found || program
+        });
+        let Ok(passed) = looked else { continue };
         // Whoever fills /tmp does not hold us up for ever.
-        left = left.saturating_sub(LEAST.max(bytes.len() as u64));
-        if left == 0 {
+        left = left.saturating_sub(LEAST.max(passed.bytes));
+        if left == 0 && !found {
             seen.unread = Some(path);
             break;
         }
-        let text = String::from_utf8_lossy(&bytes);
-        if secrets.iter().any(|secret| secret.is_in(&text)) {
+        if found {
             seen.readable.push((path, stat));
+        } else if passed.cut && !program {
+            seen.cut.get_or_insert(path);
         }
     }
     Ok(())
@@ -222,19 +234,24 @@ fn public_files(host: &Host) -> Result<Vec<PathBuf>> {
         files.extend(OF_HOME.iter().map(|name| home.join(name)));
     }
     for directory in PUBLIC_DIRECTORIES.iter().map(Path::new) {
-        for name in host.list(directory).unwrap_or_default() {
-            let path = directory.join(name);
-            match host.stat(&path).ok().flatten().map(|stat| stat.kind) {
-                Some(Kind::Dir) => {
-                    let within = host.list(&path).unwrap_or_default().into_iter();
-                    files.extend(within.map(|name| path.join(name)));
-                }
-                Some(Kind::File) => files.push(path),
-                _ => {}
-            }
-        }
+        below(host, directory, 1, &mut files);
+    }
+    for directory in OF_PROGRAMS.iter().map(Path::new) {
+        below(host, directory, 2, &mut files);
     }
     Ok(files)
+}
+
+/// The files of a directory, and of the directories in it so many deep.
+fn below(host: &Host, directory: &Path, depth: usize, files: &mut Vec<PathBuf>) {
+    for name in host.list(directory).unwrap_or_default() {
+        let path = directory.join(name);
+        match host.stat(&path).ok().flatten().map(|stat| stat.kind) {
+            Some(Kind::Dir) if depth > 0 => below(host, &path, depth - 1, files),
+            Some(Kind::File) => files.push(path),
+            _ => {}
+        }
+    }
 }
 
 /// Whether everybody may enter all directories above a path.
@@ -350,12 +367,6 @@ mod tests {
         let text = text.replace("bookworm-security/main", "bookworm/main");
         assert_eq!(policy(&text), Some(("5:7.0.15-1~deb12u7".into(), false)));
         assert_eq!(policy("x:\n  Installed: 1\n  Candidate: (none)\n"), None);
-    }
-
-    #[test]
-    fn a_source_that_is_switched_off_is_none() {
-        let text = "Types: deb\nSuites: trixie\n\nTypes: deb\nEnabled: no\nSuites: trixie-security\n";
-        assert_eq!(live(text), "Types: deb\nSuites: trixie");
     }
 
     #[test]

@@ -3,7 +3,8 @@
 use std::path::Path;
 
 use super::fix::Fix;
-use super::reach::unasked;
+use super::gather::FOREIGN_COMMAND;
+use super::reach::{roleless, unasked, unheard};
 use super::seen::{Seen, Server};
 use super::{Verdict, put_right};
 use crate::facts::Role;
@@ -15,14 +16,17 @@ const ISOLATE: &str = "take the machine off the network, keep its disk, and set 
 /// A replica follows whom it is to follow.
 pub(super) fn master_host(seen: &Seen, server: &Server) -> Verdict {
     let Some(told) = &server.told else { return unasked(server, "role") };
-    let Role::Replica { host, port, .. } = &told.role else {
-        return Finding::pass("it follows nobody").into();
-    };
-    let there = format!("{host} {port}");
     let named = match &server.instance {
         Some(_) => server.wanted_master.as_ref().map(|at| format!("{} {}", at.host, at.port)),
         None => server.conf.get("replicaof").map(|words| words.join(" ")),
     };
+    let (host, port) = match (&told.role, named.clone()) {
+        (Role::Replica { host, port, .. }, _) => (host, port),
+        (Role::Master, None) => return Finding::pass("it follows nobody").into(),
+        (Role::Master, Some(wanted)) => return promoted(server, &wanted),
+        (Role::Unknown, _) => return roleless(server),
+    };
+    let there = format!("{host} {port}");
     // After a failover whom it follows is another, and still one of this machine's; but not an ordinary user's.
     let local = host.parse().is_ok_and(|ip: std::net::IpAddr| ip.is_loopback());
     let ours = |other: &Server| !other.foreign && other.listens.iter().any(|(_, own)| own == port);
@@ -38,12 +42,22 @@ pub(super) fn master_host(seen: &Seen, server: &Server) -> Verdict {
     if server.instance.is_some() { verdict.with(Fix::Overwrite) } else { verdict }
 }
 
+/// A replica that is a master now. Nobody demotes it unasked: which of both has the data is a person's to say.
+fn promoted(server: &Server, wanted: &str) -> Verdict {
+    let cause = "it was promoted: by hand, by a failover, or by somebody who has the replicas' password";
+    let cure = match &server.instance {
+        Some(_) => "redis-tp plan\nredis-tp apply --adopt    # if it is to stay a master",
+        None => "redis-tp adopt --dry-run    # takes it as what it is",
+    };
+    Finding::fail(format!("it is a master, and should follow {wanted}"), cause, cure).into()
+}
+
 /// A server writes its data where data are.
 pub(super) fn places(_: &Seen, server: &Server) -> Verdict {
     if server.told.is_none() && server.process.is_some() {
         return unasked(server, "dir");
     }
-    let dir = server.value("dir").unwrap_or_default();
+    let Some(dir) = server.value("dir") else { return unasked(server, "dir") };
     let file = server.value("dbfilename").unwrap_or_default();
     let foreign_dir = ["/root", "/home", "/etc", "/var/spool/cron", "/var/www", "/usr", "/tmp", "/dev/shm"]
         .iter()
@@ -65,15 +79,17 @@ pub(super) fn places(_: &Seen, server: &Server) -> Verdict {
 /// No worm has left its keys.
 pub(super) fn keys(_: &Seen, server: &Server) -> Verdict {
     let Some(told) = &server.told else { return unasked(server, "keys") };
-    if let Some(command) = &told.foreign_command {
+    if told.foreign_command == Some(true) {
         return Finding::fail(
-            format!("it knows the command {command}"),
+            format!("it knows the command {FOREIGN_COMMAND}"),
             "a module of attackers brings it: whoever gets in runs programs",
             ISOLATE,
         )
         .into();
     }
-    match told.foreign_keys.as_slice() {
+    let Some(keys) = &told.foreign_keys else { return unheard(server, "INFO, SELECT or EXISTS") };
+    match keys.as_slice() {
+        [] if told.foreign_command.is_none() => unheard(server, "COMMAND INFO"),
         [] => Finding::pass("none of the keys that known attacks leave").into(),
         keys => Finding::fail(
             format!("it has {}", keys.join(", ")),

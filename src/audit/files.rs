@@ -31,6 +31,8 @@ pub(super) const PUBLIC_DIRECTORIES: [&str; 12] = [
 /// Those that every login needs to read, or everybody to run: a password goes out of them by hand.
 const NEEDED: [&str; 5] =
     ["/etc/environment", "/etc/profile", "/etc/profile.d", "/usr/local/bin", "/usr/local/sbin"];
+/// Those whose files root alone has to read.
+const ROOT_READS: [&str; 4] = ["/etc/cron.d", "/etc/default", "/etc/redis-tp", "/etc/systemd/system"];
 /// Files of a home that have what was typed.
 pub(super) const OF_HOME: [&str; 7] =
     [".bash_history", ".zsh_history", ".rediscli_history", ".redisclirc", ".bashrc", ".profile", ".env"];
@@ -250,7 +252,9 @@ pub(super) fn readable(seen: &Seen) -> Verdict {
         },
     ));
     // Of somebody else's file only he can say who has to read it.
-    let closed = seen.readable.iter().filter(|(path, stat)| may_close(seen, path, *stat));
+    let roots = |path: &Path, stat: Stat| stat.uid == 0 && ROOT_READS.iter().any(|dir| path.starts_with(dir));
+    let closed =
+        seen.readable.iter().filter(|(path, stat)| may_close(seen, path, *stat) || roots(path, *stat));
     closed.fold(verdict, |verdict, (path, stat)| verdict.with(close(path, *stat, 0o007)))
 }
 

@@ -1,25 +1,27 @@
 //! Looks at the machine for the audit, and touches nothing: here at the servers, in [`around`] at what is
 //! around them.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::Result;
 
-use super::seen::{Guarded, Seen, Server, Told};
+use super::seen::{Client, Guarded, Seen, Server, Told};
 use super::{around, tls};
 use crate::check::Subject;
 use crate::conf::{self, Conf};
 use crate::engine::{Engine, Version};
-use crate::facts::{self, Process, found, holder, parse};
-use crate::host::Host;
+use crate::facts::sockets::{self, Family};
+use crate::facts::{self, Process, Role, found, holder, parse};
+use crate::host::{Host, Knock};
 use crate::instance::Instance;
 use crate::layout;
 use crate::secret::Secret;
+use crate::topology::Defaults;
 use crate::users;
-use crate::wire::{Address, Wire};
+use crate::wire::{Address, Trouble, Wire};
 
 /// How long an own address may take to answer.
 const DOOR: Duration = Duration::from_millis(300);
@@ -28,7 +30,7 @@ const ANSWER: Duration = Duration::from_secs(5);
 /// Keys that worms leave behind in a server that they were in.
 const FOREIGN_KEYS: [&str; 6] = ["backup1", "backup2", "backup3", "backup4", "crackit", "crackit_key"];
 /// A command that the module of a known attack brings.
-const FOREIGN_COMMAND: &str = "system.exec";
+pub(super) const FOREIGN_COMMAND: &str = "system.exec";
 
 /// Reads all that the audit looks at.
 ///
@@ -86,6 +88,7 @@ fn rest(host: &Host, subject: &Subject<'_>, password: Option<&Secret>, seen: &mu
     let account = layout::here().login.is_none().then(|| seen.engine.user());
     seen.shell = account.map(|account| around::shell(host, account)).transpose()?.flatten();
     seen.sources = around::sources(host)?;
+    seen.release = around::release(host);
     around::processes(host, password, &processes, seen)?;
     seen.backups = around::of_directory(host, &crate::backup::dir())?;
     seen.planted = around::planted(host)?;
@@ -114,6 +117,12 @@ fn instance_as_seen(
         instance: Some(instance.name.clone()),
         contained,
         runs: pid.is_some(),
+        taken_over: subject
+            .topology
+            .instances
+            .iter()
+            .any(|section| section.name == instance.name && section.defaults != Defaults::On),
+        exposed: instance.is_exposed(),
         wanted_dir: Some(instance.dir.clone()),
         file: Some(instance.conf.clone()),
         address: Some(target.address.clone()),
@@ -124,25 +133,36 @@ fn instance_as_seen(
     };
     if pid.is_some() {
         let here = here.to_vec();
-        server.told = ask(host, move |host| Some(told(target.connect(host).ok()?, &here)));
+        server.told = ask(host, move |host| told(target.connect(host).ok()?, &here));
     }
     if subject.facts.state.instances.get(&instance.name).is_some_and(|kept| kept.users) {
-        server.exchanged = exchanged(instance, server.told.as_ref());
+        (server.exchanged, server.other_password) = exchanged(instance, server.told.as_ref());
     }
     surroundings(host, &mut server, pid.filter(|_| !contained), here)?;
     Ok(server)
 }
 
-/// The users of ours that may do something else than they were made for.
-fn exchanged(instance: &Instance, told: Option<&Told>) -> Vec<String> {
+/// The users of ours that may do something else than they were made for, and those that have a password which
+/// is not ours.
+fn exchanged(instance: &Instance, told: Option<&Told>) -> (Vec<String>, Vec<String>) {
+    let none = || (Vec::new(), Vec::new());
     let wanted = instance.users.as_ref().zip(instance.requirepass.as_ref());
-    let (Some((users, admin)), Some(told)) = (wanted, told) else { return Vec::new() };
-    let (Some(version), Some(now)) = (told.version, &told.users) else { return Vec::new() };
+    let (Some((users, admin)), Some(told)) = (wanted, told) else { return none() };
+    let (Some(version), Some(now)) = (told.version, &told.users) else { return none() };
     let meaning = |line: &str| users::canonical(&conf::split(line).unwrap_or_default());
     let now: BTreeSet<Vec<String>> =
         now.iter().filter_map(|line| line.strip_prefix("user ")).map(meaning).collect();
-    let lines = users.lines(admin, instance.engine, version).into_iter().map(|line| meaning(&line));
-    lines.filter(|line| !now.contains(line)).filter_map(|line| line.first().cloned()).collect()
+    let lines: Vec<Vec<String>> =
+        users.lines(admin, instance.engine, version).into_iter().map(|line| meaning(&line)).collect();
+    let other = |line: &&Vec<String>| {
+        let same = now.iter().find(|now| now.first() == line.first());
+        let lets_in = |word: &&String| word.starts_with('#') || *word == "nopass";
+        same.is_some_and(|now| now.iter().filter(lets_in).any(|word| !line.contains(word)))
+    };
+    let names =
+        |lines: Vec<&Vec<String>>| lines.into_iter().filter_map(|line| line.first().cloned()).collect();
+    let changed = lines.iter().filter(|line| !now.contains(*line));
+    (names(changed.collect()), names(lines.iter().filter(other).collect()))
 }
 
 /// The servers that the topology does not know.
@@ -175,7 +195,7 @@ fn others(
             if let Some(taken) = taken.filter(|taken| taken.file.is_some()) {
                 let (at, password, here) = (site.address(), taken.password.clone(), here.to_vec());
                 server.told = ask(host, move |host| {
-                    Some(told(Wire::enter(host, &at, false, password.as_ref()).ok()?, &here))
+                    told(Wire::enter(host, &at, false, password.as_ref()).ok()?, &here)
                 });
             }
             surroundings(host, &mut server, taken.map(|taken| taken.process.pid), here)?;
@@ -207,8 +227,7 @@ fn others(
             server.foreign = !stray.contained && !holder::may_hear(host, stray.process.uid);
             if let Some(at) = server.address.clone().filter(|_| !server.foreign) {
                 let here = here.to_vec();
-                let told = ask(host, move |host| Some(told(Wire::open(host, &at, None).ok()?, &here)));
-                server.told = told.filter(|told| !told.info.is_empty());
+                server.told = ask(host, move |host| told(Wire::open(host, &at, None).ok()?, &here));
             }
             surroundings(host, &mut server, Some(stray.process.pid), here)?;
             seen.servers.push(server);
@@ -222,27 +241,50 @@ fn ask(host: &Host, work: impl FnOnce(&Host) -> Option<Told> + Send + 'static) -
     host.in_time(ANSWER, work).flatten()
 }
 
-/// What a server tells to those whom it lets in.
-fn told(mut wire: Wire, here: &[IpAddr]) -> Told {
-    let info = wire.info("all").unwrap_or_default();
-    let exist =
-        FOREIGN_KEYS.iter().filter(|key| wire.ask::<u64>(&["EXISTS", key]).is_ok_and(|count| count > 0));
-    let foreign_keys = exist.map(|key| (*key).to_owned()).collect();
+/// What a server tells to those whom it lets in; none where it asks for a password first. A command that it does not
+/// have, or that is not ours to ask, tells nothing.
+fn told(mut wire: Wire, here: &[IpAddr]) -> Option<Told> {
+    let info = wire.info("all");
+    let config = wire.ask(&["CONFIG", "GET", "*"]);
+    let refused = |error: Option<&Trouble>| error == Some(&Trouble::NoAuth);
+    if refused(info.as_ref().err()) || refused(config.as_ref().err()) {
+        return None;
+    }
+    let info = info.ok();
     let commands = wire.ask::<Vec<Option<Vec<redis::Value>>>>(&["COMMAND", "INFO", FOREIGN_COMMAND]);
-    let foreign = commands.is_ok_and(|known| known.iter().flatten().next().is_some());
-    let clients = wire.ask::<String>(&["CLIENT", "LIST"]).unwrap_or_default();
-    Told {
-        config: wire.config(),
+    let clients = wire.ask::<String>(&["CLIENT", "LIST"]).ok();
+    let ourselves = wire.ask::<u64>(&["CLIENT", "ID"]).unwrap_or_default();
+    let version = |name: &str| Version::parse(info.as_ref()?.get(name)?);
+    Some(Told {
+        config: config.ok(),
         users: wire.ask(&["ACL", "LIST"]).ok(),
         modules: wire.ask::<redis::Value>(&["MODULE", "LIST"]).ok().map(|answer| modules(&answer)),
-        foreign_keys,
-        foreign_command: foreign.then(|| FOREIGN_COMMAND.to_owned()),
-        elsewhere: elsewhere(&clients, here),
-        logged_in: clients.lines().filter_map(|line| word_of(line, "user")).collect(),
-        role: parse::role(&info),
-        version: ["valkey_version", "redis_version"].iter().find_map(|name| Version::parse(info.get(*name)?)),
+        foreign_keys: info.as_ref().and_then(|info| foreign_keys(&mut wire, info)),
+        foreign_command: commands.ok().map(|known| known.iter().flatten().next().is_some()),
+        clients: clients.map(|list| clients_of(&list, ourselves, here)),
+        role: info.as_ref().map_or(Role::Unknown, parse::role),
+        version: ["valkey_version", "redis_version"].into_iter().find_map(version),
         info,
+    })
+}
+
+/// The keys of known attacks that are there, in every database that has any; none where that cannot be asked.
+fn foreign_keys(wire: &mut Wire, info: &BTreeMap<String, String>) -> Option<Vec<String>> {
+    let mut found = Vec::new();
+    for database in parse::databases(info) {
+        wire.ask::<()>(&["SELECT", &database.to_string()]).ok()?;
+        for key in FOREIGN_KEYS {
+            let there = match wire.ask::<u64>(&["EXISTS", key]) {
+                Ok(count) => count > 0,
+                // A cluster keeps it elsewhere.
+                Err(Trouble::Other(said)) if said.starts_with("MOVED") => false,
+                Err(_) => return None,
+            };
+            let name = if database == 0 { key.to_owned() } else { format!("{key} (in database {database})") };
+            found.extend(there.then_some(name));
+        }
     }
+    Some(found)
 }
 
 /// A word of a line of CLIENT LIST.
@@ -250,19 +292,31 @@ fn word_of(line: &str, name: &str) -> Option<String> {
     line.split(' ').find_map(|word| word.strip_prefix(name)?.strip_prefix('=').map(str::to_owned))
 }
 
-/// The clients of CLIENT LIST that come from other machines.
-fn elsewhere(clients: &str, here: &[IpAddr]) -> Vec<String> {
+/// The clients of CLIENT LIST but one.
+fn clients_of(list: &str, ourselves: u64, here: &[IpAddr]) -> Vec<Client> {
     let address = |at: String| at.rsplit_once(':')?.0.trim_matches(['[', ']']).parse::<IpAddr>().ok();
-    let mut all: Vec<String> = clients
-        .lines()
-        .filter_map(|line| word_of(line, "addr"))
-        .filter_map(address)
-        .filter(|ip| !ip.is_loopback() && !here.contains(ip))
-        .map(|ip| ip.to_string())
-        .collect();
-    all.sort();
-    all.dedup();
-    all
+    let client = |line: &str| Client {
+        user: word_of(line, "user").unwrap_or_default(),
+        elsewhere: word_of(line, "addr").and_then(address).filter(|ip| is_elsewhere(*ip, here)),
+    };
+    let ourselves = ourselves.to_string();
+    list.lines().filter(|line| word_of(line, "id").as_ref() != Some(&ourselves)).map(client).collect()
+}
+
+/// Whether an address is not one of this machine's.
+fn is_elsewhere(ip: IpAddr, here: &[IpAddr]) -> bool {
+    !ip.is_loopback() && !here.contains(&ip)
+}
+
+/// From which other machines somebody is connected to a server, as the kernel knows it.
+fn connected(host: &Host, listens: &[(IpAddr, u16)], here: &[IpAddr]) -> Option<BTreeSet<IpAddr>> {
+    let mut all = Vec::new();
+    for family in [Family::V4, Family::V6] {
+        all.extend(sockets::connected(host, family).ok()?);
+    }
+    let to_it = |port: u16| listens.iter().any(|(_, own)| *own == port);
+    let peers = all.into_iter().filter(|connection| to_it(connection.port)).map(|connection| connection.peer);
+    Some(peers.filter(|ip| is_elsewhere(*ip, here)).collect())
 }
 
 /// The names of modules and their files, which a server tells from 7.0 on.
@@ -297,6 +351,7 @@ fn surroundings(host: &Host, server: &mut Server, pid: Option<u32>, here: &[IpAd
     if let Some(pid) = pid {
         server.process = guarded(host, pid)?;
         server.listens = facts::listening_of(host, pid)?;
+        server.connected = connected(host, &server.listens, here);
     }
     if server.contained {
         server.listens =
@@ -304,7 +359,7 @@ fn surroundings(host: &Host, server: &mut Server, pid: Option<u32>, here: &[IpAd
     }
     let modules = server.told.as_ref().and_then(|told| told.modules.clone()).unwrap_or_default();
     server.planted = modules.into_iter().filter(|(_, file)| !is_roots(host, pid, file)).collect();
-    server.open_at = open_at(host, &server.listens, here);
+    (server.open_at, server.unclear_at) = open_at(host, server, here);
     if server.contained {
         return Ok(());
     }
@@ -321,6 +376,7 @@ fn surroundings(host: &Host, server: &mut Server, pid: Option<u32>, here: &[IpAd
     let at = |path: PathBuf| Some((path.clone(), host.stat(&path).ok()??));
     server.log = log.and_then(at);
     server.acl_file = acl.and_then(at);
+    server.socket_users = socket.as_deref().and_then(|path| sockets::connected_to(host, path).ok());
     server.socket = socket.and_then(at);
     server.certified = tls::look(host, server);
     if server.certified.is_some() && lets_in_by_tls(host, server) {
@@ -364,16 +420,28 @@ fn doors(listens: &[(IpAddr, u16)], here: &[IpAddr]) -> BTreeSet<(IpAddr, u16)> 
     doors
 }
 
-/// Those of them under which it answers somebody who says no password.
-fn open_at(host: &Host, listens: &[(IpAddr, u16)], here: &[IpAddr]) -> Vec<IpAddr> {
+/// Those of them under which it lets in who says no password; and those where it does not tell.
+fn open_at(host: &Host, server: &Server, here: &[IpAddr]) -> (Vec<IpAddr>, Vec<IpAddr>) {
     // All at once: a filter lets each of them wait.
-    std::thread::scope(|scope| {
-        let knock = |(ip, port): (IpAddr, u16)| {
-            scope.spawn(move || host.knock((ip, port).into(), DOOR).then_some(ip))
-        };
-        let knocks: Vec<_> = doors(listens, here).into_iter().map(knock).collect();
-        knocks.into_iter().filter_map(|knock| knock.join().ok().flatten()).collect()
-    })
+    let knocks: Vec<(IpAddr, Knock)> = std::thread::scope(|scope| {
+        let knock =
+            |(ip, port): (IpAddr, u16)| scope.spawn(move || (ip, host.knock((ip, port).into(), DOOR)));
+        let knocks: Vec<_> = doors(&server.listens, here).into_iter().map(knock).collect();
+        knocks.into_iter().filter_map(|knock| knock.join().ok()).collect()
+    });
+    let which = |told: Knock| knocks.iter().filter(move |(_, other)| *other == told).map(|(ip, _)| *ip);
+    let (mut open, unclear): (Vec<IpAddr>, Vec<IpAddr>) =
+        (which(Knock::LetIn).collect(), which(Knock::Unclear).collect());
+    // We are in, and said none.
+    let at = server.address.as_ref().filter(|at| at.tls.is_none());
+    if let (Some(at), Some(_), None) = (at, &server.told, &server.password) {
+        open.extend(unclear);
+        open.extend(at.host.parse::<IpAddr>().ok());
+        open.sort();
+        open.dedup();
+        return (open, Vec::new());
+    }
+    (open, unclear)
 }
 
 /// What /proc tells of a process that confines it.
@@ -407,7 +475,10 @@ mod tests {
     #[test]
     fn clients_of_this_machine_are_not_from_elsewhere() {
         let here: Vec<IpAddr> = vec!["10.0.0.1".parse().unwrap()];
-        let clients = "id=1 addr=127.0.0.1:5 x\nid=2 addr=10.0.0.1:6 x\nid=3 addr=10.0.0.9:7 x\nid=4 addr=[::1]:8\nid=5 addr=[fd00::2]:8 laddr=x\nid=6 addr=/run/s:0\n";
-        assert_eq!(elsewhere(clients, &here), ["10.0.0.9", "fd00::2"]);
+        let list = "id=1 addr=127.0.0.1:5 x\nid=2 addr=10.0.0.1:6 x\nid=3 addr=10.0.0.9:7 x\nid=4 addr=[::1]:8\nid=5 addr=[fd00::2]:8 laddr=x\nid=6 addr=/run/s:0\n";
+        let clients = clients_of(list, 1, &here);
+        assert_eq!(clients.len(), 5);
+        let from: Vec<IpAddr> = clients.into_iter().filter_map(|client| client.elsewhere).collect();
+        assert_eq!(from, ["10.0.0.9".parse::<IpAddr>().unwrap(), "fd00::2".parse().unwrap()]);
     }
 }

@@ -1,5 +1,6 @@
 //! Who gets in: doors, and what a stranger hears at them.
 
+use super::firewall::Passage;
 use super::fix::Fix;
 use super::seen::{Seen, Server};
 use super::{Severity, Verdict, put_right};
@@ -69,7 +70,14 @@ pub(super) fn open_door(_: &Seen, server: &Server) -> Verdict {
             "there is no password: every program and every user of this machine gets in",
         )
         .rated(Severity::Medium),
-        (None, None) => Finding::pass("nobody gets in without a password").into(),
+        (None, None) => match server.unclear_at.first() {
+            Some(at) => Finding::unknown(
+                format!("on {at} it takes every command that it is asked for unknown"),
+                "redis-cli --no-auth-warning ECHO x    # by the names that its rename-command lines give",
+            )
+            .into(),
+            None => Finding::pass("nobody gets in without a password").into(),
+        },
     }
 }
 
@@ -111,12 +119,15 @@ pub(super) fn wide_bind(_: &Seen, server: &Server) -> Verdict {
         let all: Vec<String> = server.listens.iter().map(|(ip, _)| ip.to_string()).collect();
         return Finding::pass(format!("it listens on {}", all.join(", "))).into();
     };
-    let others = server.told.as_ref().map(|told| told.elsewhere.join(", ")).unwrap_or_default();
-    let cause = match others.is_empty() {
-        true => "every network of this machine reaches it, and nobody from another machine is connected"
+    let others: Option<Vec<String>> =
+        server.elsewhere().map(|all| all.iter().map(ToString::to_string).collect());
+    let cause = match others.as_deref() {
+        None => "every network of this machine reaches it, and who is connected cannot be asked".to_owned(),
+        Some([]) => "every network of this machine reaches it, and nobody from another machine is connected"
             .to_owned(),
-        false => format!(
-            "every network of this machine reaches it; {others} need it: name the address that they use"
+        Some(others) => format!(
+            "every network of this machine reaches it; {} need it: name the address that they use",
+            others.join(", ")
         ),
     };
     // `-::1` is known from 6.2 on.
@@ -130,25 +141,33 @@ pub(super) fn firewall(seen: &Seen, server: &Server) -> Verdict {
     if server.beyond().is_empty() {
         return Finding::skip("the network does not reach it").into();
     }
-    let beyond = || server.listens.iter().filter(|(ip, _)| !ip.is_loopback()).map(|(_, port)| *port);
-    match &seen.firewall {
-        Some(rules) => {
-            let Some(port) = beyond().find(|port| !rules.filter(*port)) else {
-                return Finding::pass("packets are filtered").into();
-            };
-            Finding::fail(
-                format!("no rule drops what comes in for port {port}"),
-                "every machine of its networks reaches it",
-                format!(
-                    "nft 'add table inet redis; add chain inet redis input {{ type filter hook input priority 0; }}; add rule inet redis input iif != lo tcp dport {port} ip saddr != ADDRESS drop'"
-                ),
-            )
-            .into()
-        }
-        None => {
-            let why = seen.missing.get("firewall").cloned().unwrap_or_default();
-            Finding::unknown(why, "apt-get install nftables && redis-tp check").into()
-        }
+    let Some(rules) = &seen.firewall else {
+        let why = seen.missing.get("firewall").cloned().unwrap_or_default();
+        return Finding::unknown(why, "apt-get install nftables && redis-tp check").into();
+    };
+    let beyond = server.listens.iter().filter(|(ip, _)| !ip.is_loopback());
+    let passages: Vec<(u16, Passage)> = beyond.map(|(ip, port)| (*port, rules.passage(*ip, *port))).collect();
+    if let Some((port, _)) = passages.iter().find(|(_, passage)| *passage == Passage::Open) {
+        return Finding::fail(
+            format!("no rule drops what comes in for port {port}"),
+            "every machine of its networks reaches it",
+            format!(
+                "nft 'add table inet redis; add chain inet redis input {{ type filter hook input priority 0; }}; add rule inet redis input iif != lo tcp dport {port} ip saddr != ADDRESS drop'"
+            ),
+        )
+        .into();
+    }
+    let unclear = passages.iter().find_map(|(port, passage)| match passage {
+        Passage::Unclear(rule) => Some((port, rule)),
+        _ => None,
+    });
+    match unclear {
+        Some((port, rule)) => Finding::unknown(
+            format!("whether port {port} is filtered depends on a rule that is not understood: {rule}"),
+            "nft list ruleset",
+        )
+        .into(),
+        None => Finding::pass("packets are filtered").into(),
     }
 }
 
@@ -165,9 +184,25 @@ pub(super) fn cleartext(_: &Seen, server: &Server) -> Verdict {
         _ => Finding::fail(
             "it speaks without TLS beyond this machine",
             "whoever is on the way reads passwords and data",
-            "redis-tp install --tls    # clients elsewhere: redis-tp tls client NAME DIR",
+            with_tls(server),
         )
         .into(),
+    }
+}
+
+/// How TLS comes to a server, or the network away from it: in a section that was taken over, redis-tp makes none.
+fn with_tls(server: &Server) -> String {
+    let file = crate::topology::file().display();
+    let wide = server.listens.iter().any(|(ip, _)| ip.is_unspecified());
+    match &server.instance {
+        Some(_) if !server.taken_over => {
+            "redis-tp install --tls    # clients elsewhere: redis-tp tls client NAME DIR".into()
+        }
+        Some(name) => format!(
+            "editor {file}    # [{name}]: bind = 127.0.0.1, or TLS, which needs it without defaults = off"
+        ),
+        None if wide => "redis-tp adopt && redis-tp check --fix    # binds it to this machine alone".into(),
+        None => format!("redis-tp adopt && editor {file}    # bind = 127.0.0.1; then redis-tp apply"),
     }
 }
 
@@ -191,8 +226,28 @@ pub(super) fn unasked(server: &Server, what: &str) -> Verdict {
     match (server.runs, &server.told) {
         (false, _) => Finding::skip("it does not run").into(),
         (true, None) => Finding::skip("nobody can ask it: see let-in").into(),
-        (true, Some(_)) => Finding::skip(format!("this version has no {what}, or does not tell it")).into(),
+        (true, Some(told)) if told.config.is_none() => {
+            Finding::skip("it does not let CONFIG GET be asked: see let-in").into()
+        }
+        (true, Some(_)) => Finding::skip(format!("this version has no {what}")).into(),
     }
+}
+
+/// What it let us ask for otherwise, and not by this command.
+pub(super) fn unheard(server: &Server, command: &str) -> Verdict {
+    if server.told.is_none() {
+        return unasked(server, command);
+    }
+    let cure = match &server.file {
+        Some(file) => format!("grep -n rename-command {}", shell_word(&file.to_string_lossy())),
+        None => format!("redis-cli {command}"),
+    };
+    Finding::unknown(format!("it does not let {command} be asked"), cure).into()
+}
+
+/// What depends on a role that it does not tell.
+pub(super) fn roleless(server: &Server) -> Verdict {
+    unheard(server, "INFO replication")
 }
 
 /// What has a value of the topology's to put it right.

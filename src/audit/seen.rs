@@ -34,6 +34,8 @@ pub struct Seen {
     pub package: Option<Package>,
     /// apt's sources; none where there is no apt.
     pub sources: Option<Vec<(PathBuf, String)>>,
+    /// The name of Debian's release.
+    pub release: Option<String>,
     /// What filters packets.
     pub firewall: Option<Rules>,
     /// Why the processes of others could not be looked at.
@@ -46,6 +48,8 @@ pub struct Seen {
     pub readable: Vec<(PathBuf, Stat)>,
     /// There were too many files; the first of them that was not looked into.
     pub unread: Option<PathBuf>,
+    /// The first file that was not read to its end.
+    pub cut: Option<PathBuf>,
     /// Backups with their modes.
     pub backups: Vec<(PathBuf, Stat)>,
     /// Files of cron's and ssh's that begin as an RDB does.
@@ -79,6 +83,10 @@ pub struct Server {
     pub contained: bool,
     /// An ordinary user has started it, so it is asked nothing but whether it lets everybody in.
     pub foreign: bool,
+    /// Its section was taken over: only what is named there is so.
+    pub taken_over: bool,
+    /// Other machines are to reach it.
+    pub exposed: bool,
     /// Where its data are to be.
     pub wanted_dir: Option<PathBuf>,
     /// Its configuration.
@@ -99,6 +107,8 @@ pub struct Server {
     pub listens: Vec<(IpAddr, u16)>,
     /// The own addresses where it answers without a password.
     pub open_at: Vec<IpAddr>,
+    /// Those where it does not tell whether it would.
+    pub unclear_at: Vec<IpAddr>,
     /// It let us in and told us all that follows.
     pub told: Option<Told>,
     /// The files with its data, its log, its ACL file, and their directories.
@@ -113,10 +123,16 @@ pub struct Server {
     pub socket: Option<(PathBuf, Stat)>,
     /// Those of its modules, each with its file, that somebody else than root could have put there.
     pub planted: Vec<(String, String)>,
+    /// Whose connections from other machines the kernel knows; none where it does not tell.
+    pub connected: Option<BTreeSet<IpAddr>>,
+    /// The users that are connected to its Unix socket, as far as the kernel knows them; none where it does not tell.
+    pub socket_users: Option<Vec<Option<u32>>>,
     /// Users that somebody made by hand, and no file names.
     pub by_hand: Vec<String>,
     /// Users of ours that somebody's hand changed.
     pub exchanged: Vec<String>,
+    /// Those of them that have a password which is not ours.
+    pub other_password: Vec<String>,
     /// The password that it takes.
     pub password: Option<Secret>,
     /// The master that it is to follow, as an address.
@@ -160,26 +176,33 @@ pub struct Guarded {
 /// What a server told.
 #[derive(Debug, Default)]
 pub struct Told {
-    /// INFO.
-    pub info: BTreeMap<String, String>,
+    /// INFO; none where that is forbidden.
+    pub info: Option<BTreeMap<String, String>>,
     /// CONFIG GET *; none where that is forbidden.
     pub config: Option<BTreeMap<String, String>>,
     /// ACL LIST; none where that is forbidden.
     pub users: Option<Vec<String>>,
     /// Its modules, each with its file; none where that is forbidden.
     pub modules: Option<Vec<(String, String)>>,
-    /// Keys that are there, of those that known attacks leave.
-    pub foreign_keys: Vec<String>,
-    /// It knows a command that only a module of attackers brings.
-    pub foreign_command: Option<String>,
-    /// Clients from other machines.
-    pub elsewhere: Vec<String>,
-    /// The users as whom clients are there.
-    pub logged_in: BTreeSet<String>,
-    /// What it is now.
+    /// Keys that are there, of those that known attacks leave; none where that cannot be asked.
+    pub foreign_keys: Option<Vec<String>>,
+    /// It knows a command that only a module of attackers brings; none where that cannot be asked.
+    pub foreign_command: Option<bool>,
+    /// Its clients, without ourselves; none where that is forbidden.
+    pub clients: Option<Vec<Client>>,
+    /// What it is now; unknown where INFO is forbidden.
     pub role: Role,
     /// Its version.
     pub version: Option<Version>,
+}
+
+/// A client of a server.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Client {
+    /// As whom it is there.
+    pub user: String,
+    /// The address of the other machine that it comes from.
+    pub elsewhere: Option<IpAddr>,
 }
 
 /// A package, and what apt would install in its place.
@@ -206,6 +229,20 @@ impl Server {
             Some(told) => told.config.as_ref()?.get(name).cloned(),
             None => self.conf.word(name).map(str::to_owned),
         }
+    }
+
+    /// From which other machines somebody is connected, as the kernel and the server itself tell it; none where
+    /// neither does.
+    pub fn elsewhere(&self) -> Option<BTreeSet<IpAddr>> {
+        let clients = self.told.as_ref().and_then(|told| told.clients.as_ref());
+        if !self.runs {
+            return Some(BTreeSet::new());
+        }
+        if clients.is_none() && self.connected.is_none() {
+            return None;
+        }
+        let told = clients.into_iter().flatten().filter_map(|client| client.elsewhere);
+        Some(told.chain(self.connected.iter().flatten().copied()).collect())
     }
 
     /// The addresses beyond loopback on which it listens.

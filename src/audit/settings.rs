@@ -1,7 +1,7 @@
 //! What a server was told to allow.
 
 use super::fix::Fix;
-use super::reach::{set, unasked, wrong};
+use super::reach::{roleless, set, unasked, wrong};
 use super::seen::{Seen, Server};
 use super::{Severity, Verdict, put_right};
 use crate::conf::is_yes;
@@ -33,7 +33,6 @@ pub(super) fn protected_configs(_: &Seen, server: &Server) -> Verdict {
 /// A directive of 7.0 that is `no`, `local` or `yes`.
 fn allowed(server: &Server, directive: &'static str, cause: &str) -> Verdict {
     match server.value(directive).as_deref() {
-        None if server.told.is_some() => Finding::skip(format!("this version has no {directive}")).into(),
         None => unasked(server, directive),
         Some("no") => Finding::pass(format!("{directive} no")).into(),
         Some(value) => {
@@ -74,8 +73,10 @@ pub(super) fn modules(_: &Seen, server: &Server) -> Verdict {
 /// A replica takes no writes, which would be lost.
 pub(super) fn replica_writable(_: &Seen, server: &Server) -> Verdict {
     let Some(told) = &server.told else { return unasked(server, "replica-read-only") };
-    if !matches!(told.role, Role::Replica { .. }) {
-        return Finding::skip("it is a master").into();
+    match told.role {
+        Role::Replica { .. } => {}
+        Role::Master => return Finding::skip("it is a master").into(),
+        Role::Unknown => return roleless(server),
     }
     match server.value("replica-read-only").or_else(|| server.value("slave-read-only")) {
         Some(value) if is_yes(&value) => Finding::pass("replica-read-only yes").into(),
@@ -95,12 +96,14 @@ pub(super) fn maxmemory(seen: &Seen, server: &Server) -> Verdict {
     match server.value("maxmemory").as_deref() {
         None => unasked(server, "maxmemory"),
         Some("0") => {
-            let total =
-                server.told.as_ref().and_then(|told| told.info.get("total_system_memory")?.parse().ok());
+            let total = server
+                .told
+                .as_ref()
+                .and_then(|told| told.info.as_ref()?.get("total_system_memory")?.parse().ok());
             let quarter: u64 = total.unwrap_or(1_u64 << 30) / 4 / (1 << 20);
             let value = format!("{quarter}mb");
             let cause = "whoever writes keys without end takes the memory of the whole machine";
-            wrong(server, "maxmemory 0: it takes all there is", cause, "maxmemory", &value)
+            of_cache(server, "maxmemory 0: it takes all there is", cause, "maxmemory", &value)
         }
         Some(value) => Finding::pass(format!("maxmemory {value}")).into(),
     }
@@ -116,10 +119,21 @@ pub(super) fn eviction(seen: &Seen, server: &Server) -> Verdict {
         Some("noeviction") => {
             let cause = "when it is full, every write fails, and the cache stands still";
             // Keys with a lifetime are the app's; the others are somebody's data.
-            wrong(server, "maxmemory-policy noeviction", cause, "maxmemory-policy", "volatile-lru")
+            of_cache(server, "maxmemory-policy noeviction", cause, "maxmemory-policy", "volatile-lru")
         }
         Some(value) => Finding::pass(format!("maxmemory-policy {value}")).into(),
     }
+}
+
+/// What a cache needs. Whether one that nobody manages is a cache, a person has to say.
+fn of_cache(server: &Server, found: &str, cause: &str, directive: &'static str, value: &str) -> Verdict {
+    if server.instance.is_some() {
+        return wrong(server, found, cause, directive, value);
+    }
+    let port = server.address.as_ref().map_or(6379, |at| at.port);
+    let cure =
+        format!("redis-cli -p {port} CONFIG SET {directive} {value}    # if it is a cache; and in its file");
+    Finding::fail(found, cause, cure).into()
 }
 
 /// What no app fills has no need of an end; and a replica holds what its master does (`replica-ignore-maxmemory`).

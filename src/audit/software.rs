@@ -1,5 +1,8 @@
 //! With which program: old, replaced, or from nowhere.
 
+use std::path::PathBuf;
+
+use super::apt;
 use super::fix::Fix;
 use super::seen::{Seen, Server};
 use super::{Severity, Verdict};
@@ -41,12 +44,14 @@ pub(super) fn package(seen: &Seen) -> Verdict {
 /// apt hears of repairs.
 pub(super) fn origin(seen: &Seen) -> Verdict {
     let Some(sources) = &seen.sources else { return Finding::skip("there is no apt here").into() };
-    let lines = sources.iter().flat_map(|(_, text)| text.lines()).map(str::trim);
-    let mut live = lines.filter(|line| !line.starts_with('#'));
-    match live.any(|line| line.contains("-security") || line.contains("/updates")) {
-        true => Finding::pass("a security suite is among apt's sources").into(),
+    let has = |(path, text): &(PathBuf, String)| {
+        let paragraphs = path.extension().is_some_and(|end| end == "sources");
+        apt::has_security(text, paragraphs, seen.release.as_deref())
+    };
+    match sources.iter().any(has) {
+        true => Finding::pass("the security suite is among apt's sources").into(),
         false => Finding::fail(
-            "no security suite is among apt's sources",
+            "the security suite of this release is not among apt's sources",
             "apt never hears of repairs",
             "echo \"deb http://deb.debian.org/debian-security $(. /etc/os-release; echo $VERSION_CODENAME)-security main\" > /etc/apt/sources.list.d/security.list && apt-get update",
         )

@@ -3,10 +3,11 @@
 use std::collections::BTreeSet;
 
 use super::fix::Fix;
-use super::reach::{set, unasked};
+use super::reach::{roleless, set, unasked, unheard};
 use super::seen::{Seen, Server};
 use super::{Severity, Verdict, put_right};
 use crate::commands::shell_word;
+use crate::engine::Version;
 use crate::facts::Role;
 use crate::finding::{Finding, visible};
 use crate::secret::Secret;
@@ -89,9 +90,18 @@ fn users(server: &Server) -> Option<Vec<Listed>> {
     Some(lines.iter().filter_map(|line| Listed::parse(line)).collect())
 }
 
+/// Users that a server does not tell of, or cannot have: they came with 6.0.
+fn untold(server: &Server) -> Verdict {
+    let version = server.told.as_ref().and_then(|told| told.version);
+    match version {
+        Some(version) if version < Version::new(6, 0) => Finding::skip("users came with 6.0").into(),
+        _ => unheard(server, "ACL LIST"),
+    }
+}
+
 /// From the network nobody is `default`, who may do everything.
 pub(super) fn default_user(_: &Seen, server: &Server) -> Verdict {
-    let Some(users) = users(server) else { return unasked(server, "users") };
+    let Some(users) = users(server) else { return untold(server) };
     if server.beyond().is_empty() {
         return Finding::pass("the network does not reach it").into();
     }
@@ -103,6 +113,15 @@ pub(super) fn default_user(_: &Seen, server: &Server) -> Verdict {
         "the user `default` may do everything, from the network",
         "one password that every client has is the whole server",
         match &server.instance {
+            // Nobody's wish, but somebody's CONFIG SET.
+            Some(_) if !server.exposed => {
+                "redis-tp apply --overwrite    # binds it as the topology says".into()
+            }
+            // Users of redis-tp's are in its own sections only.
+            Some(name) if server.taken_over => format!(
+                "editor {}    # [{name}]: bind = 127.0.0.1, or lines `user = …` with default off; then redis-tp apply",
+                crate::topology::file().display()
+            ),
             Some(_) => format!(
                 "sed -i '/^users *= *plain/d' {} && redis-tp apply    # clients then log in as app or admin",
                 crate::topology::file().display()
@@ -115,7 +134,7 @@ pub(super) fn default_user(_: &Seen, server: &Server) -> Verdict {
 
 /// Nobody else may do more than he needs, or without a password.
 pub(super) fn others(_: &Seen, server: &Server) -> Verdict {
-    let Some(users) = users(server) else { return unasked(server, "users") };
+    let Some(users) = users(server) else { return untold(server) };
     let others = || users.iter().filter(|user| user.name != DEFAULT && user.on);
     let cure = |name: &str, rule: &str| {
         let port = server.address.as_ref().map_or(6379, |at| at.port);
@@ -164,7 +183,7 @@ pub(super) fn others(_: &Seen, server: &Server) -> Verdict {
 
 /// The web app has its own keys and no others.
 pub(super) fn app_keys(_: &Seen, server: &Server) -> Verdict {
-    let Some(users) = users(server) else { return unasked(server, "users") };
+    let Some(users) = users(server) else { return untold(server) };
     match users.iter().find(|user| user.name == APP && user.on) {
         None => Finding::skip("it has no user app").into(),
         Some(app) if app.all_keys => Finding::fail(
@@ -188,8 +207,10 @@ fn some(commands: &[String]) -> String {
 /// A replica follows as somebody who may do nothing else.
 pub(super) fn replica_user(seen: &Seen, server: &Server) -> Verdict {
     let Some(told) = &server.told else { return unasked(server, "masteruser") };
-    let Role::Replica { host, port, .. } = &told.role else {
-        return Finding::skip("it follows nobody").into();
+    let (host, port) = match &told.role {
+        Role::Replica { host, port, .. } => (host, port),
+        Role::Master => return Finding::skip("it follows nobody").into(),
+        Role::Unknown => return roleless(server),
     };
     let Some(user) = server.value("masteruser") else { return unasked(server, "masteruser") };
     if !user.is_empty() {

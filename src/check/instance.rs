@@ -43,8 +43,9 @@ pub(super) fn directories(host: &Host, subject: &Subject<'_>, instance: &Instanc
     if let Runtime::Container(_) = instance.runtime {
         return Ok(mounted(facts, instance));
     }
-    let log = instance.log_dir().unwrap_or(Path::new("/"));
-    for path in [instance.dir.as_path(), log] {
+    let log = instance.log_dir();
+    let places: Vec<&Path> = [instance.dir.as_path()].into_iter().chain(log).collect();
+    for path in &places {
         if facts.path(path).is_none() {
             let cause = "the next run makes it";
             return Ok(Finding::fail(format!("{} is not there", path.display()), cause, "redis-tp up"));
@@ -53,10 +54,12 @@ pub(super) fn directories(host: &Host, subject: &Subject<'_>, instance: &Instanc
             return Ok(finding);
         }
     }
-    if let Some(finding) = data(host, facts, instance).or_else(|| logs(facts, instance, log)) {
+    let logs = || log.and_then(|log| logs(facts, instance, log));
+    if let Some(finding) = data(host, facts, instance).or_else(logs) {
         return Ok(finding);
     }
-    Ok(Finding::pass(format!("{}, {}", instance.dir.display(), log.display())))
+    let places: Vec<String> = places.iter().map(|path| path.display().to_string()).collect();
+    Ok(Finding::pass(places.join(", ")))
 }
 
 /// What a container has in place of directories: a volume, and the directory of its configuration.

@@ -1,6 +1,8 @@
 //! `redis-tp check`: is the machine fit, and is nobody let in who does not belong? With `--fix` what can be put
 //! right is.
 
+use std::time::Duration;
+
 use anyhow::Result;
 use serde::Serialize;
 
@@ -12,11 +14,11 @@ use crate::audit::{self, Audited, Seen, Severity};
 use crate::check;
 use crate::cli;
 use crate::exit::Code;
-use crate::finding::{Check, Finding, Findings};
+use crate::finding::{Check, Finding, Findings, milliseconds};
 use crate::host::Host;
 use crate::layout;
 use crate::plan::{self, Consent, Plan};
-use crate::report::{audit as report, console, table};
+use crate::report::{audit as report, console, plan as show, table};
 use crate::topology::LAB;
 
 /// What `--json` prints.
@@ -26,6 +28,31 @@ struct Json<'a> {
     findings: &'a Findings,
     /// The least severity that ends in exit code 4.
     fail_on: Severity,
+}
+
+/// What `--fix --json` prints: the plan, what there is to find after it (with `--dry-run` before it), and what was done
+/// about what was found.
+#[derive(Debug, Serialize)]
+struct FixJson<'a> {
+    outcome: &'static str,
+    #[serde(flatten)]
+    plan: show::Json<'a>,
+    checks: Vec<&'a Check>,
+    #[serde(rename = "ms", serialize_with = "milliseconds")]
+    time: Duration,
+    fail_on: Severity,
+    fixes: Vec<Fixed<'a>>,
+}
+
+/// What is done about one finding.
+#[derive(Debug, Serialize)]
+struct Fixed<'a> {
+    id: &'static str,
+    subject: &'a str,
+    severity: Option<Severity>,
+    #[serde(flatten)]
+    finding: &'a Finding,
+    fix: String,
 }
 
 /// Looks, and tells or puts right.
@@ -55,7 +82,7 @@ fn tell(host: &Host, args: &cli::Check) -> Result<Code> {
     findings.time += start.elapsed();
     let fixable = audited.iter().any(|done| done.check.is_bad() && !done.fixes.is_empty());
     findings.checks.extend(audited.into_iter().map(|done| done.check));
-    let code = code(&findings, args.fail_on);
+    let code = code(&findings.checks, args.fail_on);
     if args.json {
         console::json(&Json { findings: &findings, fail_on: args.fail_on })?;
         return Ok(code);
@@ -97,15 +124,15 @@ fn blind(error: &anyhow::Error) -> Audited {
         subject: "machine".into(),
         did: "looked at servers, processes and files".into(),
         finding: Finding::unknown(crate::conf::redact(&format!("{error:#}")), "sudo redis-tp check"),
-        time: std::time::Duration::ZERO,
+        time: Duration::ZERO,
     };
     Audited { check, fixes: Vec::new() }
 }
 
 /// 4 if the machine is not fit, or something as severe was found.
-fn code(findings: &Findings, fail_on: Severity) -> Code {
+fn code<'a>(checks: impl IntoIterator<Item = &'a Check>, fail_on: Severity) -> Code {
     let counts = |check: &Check| check.severity.is_none_or(|severity| severity >= fail_on);
-    match findings.checks.iter().any(|check| check.is_bad() && counts(check)) {
+    match checks.into_iter().any(|check| check.is_bad() && counts(check)) {
         true => Code::Findings,
         false => Code::Done,
     }
@@ -122,7 +149,7 @@ fn put_right(host: &Host, args: &cli::Check) -> Result<Code> {
     let seen = look(host, &scene)?;
     let audited = audit::audit(host, &seen, &args.except);
     let fixes: Vec<Fix> = audited.iter().flat_map(|done| done.fixes.clone()).collect();
-    fix::refuse_lock_out(&seen, &fixes)?;
+    fix::refuse_lock_out(&seen, &audited)?;
     let consent = Consent { overwrite: fixes.contains(&Fix::Overwrite), ..Consent::default() };
     let wish = |host: &Host| {
         let mut wish = standing;
@@ -143,26 +170,57 @@ fn put_right(host: &Host, args: &cli::Check) -> Result<Code> {
     };
     let change = cli::Change { dry_run: args.dry_run, json: args.json, ..cli::Change::default() };
     let outcome = converge_in(&session, "check --fix", &change, wish, plan)?;
-    let code = outcome.finish("check --fix", &change, None)?;
+    if !args.json {
+        outcome.finish("check --fix", &change, None)?;
+    }
     drop(session);
-    if args.dry_run || args.json {
+    let (left, time) = match args.dry_run {
+        true => (None, Duration::ZERO),
+        false => {
+            let start = host.now();
+            (Some(audit::audit(host, &look(host, &Scene::standing(host)?)?, &args.except)), start.elapsed())
+        }
+    };
+    let found = left.as_ref().unwrap_or(&audited);
+    let code = match args.dry_run {
+        true => Code::Done,
+        false => code(found.iter().map(|done| &done.check), args.fail_on),
+    };
+    if args.json {
+        let fixes = audited.iter().filter_map(fixed).collect();
+        console::json(&FixJson {
+            outcome: outcome.word(args.dry_run),
+            plan: show::json("check --fix", &outcome.plan),
+            checks: found.iter().map(|done| &done.check).collect(),
+            time,
+            fail_on: args.fail_on,
+            fixes,
+        })?;
         return Ok(code);
     }
-    left(host, args)
+    tell_left(found, args, time);
+    Ok(code)
 }
 
-/// What is left for a person to do.
-fn left(host: &Host, args: &cli::Check) -> Result<Code> {
-    let scene = Scene::standing(host)?;
-    let checks = audit::audit(host, &look(host, &scene)?, &args.except);
-    let findings = Findings {
-        schema: check::SCHEMA,
-        command: "check",
-        checks: checks.into_iter().map(|done| done.check).collect(),
-        time: std::time::Duration::ZERO,
-    };
+fn fixed(done: &Audited) -> Option<Fixed<'_>> {
+    let Audited { check, fixes } = done;
+    let Check { id, subject, severity, finding, .. } = check;
+    (!fixes.is_empty()).then(|| Fixed {
+        id,
+        subject,
+        severity: *severity,
+        finding,
+        fix: report::words(fixes),
+    })
+}
+
+/// What is left for a person to do; before a dry run's fixes, those have theirs.
+fn tell_left(found: &[Audited], args: &cli::Check, time: Duration) {
+    let findings = |checks| Findings { schema: check::SCHEMA, command: "check", checks, time };
+    let left = found.iter().filter(|done| done.fixes.is_empty() || !args.dry_run);
+    let left = findings(left.map(|done| done.check.clone()).collect());
     console::out("");
-    report::lines(&findings, false).into_iter().for_each(console::out);
-    console::out(report::count(&findings));
-    Ok(code(&findings, args.fail_on))
+    report::lines(&left, args.all).into_iter().for_each(console::out);
+    let all = findings(found.iter().map(|done| done.check.clone()).collect());
+    console::out(report::count(&all));
 }

@@ -175,6 +175,15 @@ impl Drop for Session<'_> {
 }
 
 impl Outcome {
+    /// What became of it, in a word.
+    pub fn word(&self, dry_run: bool) -> &'static str {
+        match (dry_run, self.changed) {
+            (true, _) => "planned",
+            (false, true) => "changed",
+            (false, false) => "no-changes",
+        }
+    }
+
     /// Prints the result, and gives the exit code.
     pub fn finish(&self, command: &str, change: &cli::Change, verify: Option<&Findings>) -> Result<Code> {
         let code = match verify.map(Findings::code) {
@@ -183,11 +192,7 @@ impl Outcome {
             _ => Code::Done,
         };
         if change.json {
-            let outcome = match (change.dry_run, self.changed) {
-                (true, _) => "planned",
-                (false, true) => "changed",
-                (false, false) => "no-changes",
-            };
+            let outcome = self.word(change.dry_run);
             console::json(&Json { outcome, plan: show::json(command, &self.plan), verify })?;
             return Ok(code);
         }

@@ -11,7 +11,7 @@ use super::scene::Wish;
 use crate::certificates::{self, Renewal, days_left};
 use crate::cli;
 use crate::exit::{Code, Fault};
-use crate::host::Host;
+use crate::host::{Host, Kind};
 use crate::layout;
 use crate::moment;
 use crate::report::certificates::{Entry, lines};
@@ -187,10 +187,17 @@ fn issue(host: &Host, args: &cli::TlsClient) -> Result<Code> {
             .hint("it may be of another client: give a directory for this one alone")
             .into());
     }
-    if host.stat(&args.dir)?.is_none() {
-        host.directory(&args.dir, layout::here().own(), 0o700)?;
-    }
     let own = layout::here().own();
+    match host.stat(&args.dir)? {
+        None => host.directory(&args.dir, own, 0o700)?,
+        Some(stat) if stat.kind == Kind::Dir && stat.uid == own.uid => {}
+        // Whose it is could lead the key elsewhere, or put an authority of his own beside it.
+        Some(_) => {
+            return Err(Fault::refused(format!("{} is no directory of this user's", args.dir.display()))
+                .hint("give one that is not there yet, and it is made")
+                .into());
+        }
+    }
     for (path, text, mode) in [
         (&files.ca, signed.ca.as_str(), 0o644),
         (&files.cert, signed.cert.as_str(), 0o644),

@@ -179,9 +179,9 @@ fn servers(host: &Host, engine: Engine, all: &[Process]) -> Vec<Process> {
     let servers: Vec<Process> =
         all.iter().filter(|process| process.program == engine.server()).cloned().collect();
     let all: Vec<u32> = servers.iter().map(|process| process.pid).collect();
-    // One of our own looks at the machine for us.
+    // One of our own looks at the machine for us; one that is gone by now was no server.
     let parent = |pid: u32| pid == std::process::id() || all.contains(&pid);
-    let child = |process: &Process| host.parent_of(process.pid).is_some_and(parent);
+    let child = |process: &Process| host.parent_of(process.pid).is_none_or(parent);
     let sentinel = |pid: u32| {
         let line = host.text(Path::new(&format!("/proc/{pid}/cmdline"))).ok().flatten().unwrap_or_default();
         line.contains("[sentinel]") || line.contains("--sentinel")

@@ -591,7 +591,8 @@ pub fn listening_of(host: &Host, pid: u32) -> Result<Vec<(IpAddr, u16)>> {
 /// connections for each read of them: milliseconds, on a machine with much memory.
 pub(super) fn listening_sockets(host: &Host) -> Result<Vec<Socket>> {
     let mut sockets = Vec::new();
-    for (family, table) in [(Family::V4, "/proc/net/tcp"), (Family::V6, "/proc/net/tcp6")] {
+    // A unit with ProcSubset=pid sees its own, and no /proc/net.
+    for (family, table) in [(Family::V4, "/proc/self/net/tcp"), (Family::V6, "/proc/self/net/tcp6")] {
         match sockets::listening(host, family) {
             Ok(found) => sockets.extend(found),
             Err(_) => {

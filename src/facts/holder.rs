@@ -1,6 +1,6 @@
 //! Who holds a port of this machine: a password is told to nobody who only waits there for one.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use super::gather::listening_sockets;
 use super::sockets::Socket;
@@ -18,6 +18,24 @@ pub fn stranger(host: &Host, at: &Address) -> Option<u32> {
     let uid = holders.into_iter().find(|uid| !may_hear(host, *uid))?;
     let own = ip.is_loopback() || ip.is_unspecified() || host.addresses().contains(&ip);
     own.then_some(uid)
+}
+
+/// Whether a port of this machine is surely held by one who may hear a password: what another has only named may be
+/// anybody's. Elsewhere it is not known who listens.
+pub fn is_sure(host: &Host, at: &Address) -> bool {
+    let ips = match at.host.as_str() {
+        "localhost" => vec![IpAddr::from(Ipv4Addr::LOCALHOST), IpAddr::from(Ipv6Addr::LOCALHOST)],
+        name => name.parse().into_iter().collect(),
+    };
+    let own = host.addresses();
+    let here = |ip: &IpAddr| ip.is_loopback() || own.contains(ip);
+    let there = |socket: &Socket| socket.address.is_unspecified() || ips.contains(&socket.address);
+    let Ok(sockets) = listening_sockets(host) else { return false };
+    let mut holders = sockets.iter().filter(|socket| socket.port == at.port && there(socket)).peekable();
+    !ips.is_empty()
+        && ips.iter().all(here)
+        && holders.peek().is_some()
+        && holders.all(|socket| may_hear(host, socket.uid))
 }
 
 /// Whether a process of this user may be told the password of a server.

@@ -89,6 +89,11 @@ pub fn role(info: &BTreeMap<String, String>) -> Role {
     }
 }
 
+/// The databases that have keys.
+pub fn databases(info: &BTreeMap<String, String>) -> impl Iterator<Item = u32> {
+    info.keys().filter_map(|name| name.strip_prefix("db")?.parse().ok())
+}
+
 /// The keys of all databases: `db0:keys=42,expires=0,avg_ttl=0`.
 pub fn keys(info: &BTreeMap<String, String>) -> u64 {
     let databases = info

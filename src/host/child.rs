@@ -183,11 +183,7 @@ impl Host {
         let handle = start(child).with_context(|| format!("cannot run {name}"))?;
         let end = Instant::now() + deadline;
         // Looked at now and then: whoever waits is woken by a write in a signal's handler, which may fail.
-        while handle
-            .wait_timeout(GLANCE.min(deadline))
-            .with_context(|| format!("cannot wait for {name}"))?
-            .is_none()
-        {
+        while !ended(&handle, GLANCE.min(deadline)).with_context(|| format!("cannot wait for {name}"))? {
             if Instant::now() >= end {
                 handle.kill().with_context(|| format!("cannot end {name}"))?;
                 bail!("{name} did not end within {} s", deadline.as_secs());
@@ -328,6 +324,18 @@ pub(super) fn environment(more: Vec<(String, OsString)>) -> Vec<(OsString, OsStr
     ];
     vars.extend(more.into_iter().map(|(name, value)| (OsString::from(name), value)));
     vars
+}
+
+/// Whether a child has ended, after so long at most. Waiting takes a pipe of its own, and where there is none, the
+/// child goes on all the same: nobody may go back behind its back.
+fn ended(handle: &duct::Handle, limit: Duration) -> io::Result<bool> {
+    match handle.wait_timeout(limit) {
+        Ok(done) => Ok(done.is_some()),
+        Err(_) => {
+            std::thread::sleep(limit.min(Duration::from_millis(20)));
+            handle.try_wait().map(|done| done.is_some())
+        }
+    }
 }
 
 fn finish(handle: duct::Handle, name: &str) -> Result<Done> {

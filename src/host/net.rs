@@ -5,7 +5,7 @@ use std::io::{self, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::path::Path;
 use std::sync::Arc;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use redis::aio::MultiplexedConnection;
 use redis::{AsyncConnectionConfig, RedisConnectionInfo, RedisError, RedisResult};
@@ -20,8 +20,11 @@ use crate::tls::Pem;
 use crate::tls::client::{self, Expired};
 use crate::wire::{Address, Login, Trouble};
 
-/// How much of an answer tells whether it is one to PING, in bytes.
-const HELLO: usize = 6;
+/// What a server is asked by somebody who says no password: it takes a command that it does not have for unknown before
+/// it asks for one, and any of these may be renamed.
+const KNOCKS: [&str; 6] = ["PING", "ECHO redis-tp", "TIME", "SELECT 0", "EXISTS redis-tp", "INFO server"];
+/// How much of an answer is read, in bytes.
+const HELLO: usize = 256;
 /// How many connections may wait to be accepted.
 const BACKLOG: i32 = 1024;
 /// How long a client may leave what it is sent unread, in milliseconds, until it is taken for gone.
@@ -45,26 +48,39 @@ impl Host {
         Ok(listener)
     }
 
-    /// Whether a Redis server answers somebody who says no password. It may be anybody's, so no more than a few bytes
-    /// of it are read, and nothing is waited for longer than `limit`.
-    pub fn knock(&self, at: SocketAddr, limit: Duration) -> bool {
-        let asked = |mut stream: TcpStream| -> io::Result<bool> {
+    /// What a Redis server says to somebody who says no password. It may be anybody's, so no more than a few bytes of
+    /// each answer are read, and nothing is waited for longer than `limit`.
+    pub fn knock(&self, at: SocketAddr, limit: Duration) -> Knock {
+        let end = self.now() + limit;
+        let asked = |mut stream: TcpStream| -> io::Result<Knock> {
             stream.set_write_timeout(Some(limit))?;
-            stream.write_all(b"PING\r\n")?;
-            let (end, mut said) = (self.now() + limit, Vec::new());
-            // What it says may come byte by byte.
-            while said.len() < HELLO {
-                let left = end.saturating_duration_since(self.now());
-                stream.set_read_timeout(Some(left.max(Duration::from_millis(1))))?;
-                let mut byte = [0];
-                if left.is_zero() || stream.read(&mut byte)? == 0 {
-                    break;
+            for words in KNOCKS {
+                stream.write_all(format!("{words}\r\n").as_bytes())?;
+                let said = self.line(&mut stream, end)?;
+                let told = Knock::of(&said);
+                // The rest of a line must not pass for the next answer.
+                if told != Knock::Unclear || !said.ends_with(b"\n") {
+                    return Ok(told);
                 }
-                said.extend(byte);
             }
-            Ok(said.starts_with(b"+PONG") || said.starts_with(b"-LOADI"))
+            Ok(Knock::Unclear)
         };
-        TcpStream::connect_timeout(&at, limit).and_then(asked).unwrap_or(false)
+        TcpStream::connect_timeout(&at, limit).and_then(asked).unwrap_or(Knock::KeptOut)
+    }
+
+    /// The first line of an answer, or its beginning; what it says may come byte by byte.
+    fn line(&self, stream: &mut TcpStream, end: Instant) -> io::Result<Vec<u8>> {
+        let mut said = Vec::new();
+        while said.len() < HELLO && said.last() != Some(&b'\n') {
+            let left = end.saturating_duration_since(self.now());
+            stream.set_read_timeout(Some(left.max(Duration::from_millis(1))))?;
+            let mut byte = [0];
+            if left.is_zero() || stream.read(&mut byte)? == 0 {
+                break;
+            }
+            said.extend(byte);
+        }
+        Ok(said)
     }
 
     /// Connects to a web server, asynchronously. What is written goes out at once.
@@ -147,6 +163,33 @@ impl Host {
     }
 }
 
+/// What comes of knocking at a door.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Knock {
+    /// It lets in who says no password.
+    LetIn,
+    /// It asks for one, or it is no door of Redis.
+    KeptOut,
+    /// It takes the commands for unknown, which comes before that question, or has no place left.
+    Unclear,
+}
+
+impl Knock {
+    /// What a line of Redis's protocol tells, said to somebody without a password. What comes after the question for one
+    /// (loading, busy, a master that is down, a user that may not) was said to somebody who is in.
+    fn of(line: &[u8]) -> Self {
+        let is = |begins: &str| line.starts_with(begins.as_bytes());
+        let upper = |byte: &u8| byte.is_ascii_uppercase();
+        match line {
+            _ if is("-NOAUTH") || is("-DENIED") => Self::KeptOut,
+            _ if is("-ERR ") => Self::Unclear,
+            [b'-', code @ ..] if code.len() > 2 && code.iter().take(3).all(upper) => Self::LetIn,
+            [b'+' | b'$' | b'*' | b':', more, ..] if more.is_ascii_alphanumeric() => Self::LetIn,
+            _ => Self::KeptOut,
+        }
+    }
+}
+
 /// How TLS is spoken with a host: its certificate must be right, also in its time.
 struct TlsTo<'a> {
     host: &'a str,
@@ -205,6 +248,31 @@ mod tests {
     use nix::sys::socket::{getsockopt, sockopt::TcpUserTimeout};
 
     use super::*;
+
+    #[test]
+    fn who_is_answered_otherwise_than_by_a_question_for_a_password_is_in() {
+        for (line, told) in [
+            ("+PONG\r\n", Knock::LetIn),
+            ("$8\r\n", Knock::LetIn),
+            ("*2\r\n", Knock::LetIn),
+            (":0\r\n", Knock::LetIn),
+            ("-NOPERM this user has no permissions to run the 'ping' command\r\n", Knock::LetIn),
+            ("-MASTERDOWN Link with MASTER is down\r\n", Knock::LetIn),
+            ("-BUSY Redis is busy running a script.\r\n", Knock::LetIn),
+            ("-LOADING Redis is loading the dataset in memory\r\n", Knock::LetIn),
+            ("-MISCONF Redis is configured to save RDB snapshots\r\n", Knock::LetIn),
+            ("-ERR wrong number of arguments for 'ping' command\r\n", Knock::Unclear),
+            ("-ERR unknown command 'PING', with args beginning with: \r\n", Knock::Unclear),
+            ("-ERR max number of clients reached\r\n", Knock::Unclear),
+            ("-NOAUTH Authentication required.\r\n", Knock::KeptOut),
+            ("-DENIED Redis is running in protected mode\r\n", Knock::KeptOut),
+            ("\u{15}\u{3}\u{3}\0\u{2}\u{2}F", Knock::KeptOut),
+            ("HTTP/1.1 400 Bad Request\r\n", Knock::KeptOut),
+            ("", Knock::KeptOut),
+        ] {
+            assert_eq!(Knock::of(line.as_bytes()), told, "{line}");
+        }
+    }
 
     #[test]
     fn a_connection_of_a_client_that_does_not_read_has_an_end() {

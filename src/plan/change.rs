@@ -118,6 +118,7 @@ pub fn of<'a>(
         live::move_data(facts, instance, file.text.as_ref(), &mut live)?;
     }
     if alive && !made {
+        notes.extend(live::default_off(facts, instance));
         let set = drift::set_live(facts, instance, &file.directives);
         let secrets = drift::secrets_set(facts, instance, &file.directives);
         match wanted.consent.overwrite {

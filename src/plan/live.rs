@@ -171,6 +171,15 @@ fn password(facts: &Facts, instance: &Instance, running: &Running, conf: &Conf) 
     }
 }
 
+/// Tells that a server which runs lets clients in no more that name no user.
+pub(super) fn default_off(facts: &Facts, instance: &Instance) -> Option<Note> {
+    let running = facts.running.get(&instance.name)?;
+    let off = instance.users.as_ref().is_some_and(|users| !users.default);
+    let there = Conf::parse(facts.text(&instance.conf).unwrap_or_default()).ok()?;
+    let was_off = users::of(&there).get(users::DEFAULT).is_some_and(|words| !users::is_on(words));
+    (off && !was_off).then(|| Note::DefaultOff { instance: instance.name.clone(), clients: running.clients })
+}
+
 /// What a running server is told of its users; none where a file of them, or a line for the default user that opens
 /// it, says who may enter.
 fn users(facts: &Facts, instance: &Instance, version: Version, conf: &Conf) -> Option<Told> {

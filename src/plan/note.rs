@@ -75,6 +75,13 @@ pub enum Note {
         /// The file.
         file: PathBuf,
     },
+    /// Clients that name no user are let in no more.
+    DefaultOff {
+        /// The instance.
+        instance: Name,
+        /// How many clients it has.
+        clients: u64,
+    },
     /// The web app can be reached by other machines, and reads for whoever asks.
     AppReachable {
         /// Where it listens.
@@ -209,6 +216,17 @@ impl std::fmt::Display for Note {
                 "{instance}: 'user default' in {} had another password than requirepass; taken out",
                 file.display()
             ),
+            Self::DefaultOff { instance, clients } => {
+                let there = match clients {
+                    0 => String::new(),
+                    1 => " (1 client is connected)".to_owned(),
+                    more => format!(" ({more} clients are connected)"),
+                };
+                write!(
+                    f,
+                    "{instance}: other machines reach it, so default goes off: a client that names no user gets in no more{there}; the same password is that of admin: AUTH admin PASSWORD"
+                )
+            }
             Self::AppReachable { bind, prefix } => write!(
                 f,
                 "the web app listens on {bind}: whoever reaches it can read every string key{}",

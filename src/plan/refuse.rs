@@ -17,6 +17,9 @@ use crate::state::{Kept, State};
 use crate::topology::{self, BindAddress, Name, Topology, did_you_mean};
 use crate::users;
 
+/// Knows all that any version knows.
+const LATEST: Version = Version { major: u32::MAX, minor: 0, patch: 0 };
+
 /// The first thing that stands in the way.
 ///
 /// # Errors
@@ -122,12 +125,11 @@ fn known_directives(wanted: &Wanted<'_>, facts: &Facts, instance: &Instance) -> 
     for named in &instance.directives {
         let at = format!("{file}:{}: [{}] {}", named.line, instance.name, named.name);
         let name = named.name.as_str();
-        let latest = Version { major: u32::MAX, minor: 0, patch: 0 };
         match (
             directives::knowledge(
                 name,
                 instance.engine,
-                facts.server.as_ref().map_or(latest, |server| server.version),
+                facts.server.as_ref().map_or(LATEST, |server| server.version),
             ),
             &facts.server,
         ) {
@@ -168,14 +170,19 @@ fn user_lines(wanted: &Wanted<'_>, facts: &Facts, instance: &Instance) -> Result
     for named in instance.directives.iter().filter(|named| named.name == "user") {
         let Some((user, rules)) = named.args.split_first() else { continue };
         let at = format!("{file}:{}: [{}] user {user}", named.line, instance.name);
-        if let Some(server) = &facts.server
-            && let Some((rule, why)) = users::unknown_rule(rules, instance.engine, server.version)
-        {
-            return Err(Fault::refused(format!(
-                "{at}: {} {} does not know '{rule}': {why}",
-                instance.engine, server.version
-            ))
-            .hint("take the rule out of the line; what there is tells:\nredis-tp cli -- ACL CAT"));
+        // Where no server is here yet, what no version knows is found out before one is installed.
+        let version = facts.server.as_ref().map(|server| server.version);
+        if let Some((rule, why)) = users::unknown_rule(rules, instance.engine, version.unwrap_or(LATEST)) {
+            let engine = instance.engine;
+            let (who, cure) = match version {
+                Some(version) => (
+                    format!("{engine} {version} does not know"),
+                    "; what there is tells:\nredis-tp cli -- ACL CAT",
+                ),
+                None => (format!("no {engine} knows"), ""),
+            };
+            return Err(Fault::refused(format!("{at}: {who} '{rule}': {why}"))
+                .hint(format!("take the rule out of the line{cure}")));
         }
         if instance.users.is_some() && users::OURS.contains(&user.as_str()) {
             return Err(Fault::refused(format!(

@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 
 use super::console::{BAD, FAINT, GOOD, NOTE, TYPE, styled};
 use super::table;
-use super::text::took;
+use super::text::{WIDTH, took, wrap};
 use crate::audit::fix::Fix;
 use crate::audit::{Audited, Severity};
 use crate::finding::{Check, Finding, Findings};
@@ -74,10 +74,60 @@ pub fn reasons(done: &[Audited]) -> Vec<String> {
     let mut lines = Vec::new();
     for audited in done.iter().filter(|audited| !audited.fixes.is_empty()) {
         let Finding::Fail { found, .. } = &audited.check.finding else { continue };
-        let what: Vec<String> = audited.fixes.iter().filter_map(Fix::words).collect();
         let Check { id, subject, .. } = &audited.check;
-        lines.push(format!("{} {subject}: {found}", styled(NOTE, id)));
-        lines.push(format!("  {} {}", styled(FAINT, "fix:"), what.join(", ")));
+        let head = format!("{id} {subject}: ");
+        // The first line is shorter by its id, and all others by what is before them.
+        for (at, line) in wrap(&format!("{head}{found}"), WIDTH - 2).into_iter().enumerate() {
+            lines.push(match line.strip_prefix(id).filter(|_| at == 0) {
+                Some(rest) => format!("{}{rest}", styled(NOTE, id)),
+                None => format!("  {line}"),
+            });
+        }
+        for (at, line) in wrap(&words(&audited.fixes), WIDTH - 7).into_iter().enumerate() {
+            let label = if at == 0 { "fix:" } else { "" };
+            lines.push(format!("  {} {line}", styled(FAINT, format_args!("{label:<4}"))));
+        }
     }
     lines
+}
+
+/// What some fixes are, in a line.
+pub fn words(fixes: &[Fix]) -> String {
+    let all: Vec<String> = fixes.iter().filter_map(Fix::words).collect();
+    match all.is_empty() {
+        // By hand it was made otherwise.
+        true => "back to what the topology says".into(),
+        false => all.join(", "),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::super::text::columns;
+    use super::*;
+
+    #[test]
+    fn a_reason_fits_the_screen_and_every_fix_says_what_it_is() {
+        let audited = |fixes: Vec<Fix>| Audited {
+            check: Check {
+                id: "master-host",
+                severity: Some(Severity::High),
+                subject: "slave".into(),
+                did: String::new(),
+                finding: Finding::fail("it follows ".repeat(12), "", ""),
+                time: Duration::ZERO,
+            },
+            fixes,
+        };
+        let close =
+            Fix::Close { path: format!("/srv/{}", "long name ".repeat(9)).into(), inode: 7, mode: 0o640 };
+        let shown = reasons(&[audited(vec![Fix::Overwrite]), audited(vec![close, Fix::Overwrite])]);
+        let plain: Vec<String> =
+            shown.iter().map(|line| anstream::adapter::strip_str(line).to_string()).collect();
+        assert!(plain.iter().all(|line| columns(line) <= WIDTH), "{plain:#?}");
+        assert!(plain.iter().all(|line| line.trim() != "fix:"), "{plain:#?}");
+        assert!(plain.contains(&"  fix: back to what the topology says".to_owned()), "{plain:#?}");
+    }
 }

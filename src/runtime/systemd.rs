@@ -122,8 +122,8 @@ pub fn hardening(instance: &Instance) -> Hardening {
 
 fn unit_context(instance: &Instance, server: &Path, unpacked: Option<&Path>) -> Result<UnitContext> {
     let run = instance.pidfile.parent().and_then(Path::file_name).unwrap_or_default();
-    let log = instance.log_dir().unwrap_or(Path::new("/var/log"));
-    let paths = [instance.dir.as_path(), log, &instance.engine.etc()].map(|path| path.display().to_string());
+    let etc = instance.engine.etc();
+    let paths = [instance.dir.as_path()].into_iter().chain(instance.log_dir()).chain([etc.as_path()]);
     let hardening = instance.harden.then(|| hardening(instance).lines()).transpose()?;
     Ok(UnitContext {
         unit: instance.unit.clone(),
@@ -134,7 +134,7 @@ fn unit_context(instance: &Instance, server: &Path, unpacked: Option<&Path>) -> 
         libraries: unpacked.map(|root| word(&software::libraries(root).to_string_lossy())),
         user: instance.engine.user(),
         run: run.to_string_lossy().into_owned(),
-        paths: paths.into(),
+        paths: paths.map(|path| path.display().to_string()).collect(),
         hardening,
         low_port: instance.port < 1024,
     })
@@ -186,9 +186,9 @@ pub fn closed_to(instance: &Instance) -> Vec<String> {
     let engine: Engine = instance.engine;
     let open =
         [engine.data(crate::engine::MASTER), engine.log(), engine.etc(), engine.run(instance.name.as_str())];
-    let log = instance.log_dir().unwrap_or(Path::new("/"));
-    [instance.dir.as_path(), log]
+    [instance.dir.as_path()]
         .into_iter()
+        .chain(instance.log_dir())
         .filter(|path| !open.iter().any(|open| path.starts_with(open)))
         .map(|path| path.display().to_string())
         .collect()

@@ -2,6 +2,7 @@
 //! does not.
 
 mod cases;
+mod locked_out;
 
 use std::collections::BTreeSet;
 
@@ -16,20 +17,26 @@ use cases::{CASES, Case, Right};
 fn good(release: Release, init: Init) -> Option<Machine> {
     let machine = bare(release, init)?;
     machine.run("ip addr add 10.9.0.1/32 dev lo && apt-get install -y nftables redis-server").ok();
-    // The kernel is the host's, and not changed for a test: other files stand in the place of its own.
-    for (path, value) in [
-        ("/proc/sys/vm/overcommit_memory", "1"),
-        ("/proc/sys/net/core/somaxconn", "4096"),
-        ("/sys/kernel/mm/transparent_hugepage/enabled", "always [madvise] never"),
-    ] {
-        let name = path.rsplit('/').next().expect("a name");
-        machine.run(&format!("echo '{value}' > /root/{name} && mount --bind /root/{name} {path}")).ok();
-    }
+    kernel_is(&machine, ["1", "4096", "always [madvise] never"]);
     own_kernel(&machine);
     machine.run("touch /var/lib/apt/lists/partial && redis-tp up").ok();
     machine.run("redis-tp app install --prefix cache: && redis-tp check --fix").ok();
     install_module(&machine);
     Some(machine)
+}
+
+/// Sets overcommit, somaxconn and huge pages. The kernel is the host's, and not changed for a test: other files stand
+/// in the place of its own.
+fn kernel_is(machine: &Machine, values: [&str; 3]) {
+    let paths = [
+        "/proc/sys/vm/overcommit_memory",
+        "/proc/sys/net/core/somaxconn",
+        "/sys/kernel/mm/transparent_hugepage/enabled",
+    ];
+    for (path, value) in paths.into_iter().zip(values) {
+        let name = path.rsplit('/').next().expect("a name");
+        machine.run(&format!("echo '{value}' > /root/{name} && mount --bind /root/{name} {path}")).ok();
+    }
 }
 
 /// Lets a machine pass for one that has the kernel to itself.
@@ -190,6 +197,64 @@ fn a_fix_that_would_lock_somebody_out_is_refused_before_anything_changes() {
 }
 
 #[test]
+fn a_fix_tells_what_it_did_and_what_is_left_for_a_person() {
+    let Some(machine) = bare(Release::Bookworm, Init::Systemd) else { return };
+    machine.run("echo motdepasse | redis-tp install --password-file -").ok();
+    machine.run("redis-tp cli -- ACL SETUSER guest on nopass '~*' +get").ok();
+    let read =
+        |out: &str| -> Value { serde_json::from_str(out).unwrap_or_else(|error| panic!("{error}: {out}")) };
+    let results = |json: &Value, id: &str| -> Vec<String> {
+        let checks = json["checks"].as_array().expect("checks").iter().filter(|check| check["id"] == id);
+        checks.map(|check| check["result"].as_str().unwrap_or_default().to_owned()).collect()
+    };
+    let dry = read(&machine.run("redis-tp check --fix --dry-run --json").ok().stdout);
+    assert_eq!((&dry["outcome"], &dry["fail_on"]), (&"planned".into(), &"high".into()));
+    assert_eq!(
+        (results(&dry, "password"), results(&dry, "users")),
+        (vec!["fail".into()], vec!["fail".into()])
+    );
+    assert_eq!((&dry["fixes"][0]["id"], &dry["fixes"][0]["subject"]), (&"password".into(), &"master".into()));
+
+    let shown = machine.run("redis-tp check --fix --dry-run").ok().stdout;
+    assert!(shown.contains("cure:  redis-tp cli master -- ACL SETUSER guest off"), "{shown}");
+    assert!(!shown.contains("\u{2717} password"), "{shown}");
+
+    let done = read(&machine.run("redis-tp check --fix --json").exits(4).stdout);
+    assert_eq!(done["outcome"], "changed");
+    assert_eq!(
+        (results(&done, "password"), results(&done, "users")),
+        (vec!["pass".into()], vec!["fail".into()])
+    );
+    assert!(done["fixes"].as_array().expect("fixes").iter().any(|fix| fix["id"] == "password"), "{done}");
+    machine.run("redis-tp check --fix --json --fail-on critical").ok();
+
+    let all = machine.run("redis-tp check --fix --all").exits(4).stdout;
+    assert!(all.contains("\u{2713} let-in"), "{all}");
+    machine.run("redis-tp cli master -- ACL SETUSER guest off && redis-tp check --fix --json").ok();
+}
+
+#[test]
+fn a_cure_of_what_was_taken_over_names_what_its_section_can_say() {
+    let Some(machine) = bare(Release::Bookworm, Init::Systemd) else { return };
+    machine.run(cases::LAB).ok();
+    let by_hand = machine.run("redis-tp check").exits(4).stdout;
+    for cure in [
+        "cure:  redis-tp adopt && redis-tp check --fix    # binds it to this machine alone",
+        "cure:  redis-cli -p 6379 CONFIG SET maxmemory-policy volatile-lru    # if it is a cache",
+    ] {
+        assert!(by_hand.contains(cure), "{cure}: {by_hand}");
+    }
+    machine.run("redis-tp adopt").ok();
+    let taken_over = machine.run("redis-tp check").stdout;
+    assert!(taken_over.contains("[master]: bind = 127.0.0.1, or TLS"), "{taken_over}");
+    assert!(!taken_over.contains("redis-tp install --tls"), "{taken_over}");
+    machine.run("sed -i 's/^bind = .*/bind = 127.0.0.1/' /etc/redis-tp/topology.ini && redis-tp apply").ok();
+    for id in ["cleartext", "default-user", "wide-bind"] {
+        assert_eq!(fired(&machine, id), None, "{id}");
+    }
+}
+
+#[test]
 fn protected_mode_is_not_switched_on_where_it_would_lock_somebody_out() {
     let Some(machine) = bare(Release::Bookworm, Init::Systemd) else { return };
     machine.run("redis-tp install --bind 0.0.0.0").ok();
@@ -215,22 +280,53 @@ fn what_could_not_be_looked_at_is_no_pass() {
     assert_eq!(results(&machine, "let-in"), [("unknown".to_owned(), "high".to_owned())]);
 }
 
+/// A check of the audit, and how severe its worst finding is.
+type Findings = BTreeSet<(String, String)>;
+
+/// All that fires.
+fn findings(machine: &Machine) -> Findings {
+    let out = machine.run("redis-tp check --json --fail-on critical");
+    let json: Value = serde_json::from_str(&out.stdout).unwrap_or_else(|error| panic!("{error}: {out}"));
+    let checks = json["checks"].as_array().expect("checks").iter();
+    let ids: BTreeSet<&str> = checks
+        .filter(|check| check["severity"].is_string())
+        .filter_map(|check| check["id"].as_str())
+        .collect();
+    ids.into_iter().filter_map(|id| Some((id.to_owned(), fired(machine, id)?))).collect()
+}
+
+/// The README's table of the lab's machine.
+fn rows_of_the_readme() -> Findings {
+    let table = include_str!("../../README.md").lines().skip_while(|line| !line.starts_with("| severity |"));
+    let rows = table.skip(2).take_while(|line| line.starts_with('|')).flat_map(|row| {
+        let cells: Vec<&str> = row.split('|').map(str::trim).collect();
+        let ids = cells[2].split(", ").map(|id| id.trim_matches('`').to_owned());
+        ids.map(|id| (id, cells[1].to_owned())).collect::<Vec<_>>()
+    });
+    rows.collect()
+}
+
 #[test]
-fn the_labs_own_machine_is_audited_taken_over_and_put_right() {
+fn the_labs_own_machine_is_found_as_the_readme_says_taken_over_and_put_right() {
     let Some(machine) = bare(Release::Bookworm, Init::Systemd) else { return };
     machine.run("apt-get install -y nftables >/dev/null").ok();
+    // As Debian's kernel comes.
+    kernel_is(&machine, ["0", "4096", "[always] madvise never"]);
+    own_kernel(&machine);
     machine.run(cases::LAB).ok();
     let seen = machine.run("redis-tp check").exits(4);
-    for id in ["password", "root", "protected-mode", "wide-bind", "firewall", "default-user", "data-mode"] {
-        assert!(seen.stdout.contains(&format!("✗ {id} ")), "{id}: {seen}");
-    }
     assert!(seen.stdout.contains("next: redis-tp adopt --dry-run"), "{seen}");
     assert!(!seen.to_string().contains("motdepasse"), "{seen}");
+    assert_eq!(findings(&machine), rows_of_the_readme(), "on the left the machine, on the right the README");
+
     machine.run("redis-tp adopt").ok();
     machine.run("redis-tp check --fix").ok();
-    for id in ["password", "root", "protected-mode", "wide-bind", "firewall", "default-user", "data-mode"] {
-        assert_eq!(fired(&machine, id), None, "{id} is still there");
-    }
+    assert_eq!(findings(&machine), BTreeSet::new(), "after the fixes");
+    machine.run("redis-tp app install --prefix cache:").ok();
+    let cache = [("eviction", "low"), ("maxmemory", "low")].map(|(id, how)| (id.to_owned(), how.to_owned()));
+    assert_eq!(findings(&machine), cache.into(), "with an app");
+    machine.run("redis-tp check --fix").ok();
+    assert_eq!(findings(&machine), BTreeSet::new(), "with an app, after the fixes");
     machine.run("redis-tp verify").ok();
     assert_eq!(machine.run("redis-tp cli slave -- GET precious").ok().stdout, "data\n");
 }

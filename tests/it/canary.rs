@@ -1,5 +1,6 @@
 //! The canary: passwords that all have one word in them, which is then looked for everywhere a password
-//! must not get to: output, command lines, environments, logs, journals, other people's reach.
+//! must not get to: output, command lines, environments, logs, journals, other people's reach. So is every secret that
+//! was generated: passwords and private keys.
 
 use crate::machine::{Init, Machine, Out, Release};
 use crate::story::bare;
@@ -89,11 +90,60 @@ const RUNS: &[(&str, &str, Option<i32>)] = &[
     ("redis-tp service restart", "", None),
     ("redis-tp service logs -n 200; redis-tp service logs --json", "", Some(0)),
     ("redis-tp status --json; redis-tp uninstall --dry-run", "", None),
+    // Passwords that nobody gave, and private keys
+    ("redis-tp users rotate --json; redis-tp users rotate app", "", Some(0)),
+    ("redis-tp rollback --json", "", Some(0)),
+    ("redis-tp install --tls --json", "", Some(0)),
+    ("redis-tp tls show; redis-tp tls show --json; redis-tp render; redis-tp plan --shell", "", Some(0)),
+    ("redis-tp tls client laptop /root/laptop", "", Some(0)),
+    ("redis-tp tls rotate --json; redis-tp tls rotate --ca", "", Some(0)),
+    ("redis-tp verify --shell; redis-tp check --all; redis-tp status; redis-tp bench -d 1", "", None),
+    ("redis-tp verify --restart; redis-tp backup", "", None),
+    (
+        "redis-tp apply -f -",
+        "[redis-tp]\ntls = yes\n[master]\nport = 6379\ntls-key-file = /root/laptop/laptop.key\n",
+        Some(5),
+    ),
+    ("redis-tp install --no-tls --password-file -", "Kanaria7\n", Some(0)),
 ];
+
+/// The same where something was done by hand, after all that redis-tp made is gone.
+const BY_HAND: &[(&str, &str, Option<i32>)] = &[
+    // What --fix changes: first all but the password, and then that, too
+    ("chmod 755 /var/lib/redis-slave; redis-tp check --fix --except password --fail-on critical", "", Some(0)),
+    ("test $(stat -c %a /var/lib/redis-slave) = 750", "", Some(0)),
+    ("redis-tp check --fix --fail-on critical; ! grep -qF -f /root/canary /etc/redis-tp/password", "", Some(0)),
+    ("redis-tp uninstall --purge --no-backup", "", Some(0)),
+    (
+        "sh",
+        "apt-get install -y redis-server >/dev/null 2>&1; cd /etc/redis; ask() { { echo AUTH Kanaria7-lab; echo $2; } | redis-cli -p $1; }
+        printf 'requirepass Kanaria7-lab\nprotected-mode no\n' >>redis.conf
+        systemctl restart redis-server 2>/dev/null || setpriv --reuid redis --regid redis --clear-groups redis-server /etc/redis/redis.conf
+        sed 's/^port .*/port 6380/; s#^dir .*#dir /var/lib/redis-slave#; s#^logfile .*#logfile /var/log/redis/redis-slave.log#' redis.conf >redis-slave.conf
+        printf 'replicaof 127.0.0.1 6379\nmasterauth Kanaria7-lab\n' >>redis-slave.conf; chmod 640 redis-slave.conf; chown redis: redis-slave.conf
+        mkdir /var/lib/redis-slave && redis-server /etc/redis/redis-slave.conf >/dev/null
+        until ask 6380 'INFO replication' | grep -q master_link_status:up; do sleep 0.1; done",
+        Some(0),
+    ),
+    ("redis-tp check --all; redis-tp plan; redis-tp adopt --dry-run", "", None),
+    ("redis-tp adopt --json", "", Some(0)),
+    ("redis-tp plan --diff; redis-tp verify; redis-tp status --json; redis-tp check", "", None),
+    ("redis-cli", "AUTH Kanaria7-lab\nCONFIG SET maxmemory 64mb\nCONFIG SET masterauth Kanaria7-hand\n", Some(0)),
+    ("redis-tp plan; redis-tp apply --adopt --json", "", None),
+];
+
+/// Adds every secret that there is to the words that are looked for: passwords that nobody gave, and a line of each
+/// private key.
+const LEARN: &str = "umask 077; { cat /root/words; cd /etc/redis-tp && cat *password && tail -qn +3 tls/*.key | grep -v -e --; } 2>/dev/null |
+    grep . | sort -u >/root/words.new; mv /root/words.new /root/words";
+
+/// Writes down every program that is begun, with arguments and environment; one that goes on keeps no command.
+const TRACE: &str =
+    "strace -DDfqq --seccomp-bpf -A -v -s 4096 -o /root/begun -e trace=execve sh /root/command";
 
 /// Looks into every process there is, over and over.
 const WATCH: &str = "while :; do
-    grep -aF -f /root/canary /proc/[0-9]*/cmdline /proc/[0-9]*/environ 2>/dev/null | tr '\\0' ' ' >>/root/seen
+    grep -aF -f /root/words /proc/[0-9]*/cmdline /proc/[0-9]*/environ 2>/dev/null | tr '\\0' ' ' >>/root/seen
     echo >>/root/rounds
 done";
 
@@ -114,27 +164,37 @@ fn no_password_gets_out_where_redis_8_runs_without_systemd() {
 
 fn keeps_its_passwords(release: Release, init: Init) {
     let Some(machine) = bare(release, init) else { return };
-    machine.run_with_input("umask 077; cat >/root/canary", CANARY).ok();
+    machine.run_with_input("umask 077; cat >/root/canary; cp /root/canary /root/words", CANARY).ok();
     machine.write("/root/shim", SHIM);
     machine.write("/root/watch", WATCH);
     machine.run(SHIMS).ok();
     let watch = machine.spawn("sh /root/watch");
-    let mut wrong: Vec<String> = RUNS.iter().filter_map(|run| sings(&machine, run)).collect();
+    let mut wrong = Vec::new();
+    let mut said = Vec::new();
+    for runs in [RUNS, BY_HAND] {
+        for (command, input, exit) in runs {
+            machine.write("/root/command", command);
+            let out = machine.run_with_input(TRACE, input);
+            machine.run(LEARN).ok();
+            if out.stderr.contains("panicked") || exit.is_some_and(|exit| exit != out.status) {
+                wrong.push(format!("## expected exit code {exit:?} of {command}\n{out}"));
+            }
+            said.push((*command, out));
+        }
+        wrong.extend(found(&machine));
+    }
     drop(watch);
     let rounds = machine.read("/root/rounds").len();
     assert!(rounds > 100, "the processes were looked at {rounds} times only");
-    wrong.extend(found(&machine));
+    let begun = machine.read("/root/begun");
+    assert!(begun.contains("redis-server") && begun.contains("dpkg"), "no program's beginning was seen");
+    let words = machine.read("/root/words");
+    assert!(words.lines().count() > 20, "what was generated is not known: {words}");
+    let sings = |out: &Out| words.lines().any(|word| out.stdout.contains(word) || out.stderr.contains(word));
+    let sung = said.iter().filter(|(command, out)| *command != "redis-cli" && sings(out));
+    wrong.extend(sung.map(|(command, out)| format!("## a secret in what this said: {command}\n{out}")));
     wrong.extend(told_when_asked(&machine));
     assert!(wrong.is_empty(), "{}", wrong.join("\n\n"));
-}
-
-/// Runs a command; says if the canary is in its output, or it ended otherwise than expected.
-fn sings(machine: &Machine, (command, input, exit): &(&str, &str, Option<i32>)) -> Option<String> {
-    let out = machine.run_with_input(command, input);
-    let told = says(&out) && !command.contains("redis-cli");
-    let panicked = out.stderr.contains("panicked");
-    (told || panicked || exit.is_some_and(|exit| exit != out.status))
-        .then(|| format!("## expected exit code {exit:?} and no word\n{out}"))
 }
 
 fn says(out: &Out) -> bool {
@@ -144,19 +204,21 @@ fn says(out: &Out) -> bool {
 /// The places where no canary may be, each with a command that finds it there.
 const PLACES: &[(&str, &str)] = &[
     ("a command line or an environment", "cat /root/seen"),
-    ("a child's arguments or environment", "grep -aF -f /root/canary /run/children"),
-    ("systemd's journal", "[ ! -d /run/systemd/system ] || journalctl --no-pager | grep -aF -f /root/canary"),
+    ("a child's arguments or environment", "grep -aF -f /root/words /run/children"),
+    ("a program's arguments or environment", "grep -aF -f /root/words /root/begun"),
+    ("systemd's journal", "[ ! -d /run/systemd/system ] || journalctl --no-pager | grep -aF -f /root/words"),
     // What systemd hands to a service lies below /run/credentials, for that service's user alone.
     (
         "logs, scratch files, run time files",
-        "grep -rlaF --exclude-dir=credentials -f /root/canary /var/log /tmp /var/tmp /run",
+        "grep -rlaF --exclude-dir=credentials -f /root/words /var/log /tmp /var/tmp /run",
     ),
-    ("our journal", "grep -laF -f /root/canary /var/lib/redis-tp/state.json /var/lib/redis-tp/runs/*/journal"),
-    ("reports", "grep -laF -f /root/canary /root/junit.xml /root/summary /root/report.html /root/bench.svg"),
+    ("our journal", "grep -laF -f /root/words /var/lib/redis-tp/state.json /var/lib/redis-tp/runs/*/journal"),
+    ("backups", "grep -rlaF -f /root/words /var/backups/redis-tp /root/b.rdb"),
+    ("reports", "grep -laF -f /root/words /root/junit.xml /root/summary /root/report.html /root/bench.svg"),
     (
         "a file that is not for root or the server alone",
-        "find / -xdev -type f -size -1024k -exec grep -laF -f /root/canary {} + | xargs stat -c '%U:%G %a %n' |
-            grep -Ev '^(root:root 600 |redis:redis 640 /etc/redis/redis[-a-z0-9]*.conf$)'",
+        "find / -xdev -type f -size -1024k -exec grep -laF -f /root/words {} + | xargs stat -c '%U:%G %a %n' |
+            grep -Ev '^(root:root 600 |redis:redis 640 (/etc/redis/redis[-a-z0-9]*.conf$|/var/lib/redis-tp/original/)|redis:redis 400 /etc/redis-tp/tls/server.key$)'",
     ),
 ];
 

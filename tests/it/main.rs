@@ -44,6 +44,7 @@ mod machine;
 mod model;
 mod page;
 mod plan_cases;
+mod planted;
 mod properties;
 mod readme;
 mod runtimes;

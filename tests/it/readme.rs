@@ -7,6 +7,11 @@ use crate::user::{ann, with_ann};
 
 const README: &str = include_str!("../../README.md");
 
+/// Whether these words stand there, wherever the lines break.
+pub fn says(words: &str) -> bool {
+    README.split_whitespace().collect::<Vec<_>>().join(" ").contains(words)
+}
+
 /// The lines of the blocks that begin with this, as they are typed where `redis-tp` is on PATH.
 fn commands(fence: &str) -> Vec<String> {
     let mut commands = Vec::new();

