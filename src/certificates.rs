@@ -64,6 +64,8 @@ pub enum Renewal {
     Authority,
     /// Nothing; these authorities of other machines are trusted, too.
     Trust(String),
+    /// Nothing; no authority is trusted but our own.
+    Forget,
 }
 
 /// The certificates of a machine, as they are to be.
@@ -171,7 +173,14 @@ pub fn shown(topology: &Topology) -> Vec<(String, Tls)> {
 /// # Errors
 /// One of them is not there, or cannot be read.
 pub fn read(host: &Host, files: &Tls) -> Result<Pem> {
-    let text = |path: &Path| host.text(path)?.with_context(|| format!("{} is not there", path.display()));
+    collect(files, |path| host.text(path)?.with_context(|| format!("{} is not there", path.display())))
+}
+
+/// The same by whoever reads a file.
+///
+/// # Errors
+/// The reader's.
+pub fn collect<E>(files: &Tls, text: impl Fn(&Path) -> Result<String, E>) -> Result<Pem, E> {
     Ok(Pem { ca: text(&files.ca)?, cert: text(&files.cert)?, key: Secret::new(text(&files.key)?) })
 }
 
@@ -230,12 +239,14 @@ struct Work<'a> {
 impl Work<'_> {
     /// The authorities that are trusted; the first is made where there is none.
     fn authorities(&mut self, renewal: &Renewal) -> Result<String> {
-        let kept = self.host.text(&authorities())?;
+        let kept = self.host.text(&authorities());
+        let kept = kept.map_err(|error| lost(&authorities(), "cannot be read", &format!("{error:#}")))?;
         let former = kept.clone().unwrap_or_default();
         let ca = match renewal {
-            Renewal::Authority => self.new_authority()? + &self.still_valid(&former),
             // In time, so that it is known elsewhere before anything is shown that it signed.
-            Renewal::Due if self.ends_soon(&former) => self.new_authority()? + &self.still_valid(&former),
+            _ if *renewal == Renewal::Authority || (*renewal == Renewal::Due && self.ends_soon(&former)) => {
+                self.new_authority()? + &self.still_valid(&former)
+            }
             _ if kept.is_none() => {
                 if self.host.stat(&authority_key())?.is_some() {
                     return Err(
@@ -248,6 +259,7 @@ impl Work<'_> {
                 };
                 self.new_authority()? + &trusted
             }
+            Renewal::Forget => self.own_alone(&former)?,
             Renewal::Trust(others) => {
                 let there = blocks(&former);
                 let new: String = blocks(others).into_iter().filter(|block| !there.contains(block)).collect();
@@ -255,12 +267,26 @@ impl Work<'_> {
                 let end = if new.is_empty() || former.ends_with('\n') { "" } else { "\n" };
                 format!("{former}{end}{new}")
             }
-            Renewal::Due | Renewal::Certificates => former.clone(),
+            _ => former.clone(),
         };
         if Some(&ca) != kept.as_ref() {
             self.write(authorities(), Secret::new(&ca), Reader::All);
         }
         Ok(ca)
+    }
+
+    /// Our own authority, where all that we show is signed by it: else nobody would get in any more.
+    fn own_alone(&self, ca: &str) -> Result<String> {
+        let own = blocks(ca).into_iter().next().unwrap_or_default();
+        for files in [of_servers(), of_app()] {
+            let Ok(pem) = read(self.host, &files) else { continue };
+            if judge::client(&Pem { ca: own.clone(), ..pem }, self.now) == Err(Flaw::OtherAuthority) {
+                let what =
+                    format!("{} is signed by an authority that is to be forgotten", files.cert.display());
+                return Err(Fault::refused(what).hint("make another first:\nredis-tp tls rotate").into());
+            }
+        }
+        Ok(own)
     }
 
     fn ends_soon(&self, ca: &str) -> bool {
@@ -359,7 +385,9 @@ impl Work<'_> {
             let key =
                 self.host.text(&path)?.ok_or_else(|| gone(&path, "nothing can be signed without it"))?;
             let cert = blocks(ca).into_iter().next();
-            let cert = cert.ok_or_else(|| gone(&authorities(), "nothing can be signed without it"))?;
+            let cert = cert.ok_or_else(|| {
+                lost(&authorities(), "has no certificate in PEM in it", "nothing can be signed without it")
+            })?;
             self.authority = Some(Authority { cert, key: Secret::new(key) });
         }
         self.authority.as_ref().context("there is no authority")
@@ -404,8 +432,12 @@ const ANOTHER: &str =
     "let redis-tp make another one; the former stays trusted beside it:\nredis-tp tls rotate --ca";
 
 fn gone(path: &Path, why: &str) -> Fault {
-    Fault::refused(format!("{} is gone: {why}", path.display())).hint(format!(
-        "put it back; or begin with another authority, which clients elsewhere have to learn of:\nmv {0} {0}.aside\nredis-tp apply",
+    lost(path, "is gone", why)
+}
+
+fn lost(path: &Path, what: &str, why: &str) -> Fault {
+    Fault::refused(format!("{} {what}: {why}", path.display())).hint(format!(
+        "put it back; or begin with another authority, which clients elsewhere\nhave to learn of:\nmv {0} {0}.aside\nredis-tp apply",
         dir().display()
     ))
 }

@@ -206,6 +206,8 @@ pub enum Tls {
     Rotate(TlsRotate),
     /// Trust the authority of another machine, too: a master's there, or a replica's
     Trust(TlsTrust),
+    /// Trust this machine's own authority alone: no former one, and no other machine's
+    Forget(TlsForget),
     /// Sign a certificate for a client on another machine
     Client(TlsClient),
 }
@@ -216,6 +218,14 @@ pub struct TlsRotate {
     /// Another authority, too; the former one stays trusted beside it
     #[arg(long)]
     pub ca: bool,
+    #[command(flatten)]
+    /// Common flags
+    pub change: Change,
+}
+
+/// `tls forget`
+#[derive(Debug, Args)]
+pub struct TlsForget {
     #[command(flatten)]
     /// Common flags
     pub change: Change,

@@ -252,6 +252,16 @@ impl Instance {
         self.tls.as_ref().filter(|tls| tls.upstream).map(|tls| tls.files.clone())
     }
 
+    /// The files by which it speaks TLS to its master, where its section names others for that.
+    pub fn tls_client(&self) -> Option<Tls> {
+        let word = |name: &str| {
+            let named = self.directives.iter().rev().find(|named| named.name == name)?;
+            named.args.first().map(PathBuf::from)
+        };
+        let (cert, key) = (word("tls-client-cert-file")?, word("tls-client-key-file")?);
+        Some(Tls { ca: self.files()?.ca, cert, key })
+    }
+
     /// By which files one speaks TLS with it inside of its container; none where it speaks plainly.
     pub fn tls_inside(&self) -> Option<Tls> {
         self.tls.as_ref().map(|_| certificates::at(Path::new(container::CONF_DIR), "server"))

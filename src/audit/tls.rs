@@ -12,9 +12,8 @@ use crate::finding::Finding;
 use crate::host::{Host, Stat};
 use crate::layout;
 use crate::moment;
-use crate::secret::Secret;
 use crate::tls::judge::{Flaw, Validity};
-use crate::tls::{Pem, judge};
+use crate::tls::{Tls, judge};
 
 /// How many days before its end a certificate is told of: a redis-tp that runs now and then has renewed its own by
 /// then.
@@ -27,8 +26,8 @@ pub(super) fn look(host: &Host, server: &Server) -> Option<Certified> {
     let (cert, key) = (path("tls-cert-file")?, path("tls-key-file")?);
     let text = |path: &Path| host.text(path).ok().flatten();
     let read = || {
-        let (cert, key) = (text(&cert)?, Secret::new(text(&key)?));
-        Some(Pem { ca: path("tls-ca-cert-file").and_then(|ca| text(&ca))?, cert, key })
+        let ca = path("tls-ca-cert-file")?;
+        certificates::read(host, &Tls { ca, cert: cert.clone(), key: key.clone() }).ok()
     };
     let now = host.unix_time();
     let judged = match (&server.instance, &server.address) {

@@ -15,7 +15,7 @@ use crate::host::{Host, Kind};
 use crate::layout;
 use crate::moment;
 use crate::report::certificates::{Entry, lines};
-use crate::report::console;
+use crate::report::console::{self, NOTE, styled};
 use crate::tls::Tls;
 use crate::tls::issue::RENEWAL;
 use crate::tls::judge::{self, Validity};
@@ -29,8 +29,11 @@ pub fn run(host: &Host, args: &cli::Tls) -> Result<Code> {
     match args {
         cli::Tls::Show(report) => show(host, report),
         cli::Tls::Rotate(rotate) => {
-            let renewal = if rotate.ca { Renewal::Authority } else { Renewal::Certificates };
-            renew(host, "tls rotate", &rotate.change, renewal)
+            let (command, renewal) = match rotate.ca {
+                true => ("tls rotate --ca", Renewal::Authority),
+                false => ("tls rotate", Renewal::Certificates),
+            };
+            renew(host, command, &rotate.change, renewal)
         }
         cli::Tls::Trust(trust) => {
             let text = others(host, &trust.file)?;
@@ -39,15 +42,23 @@ pub fn run(host: &Host, args: &cli::Tls) -> Result<Code> {
             }
             begin(host, &trust.change, text)
         }
+        cli::Tls::Forget(forget) => renew(host, "tls forget", &forget.change, Renewal::Forget),
         cli::Tls::Client(client) => issue(host, client),
     }
 }
 
 fn renew(host: &Host, command: &str, change: &cli::Change, renewal: Renewal) -> Result<Code> {
+    let forgets = renewal == Renewal::Forget;
     let wish = |host: &Host| Ok(Wish { renewal, ..spoken(host)? });
     let outcome = converge(host, command, change, wish, whole(change.consent()))?;
     let code = outcome.finish(command, change, None)?;
     if outcome.changed && !change.json {
+        if forgets {
+            console::err(format_args!(
+                "{} connections that are open stay; CLIENT LIST has them, and CLIENT KILL ends them",
+                styled(NOTE, "note:")
+            ));
+        }
         console::next(&[
             ("redis-tp tls show", "until when they hold"),
             ("redis-tp verify", "prove that it works"),
@@ -91,7 +102,7 @@ fn others(host: &Host, file: &Path) -> Result<String> {
             .hint("give the ca.crt of the other machine, /etc/redis-tp/tls/ca.crt there")
     };
     let text =
-        host.text(file).map_err(|error| Fault::refused(format!("{error:#}")).hint("give a file in PEM"))?;
+        host.given(file).map_err(|error| Fault::refused(format!("{error:#}")).hint("give a file in PEM"))?;
     let text = text.ok_or_else(|| refused("is not there"))?;
     let all = judge::validities(&text).map_err(|_| refused("has no certificate in PEM in it"))?;
     if !judge::are_authorities(&text) {

@@ -257,7 +257,8 @@ fn certificates(instance: &Instance) -> (Vec<PathBuf>, Vec<PathBuf>) {
         true => certificates::at(&container::mounted(&instance.container()), "server"),
         false => tls.files.clone(),
     };
-    let all = vec![files.ca, files.cert, files.key];
+    let mut all = vec![files.ca, files.cert, files.key];
+    all.extend(instance.tls_client().into_iter().flat_map(|files| [files.cert, files.key]));
     let above = all.iter().flat_map(|path| path.ancestors().skip(1)).map(Path::to_path_buf).collect();
     (all, above)
 }

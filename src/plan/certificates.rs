@@ -115,6 +115,7 @@ pub fn impossible(wanted: &Wanted<'_>, facts: &Facts) -> Result<(), Fault> {
         }
     }
     for instance in wanted.instances.iter().filter(|instance| instance.tls.is_some()) {
+        as_client(wanted, facts, instance)?;
         strangers(wanted, facts, instance)?;
         app(wanted, facts, instance)?;
     }
@@ -126,9 +127,11 @@ fn pem(wanted: &Wanted<'_>, facts: &Facts, instance: &Instance) -> Option<Pem> {
     let ours = wanted.secrets.tls.as_ref().map(|all| &all.server)?;
     let files = instance.tls.as_ref().map(|tls| &tls.files).filter(|_| !uses_ours(instance));
     let Some(files) = files else { return Some(ours.clone()) };
-    let text = |path: &Path| facts.text(path).map(str::to_owned);
-    let ca = if files.ca == certificates::authorities() { ours.ca.clone() } else { text(&files.ca)? };
-    Some(Pem { ca, cert: text(&files.cert)?, key: Secret::new(text(&files.key)?) })
+    let text = |path: &Path| match path == certificates::authorities() {
+        true => Some(ours.ca.clone()),
+        false => facts.text(path).map(str::to_owned),
+    };
+    certificates::collect(files, |path| text(path).ok_or(())).ok()
 }
 
 /// Refuses a replica and its master of which one does not trust the other's certificate.
@@ -136,11 +139,16 @@ fn strangers(wanted: &Wanted<'_>, facts: &Facts, replica: &Instance) -> Result<(
     let of = replica.upstream.as_ref().filter(|of| of.address.tls.is_some());
     let name = of.and_then(|of| of.instance.as_ref());
     let Some(master) = wanted.instances.iter().find(|other| Some(&other.name) == name) else { return Ok(()) };
-    if uses_ours(replica) && uses_ours(master) {
+    let as_client = replica.tls_client();
+    if uses_ours(replica) && uses_ours(master) && as_client.is_none() {
         return Ok(());
     }
     for [trusts, shows] in [[replica, master], [master, replica]] {
-        let pems = pem(wanted, facts, trusts).zip(pem(wanted, facts, shows));
+        let shown = match as_client.as_ref().filter(|_| shows.name == replica.name) {
+            Some(files) => in_files(wanted, facts, replica, files).ok(),
+            None => pem(wanted, facts, shows),
+        };
+        let pems = pem(wanted, facts, trusts).zip(shown);
         if let Some(flaw) = pems.and_then(|(trusts, shows)| between(&trusts, &shows, facts.time)) {
             return Err(Fault::refused(format!(
                 "[{}] would not take the certificate of [{}], which {}",
@@ -160,51 +168,67 @@ fn between(trusts: &Pem, shows: &Pem, now: u64) -> Option<Flaw> {
 }
 
 fn own(wanted: &Wanted<'_>, facts: &Facts, instance: &Instance, files: &Tls) -> Result<(), Fault> {
+    let pem = in_files(wanted, facts, instance, files)?;
+    let Err(flaw) = judge::server(&pem, &[instance.address().host], facts.time) else {
+        return readable(facts, instance, files);
+    };
+    Err(unfit(instance, files, &flaw))
+}
+
+/// What the user has for an instance as a client of its master. Whether that takes it, [`strangers`] tells.
+fn as_client(wanted: &Wanted<'_>, facts: &Facts, instance: &Instance) -> Result<(), Fault> {
+    let Some(files) = instance.tls_client() else { return Ok(()) };
+    let pem = in_files(wanted, facts, instance, &files)?;
+    match judge::client(&pem, facts.time) {
+        Err(flaw) if flaw != Flaw::OtherAuthority => Err(unfit(instance, &files, &flaw)),
+        _ => readable(facts, instance, &files),
+    }
+}
+
+/// What is in the user's own files.
+fn in_files(wanted: &Wanted<'_>, facts: &Facts, instance: &Instance, files: &Tls) -> Result<Pem, Fault> {
     let name = &instance.name;
-    let refused = |path: &Path, what: String| Fault::refused(format!("[{name}] {} {what}", path.display()));
-    let back =
-        |hint: &str| format!("{hint}, or take the lines tls-*-file out of [{name}]: redis-tp makes its own");
+    let refused = |path: &Path, what: &str| Fault::refused(format!("[{name}] {} {what}", path.display()));
     if instance.runtime.is_container() {
-        let what = "is a file of this machine, which no container sees".to_owned();
-        return Err(refused(&files.cert, what)
+        return Err(refused(&files.cert, "is a file of this machine, which no container sees")
             .hint(format!("take the lines tls-*-file out of [{name}]: redis-tp makes its own")));
     }
     let ours = certificates::of_servers();
-    let text = |path: &Path| -> Result<Secret, Fault> {
+    certificates::collect(files, |path| {
         if !path.is_absolute() {
-            return Err(refused(path, "is no absolute path".into()).hint(back("give one from / on")));
+            return Err(refused(path, "is no absolute path").hint(back(instance, "give one from / on")));
         }
-        let fresh =
-            wanted.secrets.tls.as_ref().filter(|_| *path == ours.ca).map(|all| Secret::new(&all.server.ca));
-        if let Some(text) = fresh.or_else(|| facts.texts.get(path).cloned()) {
-            readable(facts, instance, path)?;
-            return Ok(text);
-        }
-        let what = match facts.path(path).map(|stat| stat.kind) {
-            None => "is not there",
-            Some(Kind::File) => "is no text, and so not in PEM",
-            Some(_) => "is no file",
-        };
-        Err(refused(path, what.to_owned()).hint(back("give the path of a file in PEM")))
-    };
-    let pem = Pem {
-        ca: text(&files.ca)?.expose().to_owned(),
-        cert: text(&files.cert)?.expose().to_owned(),
-        key: text(&files.key)?,
-    };
-    let Err(flaw) = judge::server(&pem, &[instance.address().host], facts.time) else { return Ok(()) };
+        let fresh = wanted.secrets.tls.as_ref().filter(|_| *path == ours.ca).map(|all| all.server.ca.clone());
+        fresh.or_else(|| facts.text(path).map(str::to_owned)).ok_or_else(|| {
+            let what = match facts.path(path).map(|stat| stat.kind) {
+                None => "is not there",
+                Some(Kind::File) => "is no text, and so not in PEM",
+                Some(_) => "is no file",
+            };
+            refused(path, what).hint(back(instance, "give the path of a file in PEM"))
+        })
+    })
+}
+
+fn back(instance: &Instance, hint: &str) -> String {
+    format!("{hint},\nor take the lines tls-*-file out of [{}]: redis-tp makes its own", instance.name)
+}
+
+fn unfit(instance: &Instance, files: &Tls, flaw: &Flaw) -> Fault {
     let more = match flaw {
         Flaw::OtherAuthority | Flaw::AuthorityExpired(_) => format!(" ({})", files.ca.display()),
         Flaw::OtherKey => format!(" (not that of {})", files.key.display()),
         _ => String::new(),
     };
-    Err(refused(flaw.file(files), format!("{}{more}", flaw.words())).hint(back(match flaw {
+    let what = format!("[{}] {} {}{more}", instance.name, flaw.file(files).display(), flaw.words());
+    let hint = match flaw {
         Flaw::Expired(_) | Flaw::AuthorityExpired(_) => "renew it",
         Flaw::OtherName(_) => "have it made for that name as well, for this machine's own programs",
         Flaw::NoRoot => "put the certificate of the root authority into it as well",
         Flaw::Purpose(_) => "have it made for serverAuth and clientAuth",
         _ => "give a certificate, its own key, and the authority that signed it",
-    })))
+    };
+    Fault::refused(what).hint(back(instance, hint))
 }
 
 /// Refuses an app and a server of which one would not take what the other shows.
@@ -216,21 +240,29 @@ fn app(wanted: &Wanted<'_>, facts: &Facts, instance: &Instance) -> Result<(), Fa
     let app = wanted.secrets.tls.as_ref().and_then(|all| all.app.as_deref());
     let Some((app, server)) = app.zip(pem(wanted, facts, instance)) else { return Ok(()) };
     let of_server = Pem { ca: app.ca.clone(), ..server.clone() };
-    let flaw = between(&server, app, facts.time)
-        .or_else(|| judge::server(&of_server, &[instance.address().host], facts.time).err());
-    match flaw {
+    let name = instance.name.as_str();
+    let of_app =
+        between(&server, app, facts.time).map(|flaw| [name, "app", &flaw.words()].map(str::to_owned));
+    let of_server = || {
+        let flaw = judge::server(&of_server, &[instance.address().host], facts.time).err()?;
+        Some(["app", name, &flaw.words()].map(str::to_owned))
+    };
+    match of_app.or_else(of_server) {
         None => Ok(()),
-        Some(flaw) => Err(Fault::refused(format!(
-            "[app] and [{}] would not take each other's certificate: one {}",
-            instance.name,
-            flaw.words()
+        Some([trusts, shows, why]) => Err(Fault::refused(format!(
+            "[{trusts}] would not take the certificate of [{shows}], which {why}"
         ))
         .hint("give [app] a certificate of the same authority:\ntls-ca-cert-file = …\ntls-cert-file = …\ntls-key-file = …")),
     }
 }
 
-/// Refuses a file that the server's user cannot read.
-fn readable(facts: &Facts, instance: &Instance, path: &Path) -> Result<(), Fault> {
+/// Refuses files that the server's user cannot read.
+fn readable(facts: &Facts, instance: &Instance, files: &Tls) -> Result<(), Fault> {
+    let all = [&files.ca, &files.cert, &files.key];
+    all.into_iter().try_for_each(|path| readable_one(facts, instance, path))
+}
+
+fn readable_one(facts: &Facts, instance: &Instance, path: &Path) -> Result<(), Fault> {
     let (Some(stat), Some(user)) = (facts.path(path), facts.user) else { return Ok(()) };
     let own = stat.uid == user.uid && stat.mode & 0o400 != 0;
     let group = stat.uid != user.uid && stat.gid == user.gid && stat.mode & 0o040 != 0;

@@ -288,7 +288,7 @@ fn the_users_own_certificates_serve_and_are_read_anew_when_they_change() {
         (format!("{master}[slave]{}\n", without(slave)), "would not take the certificate of"),
         (
             format!("{own}\n[app]\nport = 5000\n"),
-            "[app] and [master] would not take each other's certificate",
+            "[master] would not take the certificate of [app], which is not signed by",
         ),
     ] {
         machine.write("/root/t.ini", topology);

@@ -148,3 +148,35 @@ fn what_is_shown_is_told_of_and_what_nobody_shows_is_not_made_anew() {
     let out = machine.run("redis-tp tls rotate").ok();
     assert!(out.stdout.contains("No changes"), "{out}");
 }
+
+#[test]
+fn a_replicas_certificate_for_its_master_is_judged_before_it_starts() {
+    let Some(machine) = pair(Release::Bookworm, Init::Systemd) else { return };
+    let as_client = |cert: &str, key: &str| {
+        machine.write(
+            "/root/t.ini",
+            format!("{OURS}tls-client-cert-file = {cert}\ntls-client-key-file = {key}\n"),
+        );
+        "redis-tp apply -f /root/t.ini"
+    };
+    for (cert, key, said) in [
+        ("/nope", "/srv/tls/redis.key", "[slave] /nope is not there"),
+        ("/srv/tls/redis.crt", "/srv/tls/ca.crt", "has no private key in PEM"),
+        ("/srv/tls/redis.crt", "/srv/tls/redis.key", "[master] would not take the certificate of [slave]"),
+    ] {
+        let refused = machine.run(as_client(cert, key)).exits(5);
+        assert!(refused.stderr.contains(said), "no '{said}' in {refused}");
+    }
+    machine.run("redis-tp tls client slave /srv/slave && chmod 755 /srv/slave && chgrp redis /srv/slave/slave.key && chmod g+r /srv/slave/slave.key").ok();
+    machine.run(as_client("/srv/slave/slave.crt", "/srv/slave/slave.key")).ok();
+    machine.run("redis-tp verify").ok();
+}
+
+#[test]
+fn no_hint_opens_a_file_that_is_no_certificate() {
+    let Some(machine) = pair(Release::Bookworm, Init::Systemd) else { return };
+    machine.write("/root/t.ini", OWN.replace("/srv/tls/redis.crt", "/etc/shadow"));
+    let refused = machine.run("redis-tp apply -f /root/t.ini").exits(5);
+    assert!(refused.stderr.contains("/etc/shadow is no certificate in PEM"), "{refused}");
+    assert!(!refused.stderr.contains("chgrp"), "{refused}");
+}
