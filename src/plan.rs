@@ -181,6 +181,7 @@ pub fn plan(wanted: &Wanted<'_>, facts: &Facts) -> Result<Plan> {
     plan.notes.extend(changes.iter().filter_map(|change| live::replicas_elsewhere(facts, change)));
     plan.notes.extend(app.iter().flat_map(|app| app.notes.clone()));
     plan.notes.extend(certificates::elsewhere(wanted, facts));
+    plan.notes.extend(certificates::plain(wanted));
     // A link that this very plan waits for is none that stays down.
     let Plan { steps, notes, .. } = &mut plan;
     let awaited = |name: &Name| {

@@ -88,6 +88,13 @@ pub fn elsewhere(wanted: &Wanted<'_>, facts: &Facts) -> Option<Note> {
     (another && wanted.instances.iter().any(reached)).then_some(Note::AnotherAuthority { file })
 }
 
+/// Instances that speak no TLS although the topology wants it: they have only what their sections name.
+pub fn plain(wanted: &Wanted<'_>) -> impl Iterator<Item = Note> {
+    let names = |own: &Instance| own.directives.iter().any(|named| named.name == "tls-port");
+    let plain = move |own: &&Instance| wanted.topology.tls && own.tls.is_none() && !names(own);
+    wanted.instances.iter().filter(plain).map(|own| Note::SpeaksPlain { instance: own.name.clone() })
+}
+
 /// Why a server that runs has to restart: it is to show other certificates, and nobody can tell it.
 pub fn restart(wanted: &Wanted<'_>, facts: &Facts, instance: &Instance) -> Option<String> {
     let running = facts.running.get(&instance.name);

@@ -101,6 +101,11 @@ pub enum Note {
         /// How many.
         count: u64,
     },
+    /// An instance that speaks no TLS although the topology wants it.
+    SpeaksPlain {
+        /// The instance.
+        instance: Name,
+    },
     /// Clients elsewhere that know the former authority only.
     AnotherAuthority {
         /// The file of those that they have to know.
@@ -239,6 +244,10 @@ impl std::fmt::Display for Note {
                 f,
                 "clients on other machines have to get {}, which has another authority, and each a certificate of that (`redis-tp tls client`)",
                 file.display()
+            ),
+            Self::SpeaksPlain { instance } => write!(
+                f,
+                "{instance}: speaks no TLS: its section has `defaults = off`, and so only what it names; take that line out, or name tls-port there"
             ),
             Self::LinkDown { instance } => write!(f, "{instance}: the link to its master is down"),
             Self::ReplicasElsewhere { instance, count } => write!(
