@@ -357,6 +357,13 @@ impl<'a> Reader<'a> {
                     format!("remove the line '{key}'"),
                 ));
             }
+            // The quotes of a redis.conf can say any byte.
+            file if file.ends_with("file") && args.iter().any(|word| word.contains(char::is_control)) => {
+                return Err((
+                    "has a character in it that no path should have".into(),
+                    "write the path as it is".into(),
+                ));
+            }
             _ => section.directives.push(Named { name, args, line }),
         }
         Ok(())

@@ -171,6 +171,11 @@ pub const STANDING: &[Case] = &[
         "[master]\nport = 6379\ndir = data\n",
         &["<stdin>:3: [master] dir = data: is no absolute path"],
     ),
+    Case::topology(
+        "a path with a NUL in it",
+        "[master]\nport = 6379\ntls-cert-file = \"/srv/a\\x00b\"\n",
+        &["<stdin>:3: [master] tls-cert-file", "has a character in it that no path should have"],
+    ),
     Case::topology("an empty topology", "", &["<stdin> names no instance", "redis-tp uninstall"]),
     Case::new("no topology", "redis-tp apply -f /root/none.ini", 5, &["there is no file /root/none.ini"]),
     Case::new("a topology that is no text", "redis-tp apply -f /root/t.ini", 5, &["/root/t.ini is not UTF-8 text"])
