@@ -40,7 +40,15 @@ fn no_answer(proof: &Proof<'_>, instance: &Instance, trouble: &Trouble) -> Findi
             format!("ss -ltnp 'sport = :{}'    # end that one, and then: redis-tp up", at.port),
         ),
         Trouble::Loading => Finding::unknown("it is still loading its data", "redis-tp verify"),
-        Trouble::Tls(said) | Trouble::Untrusted(said) => Finding::fail(
+        Trouble::Tls(said) => Finding::fail(
+            format!("no TLS with {at}: {said}"),
+            format!(
+                "it hangs, is full of clients, or shows or speaks what the topology does not say{}",
+                log()
+            ),
+            "redis-tp apply",
+        ),
+        Trouble::Untrusted(said) => Finding::fail(
             format!("no TLS with {at}: {said}"),
             format!("its certificate, or ours, is not what the topology comes to{}", log()),
             "redis-tp apply",
