@@ -32,6 +32,8 @@ const SCANNED: u64 = 64 << 20;
 /// How much of all of them, and for how much one of them counts at least.
 const MOST: u64 = 512 << 20;
 const LEAST: u64 = 16 << 10;
+/// Where a file that is no text shows that it is none, as grep(1) looks for it, in bytes.
+const HEAD: usize = 4096;
 /// Where programs of one's own have their settings.
 const OF_PROGRAMS: [&str; 2] = ["/var/www", "/opt"];
 /// Where an attacker lets a server write its RDB.
@@ -201,13 +203,14 @@ fn readable(host: &Host, secrets: &[Sought], seen: &mut Seen) -> Result<()> {
         if stat.kind != Kind::File || stat.mode & 0o004 == 0 || !reachable(host, &path) {
             continue;
         }
-        let (mut found, mut program) = (false, false);
+        let (mut found, mut binary, mut first) = (false, false, true);
         let looked = host.pieces(&path, SCANNED.min(left), |piece| {
             let text = String::from_utf8_lossy(piece);
             found = secrets.iter().any(|secret| secret.is_in(&text));
-            // In what a linker wrote nobody leaves a password lying, and it may be long.
-            program |= piece.starts_with(b"\x7fELF");
-            found || program
+            // In a program or an archive nobody leaves a password lying, and it may be long.
+            binary |= first && piece.iter().take(HEAD).any(|byte| *byte == 0);
+            first = false;
+            found || binary
         });
         let Ok(passed) = looked else { continue };
         // Whoever fills /tmp does not hold us up for ever.
@@ -218,7 +221,7 @@ fn readable(host: &Host, secrets: &[Sought], seen: &mut Seen) -> Result<()> {
         }
         if found {
             seen.readable.push((path, stat));
-        } else if passed.cut && !program {
+        } else if passed.cut && !binary {
             seen.cut.get_or_insert(path);
         }
     }

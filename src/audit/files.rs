@@ -238,7 +238,8 @@ pub(super) fn readable(seen: &Seen) -> Verdict {
     let Some((first, _)) = seen.readable.first() else {
         if let Some(path) = &seen.unread {
             let what = format!("there are too many files: {} and what follows were not read", path.display());
-            return Finding::unknown(what, format!("ls -la {}", word(path.parent().unwrap_or(path)))).into();
+            let unknown = Finding::unknown(what, format!("ls -la {}", word(path.parent().unwrap_or(path))));
+            return Verdict::from(unknown).rated(Severity::Medium);
         }
         return Finding::pass("no password is in a file that everybody can read").into();
     };

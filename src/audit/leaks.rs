@@ -1,8 +1,8 @@
 //! Passwords in arguments, environments and files: what could not be looked for is not absent.
 
-use super::Verdict;
 use super::files;
 use super::seen::Seen;
+use super::{Severity, Verdict};
 use crate::commands::shell_word;
 use crate::finding::Finding;
 
@@ -23,7 +23,8 @@ pub(super) fn readable(seen: &Seen) -> Verdict {
         (Some(path), Finding::Pass { .. }) => {
             let what = format!("{} is too long to be read to its end", path.display());
             let word = shell_word(&path.to_string_lossy());
-            Finding::unknown(what, format!("chmod o-r {word}    # if nobody else needs it")).into()
+            let unknown = Finding::unknown(what, format!("chmod o-r {word}    # if nobody else needs it"));
+            Verdict::from(unknown).rated(Severity::Medium)
         }
         _ => verdict,
     }

@@ -187,7 +187,7 @@ fn whoever_fills_a_directory_is_told_and_holds_nothing_up() {
     let Some(machine) = bare(Release::Bookworm, Init::None) else { return };
     machine.run("redis-tp install").ok();
     machine.run("for i in $(seq 600); do truncate -s 1M /tmp/$i; done").ok();
-    let out = machine.run("timeout 120 redis-tp check").exits(4);
+    let out = machine.run("timeout 120 redis-tp check").ok();
     assert!(out.stdout.contains("? secrets-files "), "{out}");
     machine.run("rm /tmp/*; redis-tp check --fail-on high").ok();
 }

@@ -273,7 +273,12 @@ pub const CASES: &[Case] = &[
         "(head -c 3000000 /dev/zero | tr '\\0' x; cat /etc/redis-tp/password) > /srv/long && chmod 644 /srv/long",
         Typed("chmod o-rwx /srv/long"),
     ),
-    case("secrets-files", "high", "truncate -s 70M /srv/endless && chmod 644 /srv/endless", Typed("rm /srv/endless")),
+    case(
+        "secrets-files",
+        "medium",
+        "yes x | head -c 70000000 > /srv/endless && chmod 644 /srv/endless",
+        Typed("rm /srv/endless"),
+    ),
     // A password that is not known here is not looked for.
     case("secrets-argv", "high", beside!("bind 127.0.0.1\nrequirepass nobody-told-us-of-this-one"), Typed(AWAY)),
     case("secrets-environ", "medium", beside!("bind 127.0.0.1\nrequirepass nobody-told-us-of-this-one"), Typed(AWAY)),
