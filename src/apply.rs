@@ -214,7 +214,7 @@ impl Run<'_> {
             Step::Keep { path, ours } => self.keep(path, ours),
             Step::Own { paths, owner, mode } => self.own(paths, *owner, *mode),
             Step::Mode { path, inode, mode } => self.mode(path, *inode, *mode),
-            Step::End { target, pid, uid } => self.end_by_hand(target, *pid, *uid),
+            Step::End { target, pid, uid, saves } => self.end_by_hand(target, *pid, *uid, saves),
             Step::Remove { path } | Step::GiveBack { path } => self.take_away(path),
             Step::RemoveEmpty { path } => self.remove_empty(path),
             Step::Purge { path, keep } => self.purge(path, *keep),

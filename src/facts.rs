@@ -15,6 +15,7 @@ use crate::store::Store;
 use crate::topology::Name;
 
 pub mod containers;
+pub mod data;
 pub mod dpkg;
 pub mod found;
 mod gather;
@@ -52,9 +53,9 @@ pub struct Facts {
     pub links: BTreeMap<PathBuf, PathBuf>,
     /// Data directories and volumes that have something in them.
     pub occupied: BTreeSet<Store>,
-    /// Data directories of instances set up by hand in which something is that is no server's, each with that.
+    /// What is in the data directories of instances set up by hand.
     #[serde(default)]
-    pub crowded: BTreeMap<PathBuf, PathBuf>,
+    pub held: BTreeMap<PathBuf, data::Held>,
     /// Directories that something is to be made in, and files that are to be replaced, that are not ours to
     /// write to; root's are the immutable and those on a file system that is mounted read-only.
     pub closed: BTreeSet<PathBuf>,

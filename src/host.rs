@@ -77,6 +77,9 @@ pub struct Stat {
     /// The inode.
     #[serde(default)]
     pub inode: u64,
+    /// How many names it has now: no record of a former state.
+    #[serde(default, skip_serializing)]
+    pub links: u64,
 }
 
 impl Stat {

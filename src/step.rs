@@ -167,6 +167,8 @@ pub enum Step {
         pid: u32,
         /// Whose that is.
         uid: u32,
+        /// What it may have saved by then, and the directory of parts: its file may name others by then.
+        saves: [PathBuf; 3],
     },
     /// Make a system user for the web app, where no systemd makes one.
     User {

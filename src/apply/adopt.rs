@@ -6,7 +6,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, bail};
 
 use super::{Run, ids, live, role, service};
-use crate::conf::Conf;
+use crate::engine::Engine;
 use crate::exit::{Code, Fault};
 use crate::facts;
 use crate::host::{Host, Ids, Kind, Stat};
@@ -51,7 +51,13 @@ impl Run<'_> {
     }
 
     /// Ends a server that was started by hand. What it holds is saved first, whatever its save points are.
-    pub(super) fn end_by_hand(&mut self, target: &Target, pid: u32, uid: u32) -> Result<()> {
+    pub(super) fn end_by_hand(
+        &mut self,
+        target: &Target,
+        pid: u32,
+        uid: u32,
+        saves: &[PathBuf; 3],
+    ) -> Result<()> {
         let same = |process: &facts::Process| process.program == target.engine.server() && process.uid == uid;
         if !facts::about(self.host, pid).as_ref().is_some_and(same) {
             return Ok(());
@@ -73,24 +79,19 @@ impl Run<'_> {
         if self.host.poll(SAVE, gone)?.is_none() {
             bail!("{} is still there (pid {pid})", target.name);
         }
-        self.own_what_it_saved(target, uid)
+        self.own_what_it_saved(target.engine, uid, saves)
     }
 
     /// Hands over what a server wrote at its end, and nobody could foresee.
-    fn own_what_it_saved(&mut self, target: &Target, uid: u32) -> Result<()> {
-        let text = self.host.text(&target.conf())?.unwrap_or_default();
-        let conf = Conf::parse(&text).unwrap_or_default();
-        let Some(dir) = conf.word("dir").map(PathBuf::from).filter(|dir| dir.is_absolute()) else {
-            return Ok(());
-        };
-        let mut saved = vec![dir.join(conf.word("dbfilename").unwrap_or("dump.rdb"))];
-        let appended = dir.join(conf.word("appenddirname").unwrap_or("appendonlydir"));
-        if self.host.stat(&appended)?.is_some_and(|stat| stat.kind == Kind::Dir) {
-            saved.extend(self.host.list(&appended)?.into_iter().map(|name| appended.join(name)));
+    fn own_what_it_saved(&mut self, engine: Engine, uid: u32, saves: &[PathBuf; 3]) -> Result<()> {
+        let [dump, log, parts] = saves;
+        let mut saved = vec![dump.clone(), log.clone()];
+        if self.host.stat(parts)?.is_some_and(|stat| stat.kind == Kind::Dir) {
+            saved.extend(self.host.list(parts)?.into_iter().map(|name| parts.join(name)));
         }
         let its_own = |path: &PathBuf| matches!(self.host.stat(path), Ok(Some(stat)) if stat.uid == uid);
         saved.retain(its_own);
-        self.own(&saved, Owner::Server(target.engine), None)
+        self.own(&saved, Owner::Server(engine), None)
     }
 }
 

@@ -163,12 +163,13 @@ pub(super) fn closed(seen: &Seen, path: &Path, stat: Stat, wrong: u32, cause: &s
     }
     let found = format!("{} has mode {mode:04o}", path.display());
     if !may_close(seen, path, stat) {
-        return Finding::fail(
-            found,
-            cause,
-            format!("ls -ld {}    # is it a file of this server's?", word(path)),
-        )
-        .into();
+        let cure = match stat.kind == Kind::File && stat.links > 1 {
+            true => {
+                format!("find / -xdev -samefile {}    # which of its names may everybody read?", word(path))
+            }
+            false => format!("ls -ld {}    # is it a file of this server's?", word(path)),
+        };
+        return Finding::fail(found, cause, cure).into();
     }
     let to = mode & !wrong;
     Verdict::from(Finding::fail(found, cause, format!("chmod {to:04o} {}", word(path))))
@@ -183,7 +184,8 @@ fn may_close(seen: &Seen, path: &Path, stat: Stat) -> bool {
     let for_it =
         (read && below(seen.engine.etc())) || below(seen.engine.log()) || below(crate::backup::dir());
     let for_it = for_it || below(crate::certificates::dir());
-    matches!(stat.kind, Kind::File | Kind::Dir) && (own || for_it)
+    let one = stat.kind == Kind::Dir || (stat.kind == Kind::File && stat.links <= 1);
+    one && (own || for_it)
 }
 
 /// A path as a shell reads it back.

@@ -9,7 +9,8 @@ use anyhow::Result;
 
 use super::sockets::{self, Family, Socket};
 use super::{
-    Auth, Facts, Listener, Package, Process, Role, Running, Server, Upstream, containers, dpkg, parse, web,
+    Auth, Facts, Listener, Package, Process, Role, Running, Server, Upstream, containers, data, dpkg, parse,
+    web,
 };
 use crate::app::App;
 use crate::backup;
@@ -17,7 +18,7 @@ use crate::certificates;
 use crate::conf::{self, Conf};
 use crate::directives;
 use crate::engine::{Engine, Version};
-use crate::host::{Child, Host, Ids, Kind};
+use crate::host::{Child, Host, Kind};
 use crate::instance::{Instance, Target};
 use crate::layout;
 use crate::runtime::container;
@@ -182,7 +183,7 @@ fn files(host: &Host, question: &Question<'_>, facts: &mut Facts) -> Result<()> 
         let (certificates, their_way) = certificates(instance);
         paths.extend(certificates.iter().chain(&their_way).cloned());
         texts.extend(certificates);
-        paths.extend(data_files(host, instance));
+        paths.extend(data::files(host, instance, facts.user));
     }
     let (of_app, app_texts) = web::files(question.app);
     paths.extend(of_app);
@@ -239,10 +240,10 @@ fn files(host: &Host, question: &Question<'_>, facts: &mut Facts) -> Result<()> 
         Store::Volume { volume, .. } => volumes.get(volume).is_some_and(|volume| volume.occupied),
     };
     facts.occupied = stores.into_iter().filter(occupied).cloned().collect();
-    let crowds = question.instances.iter().filter_map(|instance| {
-        Some((instance.store.path()?.to_path_buf(), crowd(host, instance, facts.user)?))
-    });
-    facts.crowded = crowds.collect();
+    let held = |instance: &Instance| {
+        Some((instance.store.path()?.to_path_buf(), data::held(host, instance, facts.user)?))
+    };
+    facts.held = question.instances.iter().filter_map(held).collect();
     let master = engine.conf(crate::engine::MASTER);
     let foreign = facts.texts.contains_key(&master) && !facts.written.contains_key(&master);
     facts.stock = foreign && facts.package.is_some() && is_stock(host, engine, &master);
@@ -261,49 +262,6 @@ fn certificates(instance: &Instance) -> (Vec<PathBuf>, Vec<PathBuf>) {
     all.extend(instance.tls_client().into_iter().flat_map(|files| [files.cert, files.key]));
     let above = all.iter().flat_map(|path| path.ancestors().skip(1)).map(Path::to_path_buf).collect();
     (all, above)
-}
-
-/// The files that an instance keeps its data in, where they may be another's: it was set up by hand.
-fn data_files(host: &Host, instance: &Instance) -> Vec<PathBuf> {
-    let (Some(named), Some(dir)) = (&instance.plain, instance.store.path()) else { return Vec::new() };
-    let file = |name: &str, default: &str| {
-        let word = named.iter().rev().find(|line| line.name == name).and_then(|line| line.args.first());
-        dir.join(word.map_or(default, String::as_str))
-    };
-    let appended = file("appenddirname", "appendonlydir");
-    let mut files: Vec<PathBuf> = entries(host, &appended);
-    files.extend([file("dbfilename", "dump.rdb"), file("appendfilename", "appendonly.aof"), appended]);
-    files
-}
-
-/// What is in a directory; nothing where it is none, or a link to one.
-fn entries(host: &Host, dir: &Path) -> Vec<PathBuf> {
-    match host.stat(dir) {
-        Ok(Some(stat)) if stat.kind == Kind::Dir => {
-            host.list(dir).unwrap_or_default().into_iter().map(|name| dir.join(name)).collect()
-        }
-        _ => Vec::new(),
-    }
-}
-
-/// What is in the directory of an instance set up by hand, and is neither its data nor its user's.
-fn crowd(host: &Host, instance: &Instance, user: Option<Ids>) -> Option<PathBuf> {
-    let mut files = data_files(host, instance);
-    files.extend(instance.logfile.clone());
-    let dir = instance.store.path().filter(|_| instance.plain.is_some())?;
-    let strange = |path: &PathBuf| {
-        let name = path.file_name().unwrap_or_default().to_string_lossy();
-        let its_users =
-            matches!(host.stat(path), Ok(Some(stat)) if user.is_some_and(|user| user.uid == stat.uid));
-        !its_users && !is_servers(&name, &files)
-    };
-    entries(host, dir).into_iter().find(strange)
-}
-
-/// Whether a name in a data directory is one that a server gives: `temp-1234.rdb`, `appendonly.aof.1.incr.aof`.
-fn is_servers(name: &str, files: &[PathBuf]) -> bool {
-    let named = files.iter().filter_map(|file| file.file_name()).any(|file| file == name);
-    named || name == "lost+found" || [".rdb", ".aof"].iter().any(|end| name.ends_with(end))
 }
 
 /// Where an instance's directory, log and configuration are to be made, and cannot be.

@@ -42,6 +42,7 @@ impl Host {
                 uid: meta.uid(),
                 gid: meta.gid(),
                 inode: meta.ino(),
+                links: meta.nlink(),
             })),
             Err(error) if absent(&error) => Ok(None),
             Err(error) => Err(error).with_context(|| format!("cannot look at {}", path.display())),
@@ -315,7 +316,7 @@ impl Host {
             let file = OpenOptions::new().read(true).custom_flags(flags).open(way.path())?;
             let meta = file.metadata()?;
             if !(meta.is_dir() || (meta.is_file() && meta.nlink() == 1)) {
-                return Err(io::Error::new(io::ErrorKind::InvalidInput, "it is no plain file with one name"));
+                return Err(way::astray("it is no plain file with one name".to_owned()));
             }
             // Of journals from before it was noted, 0.
             if inode != 0 && meta.ino() != inode {
@@ -323,7 +324,7 @@ impl Host {
             }
             give(&file, owner, mode).map(|()| true)
         };
-        change().with_context(|| format!("cannot hand {} over", path.display()))
+        change().with_context(|| format!("cannot change {}", path.display()))
     }
 
     /// Gives a file or directory back what it had. What is another by now is somebody else's matter.
@@ -439,12 +440,7 @@ impl Host {
 
     /// Moves a file into its place within one file system, with an owner and a mode.
     pub fn move_into(&self, from: &Path, to: &Path, owner: Ids, mode: u32) -> Result<()> {
-        let own = || -> io::Result<()> {
-            let way = self.way(from)?;
-            let file = OpenOptions::new().read(true).custom_flags(nix::libc::O_NOFOLLOW).open(way.path())?;
-            give(&file, Some(owner), Some(mode))
-        };
-        own().with_context(|| format!("cannot write {}", to.display()))?;
+        self.own(from, 0, Some(owner), Some(mode))?;
         self.rename(from, to)
     }
 

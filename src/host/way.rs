@@ -47,7 +47,7 @@ impl Host {
     pub(super) fn way(&self, path: &Path) -> io::Result<Way> {
         let real = self.path(path);
         let (Some(parent), Some(name)) = (real.parent(), real.file_name()) else {
-            return Err(io::Error::new(io::ErrorKind::InvalidInput, "it is no name in a directory"));
+            return Err(astray("it is no name in a directory".to_owned()));
         };
         let directory = enter(parent)?;
         let path = PathBuf::from(format!("/proc/self/fd/{}", directory.as_raw_fd())).join(name);
@@ -55,9 +55,27 @@ impl Host {
     }
 }
 
+/// What is at a path is not what it was taken for.
+#[derive(Debug)]
+struct Astray(String);
+
+impl std::fmt::Display for Astray {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl std::error::Error for Astray {}
+
+/// An error that says so.
+pub(super) fn astray(what: String) -> io::Error {
+    io::Error::other(Astray(what))
+}
+
 /// Whether an error says that a path leads through a link which is not to be followed, or to one.
 pub(super) fn is_led_astray(error: &io::Error) -> bool {
-    error.kind() == io::ErrorKind::InvalidInput || error.raw_os_error() == Some(nix::libc::ELOOP)
+    error.get_ref().is_some_and(|inner| inner.is::<Astray>())
+        || error.raw_os_error() == Some(nix::libc::ELOOP)
 }
 
 /// Opens a directory name by name.
@@ -66,11 +84,13 @@ fn enter(path: &Path) -> io::Result<OwnedFd> {
     let top = || nix::fcntl::open("/", flags | OFlag::O_DIRECTORY, Mode::empty());
     let (mut here, mut followed) = (top()?, 0);
     let mut names = names(path);
+    let mut at = PathBuf::from("/");
     while let Some(name) = names.pop_front() {
         let next = openat(&here, name.as_os_str(), flags, Mode::empty())?;
         let stat = fstat(&next)?;
         if kind(&stat) != nix::libc::S_IFLNK {
             here = next;
+            at.push(name);
             continue;
         }
         followed += 1;
@@ -78,16 +98,15 @@ fn enter(path: &Path) -> io::Result<OwnedFd> {
             return Err(nix::errno::Errno::ELOOP.into());
         }
         if !is_trusted(&fstat(&here)?) {
-            let what = format!(
-                "'{}' in {} is a link, and who may write there could let it lead anywhere",
-                name.display(),
-                path.display()
-            );
-            return Err(io::Error::new(io::ErrorKind::InvalidInput, what));
+            return Err(astray(format!(
+                "{} is a link, and who may write to its directory could let it lead anywhere",
+                at.join(&name).display()
+            )));
         }
         let target = PathBuf::from(readlinkat(&here, name.as_os_str())?);
         if target.is_absolute() {
             here = top()?;
+            at = PathBuf::from("/");
         }
         for name in self::names(&target).into_iter().rev() {
             names.push_front(name);

@@ -10,7 +10,7 @@ use super::{Plan, Wanted};
 use crate::adopt::Repair;
 use crate::conf::{self, Conf};
 use crate::directives;
-use crate::facts::{Facts, Process, Role};
+use crate::facts::{Facts, Process, Role, data};
 use crate::host::Stat;
 use crate::instance::Instance;
 use crate::layout;
@@ -37,9 +37,9 @@ pub fn misplaced<'a>(facts: &'a Facts, instance: &Instance) -> Option<&'a Proces
 /// Ends the servers that are to start where they belong. Replicas go first.
 pub fn end_servers(wanted: &Wanted<'_>, facts: &Facts, plan: &mut Plan) {
     for instance in super::by_depth(wanted.instances).into_iter().rev() {
-        if let Some(process) = misplaced(facts, instance) {
+        if let Some((process, saves)) = misplaced(facts, instance).zip(data::named(instance)) {
             let (pid, uid) = (process.pid, process.uid);
-            plan.steps.push(Step::End { target: instance.target(), pid, uid });
+            plan.steps.push(Step::End { target: instance.target(), pid, uid, saves });
         }
     }
 }

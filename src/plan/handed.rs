@@ -6,9 +6,8 @@ use std::path::Path;
 use super::Wanted;
 use super::adopt::{log_of_another, not_its_own};
 use crate::backup;
-use crate::engine::Engine;
 use crate::exit::Fault;
-use crate::facts::Facts;
+use crate::facts::{Facts, data};
 use crate::host::Kind;
 use crate::instance::Instance;
 use crate::layout;
@@ -33,54 +32,95 @@ pub fn impossible(wanted: &Wanted<'_>, facts: &Facts, instance: &Instance) -> Re
         return Ok(());
     }
     let dir = instance.dir.as_path();
-    if facts.path(dir).is_none() || not_its_own(facts, instance).iter().any(|path| path == dir) {
-        place(instance, dir, "dir")?;
-        if let Some(entry) = facts.crowded.get(dir) {
-            return Err(anothers(instance, dir, &format!("{} is in it, too", entry.display())));
+    let others = not_its_own(facts, instance);
+    if facts.path(dir).is_none() || others.iter().any(|path| path == dir) {
+        directory(facts, instance)?;
+    }
+    for path in &others {
+        match facts.path(path) {
+            Some(stat) if stat.kind == Kind::File && stat.links > 1 => return Err(second_name(path)),
+            Some(stat) if stat.kind == Kind::Link => return Err(link(path)),
+            _ => {}
         }
     }
-    if let Some(link) = not_its_own(facts, instance).iter().find(|path| is_link(facts, path)) {
-        return Err(Fault::refused(format!("{} is a link, and is handed to nobody", link.display())).hint(
-            format!("see where it leads, and put a directory in its place:\nls -l {}", link.display()),
-        ));
+    if let Some(made) = instance.log_dir().filter(|dir| facts.path(dir).is_none()) {
+        is_allowed(made, "logfile", instance)?;
+        named(made, instance)?;
     }
-    let made = instance.log_dir().filter(|dir| facts.path(dir).is_none()).map(Path::to_path_buf);
-    for path in made.into_iter().chain(log_of_another(facts, instance)) {
-        if !path.starts_with(dir) {
-            place(instance, &path, "logfile")?;
+    match log_of_another(facts, instance) {
+        Some(log) => self::log(facts, instance, &log),
+        None => Ok(()),
+    }
+}
+
+/// A directory that is to be made, or is another user's: by its name it is a server's, or by the data in it.
+fn directory(facts: &Facts, instance: &Instance) -> Result<(), Fault> {
+    let dir = instance.dir.as_path();
+    is_allowed(dir, "dir", instance)?;
+    let held = facts.held.get(dir);
+    if let Some(entry) = held.and_then(|held| held.foreign.as_ref()) {
+        return Err(anothers(instance, dir, &format!("{} is in it, too", entry.display())));
+    }
+    if held.is_some_and(|held| held.data) { Ok(()) } else { named(dir, instance) }
+}
+
+/// A log that is another user's.
+fn log(facts: &Facts, instance: &Instance, log: &Path) -> Result<(), Fault> {
+    is_allowed(log, "logfile", instance)?;
+    if !log.starts_with(&instance.dir) {
+        named(log, instance)?;
+    }
+    match facts.path(log) {
+        Some(stat) if stat.links > 1 => Err(second_name(log)),
+        Some(stat) if !stat.is_plain() || !data::is_log(log) => {
+            Err(anothers(instance, log, "it is no log by its name or its mode"))
         }
+        _ => Ok(()),
     }
-    Ok(())
 }
 
-fn is_link(facts: &Facts, path: &Path) -> bool {
-    facts.path(path).is_some_and(|stat| stat.kind == Kind::Link)
-}
-
-/// Refuses a place that is none for what a server writes.
-fn place(instance: &Instance, path: &Path, key: &str) -> Result<(), Fault> {
+/// Refuses the system's own places, and ours.
+fn is_allowed(path: &Path, key: &str, instance: &Instance) -> Result<(), Fault> {
     let below = |places: &[&str]| places.iter().any(|place| path.starts_with(place));
     let ours = path.starts_with(state::dir()) || path.starts_with(backup::dir());
-    if below(&EACH_ITS_OWN) && !ours {
-        return match is_named(instance.engine, path) {
-            true => Ok(()),
-            false => Err(anothers(instance, path, "nothing in its name says that it is a server's")),
-        };
+    if !ours && (below(&EACH_ITS_OWN) || !below(&SYSTEM)) {
+        return Ok(());
     }
-    if below(&SYSTEM) || ours {
-        return Err(Fault::refused(format!(
-            "[{}] {key} = {}: that is the system's, and is handed to no server",
-            instance.name,
-            path.display()
-        ))
-        .hint(format!("write another {key} into {}", instance.conf.display())));
-    }
-    Ok(())
+    Err(Fault::refused(format!(
+        "[{}] {key} = {}: that is the system's, and is handed to no server",
+        instance.name,
+        path.display()
+    ))
+    .hint(format!("write another {key} into {}", instance.conf.display())))
 }
 
-fn is_named(engine: Engine, path: &Path) -> bool {
-    let word = engine.name();
-    path.iter().any(|part| part.to_string_lossy().contains(word))
+/// Refuses what has no name of a server's: in `/var` that is the first one, which says whose all below is.
+fn named(path: &Path, instance: &Instance) -> Result<(), Fault> {
+    let word = instance.engine.name();
+    let of_server = |name: &str| {
+        name.strip_prefix(word).is_some_and(|rest| !rest.starts_with(|next: char| next.is_alphanumeric()))
+    };
+    let in_var = EACH_ITS_OWN.iter().find_map(|place| path.strip_prefix(place).ok());
+    let is = match in_var {
+        Some(rest) => rest.iter().next().is_some_and(|first| of_server(&first.to_string_lossy())),
+        None => path.iter().any(|part| of_server(&part.to_string_lossy())),
+    };
+    match is {
+        true => Ok(()),
+        false => Err(anothers(instance, path, "nothing in its name says that it is a server's")),
+    }
+}
+
+fn link(path: &Path) -> Fault {
+    Fault::refused(format!("{} is a link, and is handed to nobody", path.display())).hint(format!(
+        "see where it leads, and put what it stands for in its place:\nls -l {}",
+        path.display()
+    ))
+}
+
+fn second_name(path: &Path) -> Fault {
+    Fault::refused(format!("{} has a second name, and is handed to nobody", path.display()))
+        .hint(format!("see what the other one is:\nfind / -xdev -samefile {}", path.display()))
 }
 
 fn anothers(instance: &Instance, path: &Path, why: &str) -> Fault {

@@ -6,18 +6,19 @@ use crate::story::bare;
 const AS_REDIS: &str = "setpriv --reuid=redis --regid=redis --clear-groups";
 
 /// What nobody but root may come to own.
-const ROOTS: [&str; 7] = [
+const ROOTS: [&str; 8] = [
     "/etc/cron.d",
     "/etc/shadow",
     "/etc/systemd/system",
     "/root",
     "/srv",
+    "/opt",
     "/var/lib/dpkg",
     "/var/log/dpkg.log",
 ];
 
 /// A configuration by the server's user; what stood there before, made by root; and what the refusal says.
-const NAMED: [(&str, &str, &str, &[&str]); 8] = [
+const NAMED: [(&str, &str, &str, &[&str]); 13] = [
     ("cron's directory", "dir /etc/cron.d", "true", &["[x] dir = /etc/cron.d: that is the system's"]),
     (
         "a drop-in of another unit's",
@@ -45,6 +46,36 @@ const NAMED: [(&str, &str, &str, &[&str]); 8] = [
         &["/var/log/dpkg.log is another user's"],
     ),
     ("the passwords", "dir /var/lib/redis/x\nlogfile /etc/shadow", "true", &["that is the system's"]),
+    (
+        "what dpkg runs as root",
+        "dir /var/lib/redis/x\nlogfile /var/lib/dpkg/info/redis-server.postinst",
+        "true",
+        &["/var/lib/dpkg/info/redis-server.postinst is another user's"],
+    ),
+    (
+        "a program",
+        "dir /var/lib/redis/x\nlogfile /opt/redis/run.log",
+        "mkdir -p /opt/redis && install -m 755 /bin/true /opt/redis/run.log",
+        &["/opt/redis/run.log is another user's", "no log"],
+    ),
+    (
+        "a secret",
+        "dir /var/lib/redis/x\nlogfile /opt/redis/key",
+        "echo x >/opt/redis/key",
+        &["/opt/redis/key is another user's", "no log"],
+    ),
+    (
+        "what passes for a dump by its name",
+        "dir /opt/app\ndbfilename run",
+        "mkdir /opt/app && install -m 755 /bin/true /opt/app/run",
+        &["/opt/app/run is in it, too"],
+    ),
+    (
+        "a directory beside a program",
+        "dir /opt/app/plugins",
+        "true",
+        &["/opt/app/plugins is another user's, and nothing in its name"],
+    ),
     (
         "what redis-tp knows",
         "dir /var/lib/redis-tp/redis",
@@ -87,16 +118,38 @@ fn no_place_of_the_systems_becomes_the_servers_because_its_configuration_says_so
 }
 
 #[test]
-fn a_directory_that_root_made_for_a_server_is_handed_over() {
+fn a_directory_that_a_server_of_roots_used_is_handed_over() {
     let Some(machine) = with_server(Init::Systemd) else { return };
-    machine
-        .run("install -d -m 755 /srv/cache/lost+found && touch /srv/cache/dump.rdb && rm /srv/cache/dump.rdb")
-        .ok();
-    configure(&machine, "dir /srv/cache");
+    configure(
+        &machine,
+        "dir /srv/cache\nlogfile /srv/cache/redis.log\npidfile /srv/cache/redis.pid\ndaemonize yes",
+    );
+    machine.run("mkdir -p /srv/cache/lost+found && touch /srv/cache/redis.log.1 && redis-server /etc/redis/redis-x.conf").ok();
+    machine.run("until redis-cli -p 7000 SET here it-is; do sleep 0.05; done; redis-cli -p 7000 SAVE").ok();
     let adopt = machine.run("redis-tp adopt").ok();
     assert!(adopt.stdout.contains("/srv/cache is handed over to redis:redis"), "{adopt}");
-    assert_eq!(machine.run("stat -c %U /srv/cache").stdout, "redis\n");
-    machine.run("redis-tp verify").ok();
+    assert_eq!(machine.run("stat -c %U /srv/cache /srv/cache/dump.rdb").stdout, "redis\nredis\n");
+    assert_eq!(machine.run("redis-tp cli x -- GET here").ok().stdout.trim(), "it-is");
+}
+
+/// The server's user waits for the save at the end of a server of root's, and then names another directory.
+const EXCHANGE_THE_NAME: &str = "setpriv --reuid=redis --regid=redis --clear-groups sh -c '
+    until ls /srv/redis-x/temp-*.rdb >/dev/null 2>&1; do :; done
+    printf \"port 7000\\nbind 127.0.0.1\\ndir /etc\\nappenddirname cron.d\\ndbfilename fstab\\n\" >/etc/redis/redis-x.conf
+    echo done >/tmp/named' >/root/exchanger 2>&1 &";
+
+#[test]
+fn a_name_that_is_exchanged_while_a_server_saves_hands_nothing_over() {
+    let Some(machine) = with_server(Init::Systemd) else { return };
+    let owners = "find /etc -xdev -path /etc/redis -prune -o -printf '%p %u %m\\n' | grep -v redis | sort";
+    configure(&machine, "dir /srv/redis-x\nenable-debug-command yes\ndaemonize yes");
+    machine.run("mkdir /srv/redis-x && echo '* * * * * root true' >/etc/cron.d/job && redis-server /etc/redis/redis-x.conf").ok();
+    machine.run("until redis-cli -p 7000 DEBUG POPULATE 300000; do sleep 0.05; done").ok();
+    let there = machine.run(owners).ok().stdout;
+    machine.run(EXCHANGE_THE_NAME).ok();
+    let adopt = machine.run("redis-tp adopt");
+    assert!(machine.exists("/tmp/named"), "nobody exchanged it: {adopt}");
+    assert_eq!(machine.run(owners).ok().stdout, there, "{adopt}");
 }
 
 #[test]

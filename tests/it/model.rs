@@ -251,7 +251,7 @@ fn stat(kind: Kind, owner: Owner, mode: u32) -> Stat {
         Owner::App => APP,
         Owner::Server(_) | Owner::ServerAdm(_) | Owner::Image => REDIS,
     };
-    Stat { kind, mode, uid: ids.uid, gid: ids.gid, inode: 0 }
+    Stat { kind, mode, uid: ids.uid, gid: ids.gid, inode: 0, links: 1 }
 }
 
 fn write(path: &Path, [body, ours]: [&Body; 2], owner: Owner, mode: u32, facts: &mut Facts) {

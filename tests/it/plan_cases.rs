@@ -435,7 +435,7 @@ fn take_files_to_the_letter(folder: &Path, facts: &mut Facts) -> Result<()> {
     for entry in fs::read_dir(folder).into_iter().flatten() {
         let file = entry?.path();
         let path = Path::new("/etc/redis").join(file.file_name().unwrap_or(OsStr::new("")));
-        let stat = Stat { kind: Kind::File, mode: 0o640, uid: REDIS.uid, gid: REDIS.gid, inode: 0 };
+        let stat = Stat { kind: Kind::File, mode: 0o640, uid: REDIS.uid, gid: REDIS.gid, inode: 0, links: 1 };
         facts.paths.entry(path.clone()).or_insert(stat);
         facts.texts.insert(path, Secret::new(fs::read_to_string(&file)?));
     }
