@@ -220,6 +220,13 @@ pub const CASES: &[Case] = &[
         Fix,
     ),
     case("log-mode", "low", "chmod 666 /var/log/redis/redis-server.log", Fix),
+    // What it stands for elsewhere is not known: it is left, and holds up no other fix.
+    case(
+        "log-mode",
+        "low",
+        "ln /var/log/redis/redis-server.log /root/copy.log && chmod 666 /root/copy.log",
+        Typed("redis-tp check --fix --fail-on critical && test $(stat -c %a /root/copy.log) = 666 && chmod 640 /root/copy.log && rm /root/copy.log"),
+    ),
     case(
         "aclfile-mode",
         "high",
