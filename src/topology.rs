@@ -1,6 +1,7 @@
 //! What is wanted: one INI file, one section an instance. Parsing yields types that cannot hold a
 //! wrong value; editing keeps every comment and the order of the lines.
 
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
@@ -129,6 +130,22 @@ pub struct Section {
     pub lines: Vec<Named>,
 }
 
+impl Section {
+    /// Whether it surely listens where a client would look for it; `own` are the addresses of this machine. What it
+    /// does not bind, any user can: nearly all of 127.0.0.0/8.
+    pub fn listens_on(&self, host: &str, own: &[IpAddr]) -> bool {
+        let loopback = [IpAddr::from(Ipv4Addr::LOCALHOST), IpAddr::from(Ipv6Addr::LOCALHOST)];
+        let on = |ip: &IpAddr| match &self.bind {
+            Some(binds) => binds.iter().any(|bind| bind.takes(*ip, own)),
+            None => loopback.contains(ip),
+        };
+        match host {
+            "localhost" => loopback.iter().all(on),
+            host => host.parse().is_ok_and(|ip| on(&ip)),
+        }
+    }
+}
+
 /// The whole topology.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Topology {
@@ -203,6 +220,42 @@ mod tests {
         assert_eq!(topology.instance("slave").unwrap().port, 6380);
         assert_eq!(topology.replicas_of("master").len(), 1);
         assert_eq!(topology.app, Some(AppSection { line: 15, ..AppSection::default() }));
+    }
+
+    #[test]
+    fn an_instance_listens_only_where_its_section_says() {
+        let own = ["127.0.0.1", "::1", "10.0.0.5", "fd00::5"].map(|ip| ip.parse().unwrap());
+        let all = [
+            "127.0.0.1",
+            "127.0.0.2",
+            "::1",
+            "localhost",
+            "10.0.0.5",
+            "10.0.0.6",
+            "fd00::5",
+            "0.0.0.0",
+            "::",
+            "::ffff:127.0.0.1",
+            "127.1",
+            "store.lan",
+        ];
+        for (bind, listens) in [
+            ("", "127.0.0.1 ::1 localhost"),
+            ("bind = 127.0.0.1 -::1", "127.0.0.1 ::1 localhost"),
+            ("bind = 127.0.0.1", "127.0.0.1"),
+            ("bind = ::1", "::1"),
+            ("bind = 127.0.0.2", "127.0.0.2"),
+            ("bind = 10.0.0.6", "10.0.0.6"),
+            ("bind = 127.0.0.1 10.0.0.5", "127.0.0.1 10.0.0.5"),
+            ("bind = 0.0.0.0", "127.0.0.1 10.0.0.5"),
+            ("bind = *", "127.0.0.1 10.0.0.5"),
+            ("bind = ::", "::1 fd00::5"),
+            ("bind = * -::*", "127.0.0.1 ::1 localhost 10.0.0.5 fd00::5"),
+        ] {
+            let topology = parse(&format!("[slave]\nport = 6380\n{bind}\n")).unwrap();
+            let said = all.into_iter().filter(|host| topology.instances[0].listens_on(host, &own));
+            assert_eq!(said.collect::<Vec<_>>().join(" "), listens, "{bind}");
+        }
     }
 
     #[test]

@@ -360,16 +360,8 @@ fn is_of_topology(host: &Host, at: &Address) -> bool {
         let text = host.text(file).ok()??;
         Topology::parse(&text, file).ok()
     });
-    let ip = at.host.parse::<IpAddr>().ok();
-    let local = ip.map_or(at.host == "localhost", |ip| ip.is_loopback());
-    let there = |section: &topology::Section| {
-        let binds = section
-            .bind
-            .iter()
-            .flatten()
-            .any(|bind| ip.is_some_and(|ip| bind.address == topology::BindAddress::Ip(ip)));
-        section.port == at.port && (local || binds)
-    };
+    let own = host.addresses();
+    let there = |section: &topology::Section| section.port == at.port && section.listens_on(&at.host, &own);
     topologies.flat_map(|topology| topology.instances).any(|section| there(&section))
 }
 

@@ -68,10 +68,14 @@ fn of_paragraphs(text: &str) -> Vec<&str> {
     suites
 }
 
-/// The name of the release that os-release(5) tells.
+/// The name of the release that os-release(5) tells: of Ubuntu's or Debian's, where it is made of that, as Linux Mint
+/// is, for their suites bring its repairs.
 pub(super) fn release(text: &str) -> Option<String> {
-    let name = text.lines().find_map(|line| line.strip_prefix("VERSION_CODENAME="))?;
-    Some(name.trim().trim_matches('"').to_owned()).filter(|name| !name.is_empty())
+    let named = |key: &str| {
+        let name = text.lines().find_map(|line| line.strip_prefix(key)?.strip_prefix('='))?;
+        Some(name.trim().trim_matches(['"', '\'']).to_owned()).filter(|name| !name.is_empty())
+    };
+    ["UBUNTU_CODENAME", "DEBIAN_CODENAME", "VERSION_CODENAME"].into_iter().find_map(named)
 }
 
 #[cfg(test)]
@@ -122,5 +126,9 @@ mod tests {
         assert_eq!(release("ID=debian\nVERSION_CODENAME=bookworm\n").as_deref(), Some("bookworm"));
         assert_eq!(release("VERSION_CODENAME=\"noble\"\n").as_deref(), Some("noble"));
         assert_eq!(release("ID=arch\n"), None);
+        let mint = "ID=linuxmint\nVERSION_CODENAME=wilma\n";
+        assert_eq!(release(&format!("{mint}UBUNTU_CODENAME=noble\n")).as_deref(), Some("noble"));
+        assert_eq!(release(&format!("DEBIAN_CODENAME='bookworm'\n{mint}")).as_deref(), Some("bookworm"));
+        assert_eq!(release(&format!("{mint}UBUNTU_CODENAME=\n")).as_deref(), Some("wilma"));
     }
 }

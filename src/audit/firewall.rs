@@ -109,54 +109,67 @@ impl Rules {
     pub fn passage(&self, at: IpAddr, port: u16) -> Passage {
         let sees =
             |begin: &&Begin| begin.family == Family::Both || (begin.family == Family::V6) == at.is_ipv6();
+        let packet = Packet { v6: at.is_ipv6(), port };
         let mut unclear = None;
         for begin in self.begin.iter().filter(sees) {
-            let packet = Packet { v6: at.is_ipv6(), port };
-            match self.fate(&begin.chain, packet, 0) {
-                Fate::Dropped => return Passage::Filtered,
-                Fate::Onward(doubts) if begin.drops => match doubts.accepts {
-                    None => return Passage::Filtered,
-                    doubt => unclear = doubt,
-                },
-                Fate::Accepted(doubts) | Fate::Onward(doubts) => unclear = doubts.drops.or(unclear),
-                Fate::Unclear(rule) => unclear = Some(rule),
+            let Fates { accepted, dropped, onward } = self.fates(&begin.chain, packet, 0);
+            let (accepted, dropped) = match begin.drops {
+                true => (accepted, dropped.or(onward)),
+                false => (accepted.or(onward), dropped),
+            };
+            match (accepted, dropped) {
+                (None, _) => return Passage::Filtered,
+                (Some(_), None) => {}
+                (Some(accepted), Some(dropped)) => {
+                    let doubt = if begin.drops { accepted.or(dropped) } else { dropped.or(accepted) };
+                    unclear = unclear.or(doubt);
+                }
             }
         }
         unclear.map_or(Passage::Open, Passage::Unclear)
     }
 
-    /// What becomes of a packet in a chain.
-    fn fate(&self, chain: &str, packet: Packet, depth: usize) -> Fate {
-        let unknown = || Fate::Unclear(format!("jump {}", chain.rsplit('/').next().unwrap_or(chain)));
-        let Some(rules) = self.chains.get(chain).filter(|_| depth < DEEPEST) else { return unknown() };
+    /// What may become of a packet in a chain.
+    fn fates(&self, chain: &str, packet: Packet, depth: usize) -> Fates {
+        let Some(rules) = self.chains.get(chain).filter(|_| depth < DEEPEST) else {
+            return Fates::any(&format!("jump {}", chain.rsplit('/').next().unwrap_or(chain)));
+        };
         let table = chain.rsplit_once('/').map_or("", |(table, _)| table);
-        let mut doubts = Doubts::default();
+        let mut all = Fates::default();
+        // By what it came to this rule.
+        let mut here: Doubt = None;
         for rule in rules {
             let (matches, verdict) = read(rule, packet);
-            let (fate, ends) = match verdict {
+            let (of, ends) = match verdict {
                 _ if matches!(matches, Matches::Nobody | Matches::Some) => continue,
                 Verdict::None => continue,
-                Verdict::Accept => (Fate::Accepted(Doubts::default()), true),
-                Verdict::Drop => (Fate::Dropped, true),
-                Verdict::Return => (Fate::Onward(Doubts::default()), true),
-                Verdict::Jump(to) => (self.fate(&format!("{table}/{to}"), packet, depth + 1), false),
-                Verdict::Goto(to) => (self.fate(&format!("{table}/{to}"), packet, depth + 1), true),
-                Verdict::Unknown => (Fate::Unclear(rule.clone()), true),
+                Verdict::Accept => (Fates { accepted: Some(None), ..Fates::default() }, true),
+                Verdict::Drop => (Fates { dropped: Some(None), ..Fates::default() }, true),
+                Verdict::Return => (Fates { onward: Some(None), ..Fates::default() }, true),
+                Verdict::Jump(to) => (self.fates(&format!("{table}/{to}"), packet, depth + 1), false),
+                Verdict::Goto(to) => (self.fates(&format!("{table}/{to}"), packet, depth + 1), true),
+                Verdict::Unknown => (Fates::any(rule), false),
             };
-            if matches == Matches::Unclear {
-                doubts.of(&fate, rule);
-                // What returns early meets no later wall, and no later hole.
-                if matches!(fate, Fate::Onward(_)) && ends {
-                    doubts.of(&Fate::Unclear(rule.clone()), rule);
+            let unclear = matches == Matches::Unclear;
+            let of = of.after(if unclear { Some(rule.clone()) } else { here.clone() });
+            all.accepted = all.accepted.or(of.accepted);
+            all.dropped = all.dropped.or(of.dropped);
+            // What returns early meets no later wall, and no later hole.
+            let further = match ends {
+                true => {
+                    all.onward = all.onward.or(of.onward);
+                    None
                 }
-                continue;
-            }
-            match fate {
-                Fate::Onward(more) if !ends => doubts.add(more),
-                fate => return fate.after(doubts),
+                false => of.onward,
+            };
+            // Whom it may not be about goes on as he came.
+            if !unclear {
+                let Some(doubt) = further else { return all };
+                here = doubt;
             }
         }
-        Fate::Onward(doubts)
+        all.onward = all.onward.or(Some(here));
+        all
     }
 }
 
@@ -170,58 +183,29 @@ struct Packet {
     port: u16,
 }
 
-/// What becomes of a packet in a chain.
-enum Fate {
-    Accepted(Doubts),
-    Dropped,
-    /// No rule decides.
-    Onward(Doubts),
-    Unclear(String),
-}
+/// The rule, not understood, by which something may become of a packet; none where that is sure.
+type Doubt = Option<String>;
 
-/// Rules that are not understood, and may have let in, or dropped, before.
+/// All that may become of a packet in a chain.
 #[derive(Default)]
-struct Doubts {
-    accepts: Option<String>,
-    drops: Option<String>,
+struct Fates {
+    accepted: Option<Doubt>,
+    dropped: Option<Doubt>,
+    /// No rule decides.
+    onward: Option<Doubt>,
 }
 
-impl Doubts {
-    /// What a rule would do to those whom it is about.
-    fn of(&mut self, fate: &Fate, rule: &str) {
-        let rule = || Some(rule.to_owned());
-        match fate {
-            Fate::Accepted(_) => self.accepts = rule(),
-            Fate::Dropped => self.drops = rule(),
-            Fate::Unclear(_) => (self.accepts, self.drops) = (rule(), rule()),
-            Fate::Onward(doubts) => {
-                self.accepts = self.accepts.take().or_else(|| doubts.accepts.clone());
-                self.drops = self.drops.take().or_else(|| doubts.drops.clone());
-            }
-        }
+impl Fates {
+    /// Whatever a rule may do that is not understood.
+    fn any(rule: &str) -> Self {
+        let doubt = || Some(Some(rule.to_owned()));
+        Self { accepted: doubt(), dropped: doubt(), onward: doubt() }
     }
 
-    fn add(&mut self, more: Self) {
-        self.accepts = self.accepts.take().or(more.accepts);
-        self.drops = self.drops.take().or(more.drops);
-    }
-}
-
-impl Fate {
-    /// A fate that comes after doubts: what may have let in before makes a wall doubtful, and the other way round.
-    fn after(self, mut doubts: Doubts) -> Self {
-        match self {
-            Self::Dropped => doubts.accepts.map_or(Self::Dropped, Self::Unclear),
-            Self::Accepted(more) => {
-                doubts.add(more);
-                Self::Accepted(doubts)
-            }
-            Self::Onward(more) => {
-                doubts.add(more);
-                Self::Onward(doubts)
-            }
-            unclear @ Self::Unclear(_) => unclear,
-        }
+    /// What becomes of those who came there in doubt.
+    fn after(self, doubt: Doubt) -> Self {
+        let after = |fate: Option<Doubt>| fate.map(|own| doubt.clone().or(own));
+        Self { accepted: after(self.accepted), dropped: after(self.dropped), onward: after(self.onward) }
     }
 }
 
@@ -288,6 +272,12 @@ fn read(rule: &str, packet: Packet) -> (Matches, Verdict<'_>) {
                     _ => of_set(&mut words, |word| word == "new"),
                 }
             }
+            // Nothing has become yet of a first packet, and one to an own port was not sent elsewhere.
+            "ct" if words.peek() == Some("status") => {
+                words.next();
+                of_set(&mut words, |_| false)
+            }
+            "fib" => route(&mut words),
             "udp" | "udplite" | "icmp" | "icmpv6" | "sctp" | "dccp" | "esp" | "ah" | "arp" => Matches::Nobody,
             // What is put into a set is no condition.
             "{" => {
@@ -367,6 +357,25 @@ fn interface(words: &mut Words<'_>) -> Matches {
                 Matches::Nobody
             }
         }
+        _ => Matches::Unclear,
+    }
+}
+
+/// What the kernel's routes say of a packet: it is for this machine, and there is a way back to where it is from.
+fn route(words: &mut Words<'_>) -> Matches {
+    let of = words.next();
+    while words.peek() == Some(".") {
+        words.at += 2;
+    }
+    match (of, words.next()) {
+        (Some("daddr"), Some("type")) => of_set(words, |word| word == "local"),
+        (Some("saddr"), Some("oif" | "oifname" | "check")) => match words.peek() {
+            Some("missing" | "0") => {
+                words.next();
+                Matches::Nobody
+            }
+            _ => Matches::Unclear,
+        },
         _ => Matches::Unclear,
     }
 }
@@ -523,6 +532,8 @@ fn as_nft(rule: &[&str]) -> String {
             "--dport" | "--dports" => "dport",
             "-p" => "l4proto",
             "--ctstate" | "--state" => "ct state",
+            "--ctstatus" => "ct status",
+            "--dst-type" => "fib daddr type",
             "-j" | "-g" => {
                 words.push(target(word, rest.next().copied().unwrap_or_default()));
                 break;
@@ -650,6 +661,16 @@ mod tests {
             ("return\ndrop", '+'),
             ("jump nothing", '+'),
             ("jump hole\ndrop", '+'),
+            ("fib daddr type local drop", '-'),
+            ("fib daddr type != local accept\ndrop", '-'),
+            ("iifname \"eth77\" goto nothing\ndrop", '?'),
+            ("iifname \"eth77\" goto wall\ngoto wall", '-'),
+            ("fib daddr type { multicast, broadcast, anycast } drop", '+'),
+            ("fib saddr . mark . iif oif missing drop", '+'),
+            ("fib saddr . iif check missing drop", '+'),
+            ("ct status dnat drop", '+'),
+            ("iifname \"eth77\" goto hole\ngoto hole", '+'),
+            ("fib saddr type local drop", '?'),
             ("iifname \"eth77\" jump wall", '?'),
             ("iifname \"eth77\" drop", '?'),
             ("iifname \"eth77\" return\ndrop", '?'),
@@ -679,6 +700,11 @@ mod tests {
             ("meta l4proto { icmp, udp } accept", '-'),
             ("tcp dport vmap { 22 : accept, 80 : accept }", '-'),
             ("jump nothing", '-'),
+            ("ct status dnat accept", '-'),
+            ("fib daddr type broadcast accept", '-'),
+            ("iifname \"eth77\" return\niifname \"eth78\" drop", '-'),
+            ("fib daddr type local accept", '+'),
+            ("ct status != dnat tcp dport 6379 accept", '+'),
             ("tcp dport 6379 accept", '+'),
             ("tcp dport 6379 accept comment \"redis\"", '+'),
             ("tcp dport @open accept", '+'),
@@ -703,6 +729,24 @@ mod tests {
         ] {
             assert_eq!(nft("drop", rules), told, "{rules}");
         }
+    }
+
+    #[test]
+    fn the_usual_firewalls_are_understood() {
+        for text in [
+            include_str!("../../tests/cases/firewall/ufw.nft"),
+            include_str!("../../tests/cases/firewall/firewalld.nft"),
+        ] {
+            let open = text.replace("tcp dport 22 ", "tcp dport 6379 ");
+            for at in [V4, V6] {
+                assert_eq!(Rules::of_nft(text).passage(at, 6379), Passage::Filtered, "{at}: {text}");
+                assert_eq!(Rules::of_nft(&open).passage(at, 6379), Passage::Open, "{at}: {open}");
+            }
+        }
+        let text = include_str!("../../tests/cases/firewall/ufw.iptables");
+        let open = text.replace("--dport 22 ", "--dport 6379 ");
+        assert_eq!(Rules::of_iptables(text, None).passage(V4, 6379), Passage::Filtered);
+        assert_eq!(Rules::of_iptables(&open, None).passage(V4, 6379), Passage::Open);
     }
 
     #[test]

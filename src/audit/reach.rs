@@ -72,7 +72,7 @@ pub(super) fn open_door(_: &Seen, server: &Server) -> Verdict {
         .rated(Severity::Medium),
         (None, None) => match server.unclear_at.first() {
             Some(at) => Finding::unknown(
-                format!("on {at} it takes every command that it is asked for unknown"),
+                format!("on {at} it knows none of the commands that it was asked"),
                 "redis-cli --no-auth-warning ECHO x    # by the names that its rename-command lines give",
             )
             .into(),
@@ -273,5 +273,22 @@ pub(super) fn set(
             .with(Fix::Set { instance: instance.clone(), directive, value: value.map(str::to_owned) })
             .with(Fix::Overwrite),
         None => verdict,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_server_that_knows_no_command_is_no_pass() {
+        let at = "10.0.0.5".parse().unwrap();
+        let server = Server { listens: vec![(at, 6379)], unclear_at: vec![at], ..Server::default() };
+        match open_door(&Seen::default(), &server).finding {
+            Finding::Unknown { why, .. } => {
+                assert_eq!(why, "on 10.0.0.5 it knows none of the commands that it was asked");
+            }
+            other => panic!("{other:?}"),
+        }
     }
 }

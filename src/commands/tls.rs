@@ -188,15 +188,20 @@ fn issue(host: &Host, args: &cli::TlsClient) -> Result<Code> {
             .into());
     }
     let own = layout::here().own();
+    let refused = |what: &str| {
+        Fault::refused(format!("{} {what}", args.dir.display()))
+            .hint("give one that is not there yet, and it is made")
+    };
+    // Who may write there, or whose it is, could lead the key elsewhere, or put an authority of his own beside it.
     match host.stat(&args.dir)? {
         None => host.directory(&args.dir, own, 0o700)?,
-        Some(stat) if stat.kind == Kind::Dir && stat.uid == own.uid => {}
-        // Whose it is could lead the key elsewhere, or put an authority of his own beside it.
-        Some(_) => {
-            return Err(Fault::refused(format!("{} is no directory of this user's", args.dir.display()))
-                .hint("give one that is not there yet, and it is made")
-                .into());
+        Some(stat) if stat.kind != Kind::Dir || stat.uid != own.uid => {
+            return Err(refused("is no directory of this user's").into());
         }
+        Some(stat) if stat.mode & 0o022 != 0 => {
+            return Err(refused("is a directory in which others may write").into());
+        }
+        Some(_) => {}
     }
     for (path, text, mode) in [
         (&files.ca, signed.ca.as_str(), 0o644),

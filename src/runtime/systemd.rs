@@ -186,9 +186,10 @@ pub fn closed_to(instance: &Instance) -> Vec<String> {
     let engine: Engine = instance.engine;
     let open =
         [engine.data(crate::engine::MASTER), engine.log(), engine.etc(), engine.run(instance.name.as_str())];
+    let log = instance.log_dir().filter(|log| *log != instance.dir);
     [instance.dir.as_path()]
         .into_iter()
-        .chain(instance.log_dir())
+        .chain(log)
         .filter(|path| !open.iter().any(|open| path.starts_with(open)))
         .map(|path| path.display().to_string())
         .collect()
@@ -203,4 +204,28 @@ pub fn command(verb: &str, targets: &[&Target]) -> String {
 /// A unit as people write it: without `.service`.
 pub fn unit_word(unit: &str) -> String {
     unit.trim_end_matches(".service").to_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::runtime::Runtime;
+    use crate::secrets::Secrets;
+    use crate::topology::Topology;
+
+    #[test]
+    fn a_directory_of_data_and_log_is_opened_once() {
+        for (section, closed) in [
+            ("dir = /data/redis\nlogfile = /data/redis/redis.log", "/data/redis"),
+            ("dir = /data/redis\nlogfile = /data/log/redis.log", "/data/redis /data/log"),
+            ("dir = /data/redis", "/data/redis"),
+            ("logfile = /data/redis/redis.log", "/data/redis"),
+            ("", ""),
+        ] {
+            let text = format!("[master]\nport = 6379\n{section}\n");
+            let topology = Topology::parse(&text, Path::new("t.ini")).unwrap();
+            let instances = Instance::resolve(&topology, &Secrets::default(), Runtime::Systemd);
+            assert_eq!(closed_to(&instances[0]).join(" "), closed, "{section}");
+        }
+    }
 }

@@ -201,6 +201,18 @@ impl Bind {
         matches!(self.address, BindAddress::Ip(ip) if ip.is_loopback())
     }
 
+    /// Whether what listens here has an address; `own` are those of this machine.
+    pub(super) fn takes(&self, ip: IpAddr, own: &[IpAddr]) -> bool {
+        let all = match self.address {
+            BindAddress::AnyV4 => IpAddr::from(Ipv4Addr::UNSPECIFIED),
+            BindAddress::AnyV6 => IpAddr::from(Ipv6Addr::UNSPECIFIED),
+            BindAddress::Ip(named) if named.is_unspecified() => named,
+            BindAddress::Ip(named) => return named == ip,
+        };
+        let usual = ip == Ipv4Addr::LOCALHOST || ip == Ipv6Addr::LOCALHOST;
+        all.is_ipv4() == ip.is_ipv4() && (usual || own.contains(&ip))
+    }
+
     /// An address under which this machine reaches what listens here.
     pub fn reach(&self) -> String {
         match self.address {

@@ -352,10 +352,11 @@ fn whoever_came_as_default_is_out_when_it_is_switched_off() {
     }
 }
 
-/// Waits at a port for what comes, and says OK to all of it.
-const LISTENER: &str = r#"use IO::Socket::INET;
-my $server = IO::Socket::INET->new(LocalAddr => "127.0.0.1", LocalPort => 7777, Listen => 5, ReuseAddr => 1) or die;
-open(my $heard, ">", "/tmp/heard") or die;
+/// Waits at an address for what comes, and says OK to all of it.
+const LISTENER: &str = r#"use IO::Socket::IP;
+my ($at, $port) = @ARGV;
+my $server = IO::Socket::IP->new(LocalHost => $at, LocalPort => $port, Listen => 5, ReuseAddr => 1) or die;
+open(my $heard, ">", "/tmp/heard.$at.$port") or die;
 $heard->autoflush(1);
 while (my $client = $server->accept) {
     while (sysread($client, my $said, 4096)) { print $heard $said; print $client "+OK\r\n"; }
@@ -363,8 +364,8 @@ while (my $client = $server->accept) {
 
 /// Says that it is a replica, and where it is met.
 const CLAIM: &str = r#"exec 3<>/dev/tcp/127.0.0.1/6379
-for line in "AUTH replica $(cat /etc/redis-tp/replica.password)" "REPLCONF ip-address 127.0.0.1" \
-    "REPLCONF listening-port $1" "PSYNC ? -1"; do
+for line in "AUTH replica $(cat /etc/redis-tp/replica.password)" "REPLCONF ip-address $1" \
+    "REPLCONF listening-port $2" "PSYNC ? -1"; do
     # An answer that is under way forbids PSYNC.
     printf '%s\r\n' "$line" >&3; sleep 0.3
 done
@@ -377,18 +378,29 @@ fn whoever_says_he_is_a_replica_does_not_hear_the_apps_password() {
         machine.run("useradd eve").ok();
         machine.write("/opt/listener", LISTENER);
         machine.write("/root/claim", CLAIM);
-        let as_eve = "setpriv --reuid eve --regid eve --clear-groups";
-        let listener = machine.spawn(&format!("{as_eve} perl /opt/listener"));
-        let claims = [7777, 7779].map(|port| machine.spawn(&format!("bash /root/claim {port}")));
+        let listen = |at: &str| {
+            let as_eve = "setpriv --reuid eve --regid eve --clear-groups";
+            machine.spawn(&format!("{as_eve} perl /opt/listener {at}"))
+        };
+        let claim = |at: &str| machine.spawn(&format!("bash /root/claim {at}"));
+        let listener = listen("127.0.0.1 7777");
+        let claims = ["127.0.0.1 7777", "127.0.0.1 7779"].map(claim);
         // One that comes into the topology is heard, and the app goes on.
-        machine.run("redis-tp replica add --port 6381").ok();
+        machine
+            .run("redis-tp replica add --port 6381 && redis-tp replica add --port 6382 --bind 127.0.0.1")
+            .ok();
+        // A port of the topology's is not any address's.
+        let beside = ["127.0.0.2 6380", "::1 6382"].map(|at| (listen(at), claim(at)));
         let app = machine.spawn("bash -c 'exec 3<>/dev/tcp/127.0.0.1/5000 && printf \"GET /events HTTP/1.0\\r\\n\\r\\n\" >&3 && timeout 8 cat <&3'");
         let seen = app.wait().stdout;
-        let last = seen.lines().rfind(|line| line.contains("7777")).unwrap_or_else(|| panic!("{seen}"));
-        assert!(last.contains("without TLS it hears no password"), "{last}");
+        for at in ["127.0.0.1:7777", "127.0.0.2:6380", "::1"] {
+            let last = seen.lines().rfind(|line| line.contains(at)).unwrap_or_else(|| panic!("{at}: {seen}"));
+            assert!(last.contains("without TLS it hears no password"), "{last}");
+        }
         assert!(seen.contains("\"name\":\"127.0.0.1:6381\",\"reason\":null"), "{seen}");
-        assert_eq!(machine.read("/tmp/heard"), "", "{release:?}");
-        drop((listener, claims));
+        let heard = machine.run("cd /tmp && ls heard.* && cat heard.*").ok().stdout;
+        assert_eq!(heard, "heard.127.0.0.1.7777\nheard.127.0.0.2.6380\nheard.::1.6382\n", "{release:?}");
+        drop((listener, claims, beside));
     }
 }
 

@@ -149,6 +149,25 @@ fn a_promoted_server_that_is_to_speak_tls_loses_nothing_when_that_is_killed() {
 }
 
 #[test]
+fn a_clients_key_goes_nowhere_that_others_may_write() {
+    let Some(machine) = bare(Release::Bookworm, Init::None) else { return };
+    machine.run("redis-tp up --tls --no-app").ok();
+    machine.run("mkdir -m 0775 /srv/shared && mkdir -m 0755 /srv/own && useradd eve && install -d -o eve /srv/eves").ok();
+    for (dir, said) in [
+        ("/tmp", "/tmp is a directory in which others may write"),
+        ("/srv/shared", "/srv/shared is a directory in which others may write"),
+        ("/srv/eves", "/srv/eves is no directory of this user's"),
+    ] {
+        let refused = machine.run(&format!("redis-tp tls client laptop {dir}")).exits(5);
+        assert!(refused.stderr.contains(said) && refused.stderr.contains("hint: "), "{refused}");
+        machine.run(&format!("test ! -e {dir}/laptop.key && test ! -e {dir}/ca.crt")).ok();
+    }
+    for dir in ["/srv/own", "/tmp/laptop"] {
+        machine.run(&format!("redis-tp tls client laptop {dir} && test -s {dir}/laptop.key")).ok();
+    }
+}
+
+#[test]
 fn a_rotation_breaks_no_link_and_cuts_no_client_off() {
     let Some(machine) = bare(Release::Bookworm, Init::Systemd) else { return };
     machine.run("redis-tp up --tls && redis-tp tls client laptop /root/laptop").ok();
