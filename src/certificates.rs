@@ -110,7 +110,7 @@ pub enum Reader {
 /// # Errors
 /// A file cannot be read; something has to be signed, and the authority's key is not there or another one's.
 pub fn load(host: &Host, topology: &Topology, renewal: &Renewal) -> Result<Certificates> {
-    let mut work = Work { host, now: host.unix_time(), fresh: Vec::new(), authority: None, trouble: None };
+    let mut work = Work::new(host);
     let ca = work.authorities(renewal)?;
     let anew = matches!(renewal, Renewal::Certificates | Renewal::Authority);
     let must = must(topology);
@@ -193,7 +193,7 @@ pub fn for_client(host: &Host, name: &str) -> Result<Pem> {
         let what = format!("there is no authority yet that could sign: no {}", authorities().display());
         return Err(Fault::refused(what).hint("let the instances speak TLS first:\nredis-tp apply").into());
     };
-    let mut work = Work { host, now: host.unix_time(), fresh: Vec::new(), authority: None, trouble: None };
+    let mut work = Work::new(host);
     work.sign(&ca, &Holder { name, reached: &[] }, &[])
 }
 
@@ -236,7 +236,11 @@ struct Work<'a> {
     trouble: Option<(String, String)>,
 }
 
-impl Work<'_> {
+impl<'a> Work<'a> {
+    fn new(host: &'a Host) -> Self {
+        Self { host, now: host.unix_time(), fresh: Vec::new(), authority: None, trouble: None }
+    }
+
     /// The authorities that are trusted; the first is made where there is none.
     fn authorities(&mut self, renewal: &Renewal) -> Result<String> {
         let kept = self.host.text(&authorities());

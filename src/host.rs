@@ -87,6 +87,11 @@ impl Stat {
     pub fn ids(&self) -> Ids {
         Ids { uid: self.uid, gid: self.gid }
     }
+
+    /// Whether it is a file that is nothing but content: no program, and known by no second name.
+    pub fn is_plain(&self) -> bool {
+        self.kind == Kind::File && self.mode & 0o6111 == 0 && self.links <= 1
+    }
 }
 
 /// A file or a link as it stood, to be put back one day.

@@ -143,6 +143,11 @@ impl Trouble {
     }
 }
 
+/// A password is said to nobody who only waits there for one.
+fn refuse_stranger(host: &Host, at: &Address, login: Option<Login<'_>>) -> Result<(), Trouble> {
+    login.and_then(|_| holder::stranger(host, at)).map_or(Ok(()), |uid| Err(Trouble::Stranger(uid)))
+}
+
 /// What TLS has to say of an error, if it comes from there.
 fn of_tls(error: &RedisError) -> Option<Trouble> {
     // As the library keeps what it did not make itself.
@@ -216,9 +221,7 @@ impl Wire {
     /// # Errors
     /// See [`Wire::open`].
     pub fn open_as(host: &Host, at: &Address, login: Option<Login<'_>>) -> Result<Self, Trouble> {
-        if let Some(uid) = login.and_then(|_| holder::stranger(host, at)) {
-            return Err(Trouble::Stranger(uid));
-        }
+        refuse_stranger(host, at, login)?;
         Self::to(host, at, login, Self::TIMEOUT)
     }
 
@@ -244,9 +247,7 @@ impl Wire {
     /// See [`Wire::open`].
     pub fn open_strictly(host: &Host, at: &Address, password: Option<&Secret>) -> Result<Self, Trouble> {
         let login = password.map(Login::default_user);
-        if let Some(uid) = login.and_then(|_| holder::stranger(host, at)) {
-            return Err(Trouble::Stranger(uid));
-        }
+        refuse_stranger(host, at, login)?;
         Self::begin(host.call(at, Self::TIMEOUT, Expired::Refused)?, None, login)
     }
 

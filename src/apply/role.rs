@@ -10,7 +10,7 @@ use super::service::{conf_of, runs};
 use crate::conf::{self, Conf};
 use crate::directives;
 use crate::facts::{Role, parse};
-use crate::host::{Host, Ids};
+use crate::host::Host;
 use crate::instance::Target;
 use crate::journal::{self, Record, Undo};
 use crate::wire::Trouble;
@@ -57,9 +57,7 @@ pub fn differs(host: &Host, target: &Target) -> bool {
 pub fn write(host: &Host, target: &Target, role: &Role) -> Result<()> {
     let path = target.conf();
     match (conf_with(host, target, role), host.stat(&path)?) {
-        (Some(text), Some(stat)) => {
-            host.write(&path, text.as_bytes(), Ids { uid: stat.uid, gid: stat.gid }, stat.mode)
-        }
+        (Some(text), Some(stat)) => host.write(&path, text.as_bytes(), stat.ids(), stat.mode),
         _ => Ok(()),
     }
 }

@@ -9,7 +9,7 @@ use super::{
 };
 use crate::conf::{self, By, Conf};
 use crate::exit::{Code, Fault};
-use crate::host::{Host, Ids, Kind, Stat, Taken};
+use crate::host::{Host, Kind, Stat, Taken};
 use crate::instance::Target;
 use crate::journal::{self, End, Record, Saved, Undo};
 use crate::runtime::systemd;
@@ -265,7 +265,7 @@ fn one(host: &Host, undo: &Undo, kept: &mut Vec<Store>) -> Result<()> {
             }
         }
         Undo::Directory { path, before, copy } => match (before, host.stat(path)?.map(|stat| stat.kind)) {
-            (Some(stat), _) => host.directory(path, Ids { uid: stat.uid, gid: stat.gid }, stat.mode),
+            (Some(stat), _) => host.directory(path, stat.ids(), stat.mode),
             (None, Some(Kind::Dir)) if *copy && !kept.contains(&Store::from(path.as_path())) => {
                 host.remove_tree(path)
             }

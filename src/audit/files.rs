@@ -1,4 +1,4 @@
-//! What lies about: files that others can read or change, and passwords in them, in arguments and environments.
+//! What lies about: files that others can read or change.
 
 use std::path::{Path, PathBuf};
 
@@ -28,11 +28,6 @@ pub(super) const PUBLIC_DIRECTORIES: [&str; 12] = [
     "/tmp",
     "/srv",
 ];
-/// Those that every login needs to read, or everybody to run: a password goes out of them by hand.
-const NEEDED: [&str; 5] =
-    ["/etc/environment", "/etc/profile", "/etc/profile.d", "/usr/local/bin", "/usr/local/sbin"];
-/// Those whose files root alone has to read.
-const ROOT_READS: [&str; 4] = ["/etc/cron.d", "/etc/default", "/etc/redis-tp", "/etc/systemd/system"];
 /// Files of a home that have what was typed.
 pub(super) const OF_HOME: [&str; 7] =
     [".bash_history", ".zsh_history", ".rediscli_history", ".redisclirc", ".bashrc", ".profile", ".env"];
@@ -177,91 +172,22 @@ pub(super) fn closed(seen: &Seen, path: &Path, stat: Stat, wrong: u32, cause: &s
 }
 
 /// Whether a file is one that a server of this engine has made, or that was made for it and stays open to it.
-fn may_close(seen: &Seen, path: &Path, stat: Stat) -> bool {
+pub(super) fn may_close(seen: &Seen, path: &Path, stat: Stat) -> bool {
     let below = |place: PathBuf| path.starts_with(&place) && path != place;
     let own = seen.user.is_some_and(|user| user.uid == stat.uid);
     let read = own || seen.user.is_some_and(|user| user.gid == stat.gid && stat.mode & 0o040 != 0);
-    let for_it =
-        (read && below(seen.engine.etc())) || below(seen.engine.log()) || below(crate::backup::dir());
-    let for_it = for_it || below(crate::certificates::dir());
+    let places = [seen.engine.log(), crate::backup::dir(), crate::certificates::dir()];
+    let for_it = (read && below(seen.engine.etc())) || places.into_iter().any(below);
     let one = stat.kind == Kind::Dir || (stat.kind == Kind::File && stat.links <= 1);
     one && (own || for_it)
 }
 
 /// A path as a shell reads it back.
-fn word(path: &Path) -> String {
+pub(super) fn word(path: &Path) -> String {
     shell_word(&path.to_string_lossy())
 }
 
-/// No password is among arguments, which every user can read.
-pub(super) fn argv(seen: &Seen) -> Verdict {
-    found(
-        seen,
-        &seen.argv,
-        "has a password among its arguments",
-        "every user of this machine can read them in ps; the password is known now",
-        "openssl rand -hex 32 > /root/password && redis-tp install --password-file /root/password",
-    )
-}
-
-/// No password is in the environment of a process that stays.
-pub(super) fn environment(seen: &Seen) -> Verdict {
-    let pid = seen.environ.first().map_or(0, |(pid, _)| *pid);
-    if seen.blind {
-        return Finding::unknown("the environments of others are root's to read", "sudo redis-tp check")
-            .into();
-    }
-    found(
-        seen,
-        &seen.environ,
-        "has a password in its environment",
-        "every child of it inherits that, and crash reports print it",
-        &format!("kill {pid}    # and give it the password by a file that only it can read"),
-    )
-}
-
-fn found(seen: &Seen, processes: &[(u32, String)], what: &str, cause: &str, cure: &str) -> Verdict {
-    let Some((pid, program)) = processes.first() else {
-        return Finding::pass(match seen.servers.iter().any(|server| server.password.is_some()) {
-            true => "none of the passwords known here",
-            false => "no password is known here",
-        })
-        .into();
-    };
-    let more = match processes.len() {
-        1 => String::new(),
-        count => format!(" (and {} more)", count - 1),
-    };
-    Finding::fail(format!("{program} (pid {pid}){more} {what}"), cause, cure).into()
-}
-
-/// No password is in a file that everybody can read.
-pub(super) fn readable(seen: &Seen) -> Verdict {
-    let Some((first, _)) = seen.readable.first() else {
-        if let Some(path) = &seen.unread {
-            let what = format!("there are too many files: {} and what follows were not read", path.display());
-            let unknown = Finding::unknown(what, format!("ls -la {}", word(path.parent().unwrap_or(path))));
-            return Verdict::from(unknown).rated(Severity::Medium);
-        }
-        return Finding::pass("no password is in a file that everybody can read").into();
-    };
-    let all: Vec<String> = seen.readable.iter().map(|(path, _)| path.display().to_string()).collect();
-    let verdict = Verdict::from(Finding::fail(
-        format!("{} has a password in it, and everybody can read it", all.join(", ")),
-        "every user of this machine knows it",
-        match NEEDED.iter().any(|needed| first.starts_with(needed)) {
-            true => format!("editor {}    # take it out, and give the servers another password", word(first)),
-            false => format!("chmod o-rwx {}    # and give the servers another password", word(first)),
-        },
-    ));
-    // Of somebody else's file only he can say who has to read it.
-    let roots = |path: &Path, stat: Stat| stat.uid == 0 && ROOT_READS.iter().any(|dir| path.starts_with(dir));
-    let closed =
-        seen.readable.iter().filter(|(path, stat)| may_close(seen, path, *stat) || roots(path, *stat));
-    closed.fold(verdict, |verdict, (path, stat)| verdict.with(close(path, *stat, 0o007)))
-}
-
 /// A mode without some bits, as a fix.
-fn close(path: &Path, stat: Stat, wrong: u32) -> Fix {
+pub(super) fn close(path: &Path, stat: Stat, wrong: u32) -> Fix {
     Fix::Close { path: path.to_path_buf(), inode: stat.inode, mode: stat.mode & 0o7777 & !wrong }
 }

@@ -47,7 +47,7 @@ fn once(host: &Host, json: bool) -> Result<Code> {
 pub fn print_tree_after(host: &Host) -> Option<Scene> {
     let shown = Scene::standing(host).and_then(|scene| print_tree(host, &scene).map(|()| scene));
     shown
-        .map_err(|error| {
+        .inspect_err(|error| {
             console::err(format_args!(
                 "{} that is done, but what there is now cannot be told: {error:#}",
                 console::styled(console::NOTE, "note:")

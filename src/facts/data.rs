@@ -40,7 +40,9 @@ pub(super) fn files(host: &Host, instance: &Instance, user: Option<Ids>) -> Vec<
     let Some([dump, log, parts]) = named(instance) else { return Vec::new() };
     let mut files = entries(host, &parts);
     files.extend([dump, log]);
-    files.retain(|path| is_the_users(host, path, user) || is_data(host, path));
+    files.retain(|path| {
+        stat(host, path).is_some_and(|stat| is_the_users(&stat, user) || is_data(host, path, &stat))
+    });
     files.push(parts);
     files
 }
@@ -48,52 +50,56 @@ pub(super) fn files(host: &Host, instance: &Instance, user: Option<Ids>) -> Vec<
 /// What is in an instance's directory.
 pub(super) fn held(host: &Host, instance: &Instance, user: Option<Ids>) -> Option<Held> {
     let (dir, [.., parts]) = (instance.store.path()?, named(instance)?);
-    let all: Vec<PathBuf> = entries(host, dir).into_iter().chain(entries(host, &parts)).collect();
-    let fine = |path: &PathBuf| {
-        *path == parts
-            || is_the_users(host, path, user)
-            || is_data(host, path)
-            || is_beside(host, instance, path)
-    };
-    let foreign = all.iter().find(|path| !fine(path)).cloned();
-    let data = all.iter().any(|path| is_data(host, path) && host.length(path) > 0);
-    Some(Held { foreign, data })
+    let mut held = Held::default();
+    for path in entries(host, dir).into_iter().chain(entries(host, &parts)) {
+        let Some(stat) = stat(host, &path) else { continue };
+        let data = is_data(host, &path, &stat);
+        held.data |= data && host.length(&path) > 0;
+        let known =
+            data || path == parts || is_the_users(&stat, user) || is_beside(host, instance, &path, &stat);
+        if !known {
+            held.foreign.get_or_insert(path);
+        }
+    }
+    Some(held)
 }
 
 /// What is in a directory; nothing where it is none, or a link to one.
 fn entries(host: &Host, dir: &Path) -> Vec<PathBuf> {
-    match host.stat(dir) {
-        Ok(Some(stat)) if stat.kind == Kind::Dir => {
+    match stat(host, dir) {
+        Some(stat) if stat.kind == Kind::Dir => {
             host.list(dir).unwrap_or_default().into_iter().map(|name| dir.join(name)).collect()
         }
         _ => Vec::new(),
     }
 }
 
-fn is_the_users(host: &Host, path: &Path, user: Option<Ids>) -> bool {
-    matches!(host.stat(path), Ok(Some(stat)) if user.is_some_and(|user| user.uid == stat.uid))
+fn stat(host: &Host, path: &Path) -> Option<Stat> {
+    host.stat(path).ok().flatten()
+}
+
+fn is_the_users(stat: &Stat, user: Option<Ids>) -> bool {
+    user.is_some_and(|user| user.uid == stat.uid)
 }
 
 /// Whether a file is one of data, whatever it is called.
-fn is_data(host: &Host, path: &Path) -> bool {
-    let plain = matches!(host.stat(path), Ok(Some(stat)) if stat.is_plain());
-    plain && head(host, path).is_some_and(|head| head.is_empty() || begins(&head, &BEGINNINGS))
+fn is_data(host: &Host, path: &Path, stat: &Stat) -> bool {
+    stat.is_plain() && head(host, path).is_some_and(|head| head.is_empty() || begins(&head, &BEGINNINGS))
 }
 
 /// Whether it is what a server has beside its data: its configuration, a log, its number, its socket, its users.
-fn is_beside(host: &Host, instance: &Instance, path: &Path) -> bool {
-    let Ok(Some(stat)) = host.stat(path) else { return true };
+fn is_beside(host: &Host, instance: &Instance, path: &Path, stat: &Stat) -> bool {
     let is = |name: &str| word(instance, name).map(Path::new) == Some(path);
-    let digits = |head: Vec<u8>| head.iter().all(|byte| byte.is_ascii_digit() || *byte == b'\n');
+    let has =
+        |right: &dyn Fn(&[u8]) -> bool| stat.is_plain() && head(host, path).is_some_and(|head| right(&head));
+    let digits = |head: &[u8]| head.iter().all(|byte| byte.is_ascii_digit() || *byte == b'\n');
     match stat.kind {
         Kind::Dir => path.file_name().is_some_and(|name| name == "lost+found"),
         Kind::Other => is("unixsocket"),
         Kind::Link => false,
         Kind::File if *path == instance.conf => true,
-        Kind::File if is("pidfile") => stat.is_plain() && head(host, path).is_some_and(digits),
-        Kind::File if is("aclfile") => {
-            stat.is_plain() && head(host, path).is_some_and(|head| begins(&head, &[b"user "]))
-        }
+        Kind::File if is("pidfile") => has(&digits),
+        Kind::File if is("aclfile") => has(&|head| begins(head, &[b"user "])),
         Kind::File => {
             stat.is_plain() && is_log(path) && instance.logfile.as_deref().is_some_and(|log| is_of(log, path))
         }
@@ -128,11 +134,4 @@ fn head(host: &Host, path: &Path) -> Option<Vec<u8>> {
 fn word<'a>(instance: &'a Instance, name: &str) -> Option<&'a str> {
     let lines = instance.plain.as_ref()?;
     lines.iter().rev().find(|line| line.name == name)?.args.first().map(String::as_str)
-}
-
-impl Stat {
-    /// Whether it is a file that is nothing but content: no program, and known by no second name.
-    pub fn is_plain(&self) -> bool {
-        self.kind == Kind::File && self.mode & 0o6111 == 0 && self.links <= 1
-    }
 }

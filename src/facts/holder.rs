@@ -12,10 +12,7 @@ use crate::wire::Address;
 /// can, above port 1023, while the server is down. None where it is another machine, or nobody tells.
 pub fn stranger(host: &Host, at: &Address) -> Option<u32> {
     let ip: IpAddr = at.host.parse().ok()?;
-    let here = |socket: &Socket| socket.address == ip || socket.address.is_unspecified();
-    let sockets = listening_sockets(host).ok()?;
-    let holders = sockets.iter().filter(|socket| socket.port == at.port && here(socket)).map(|it| it.uid);
-    let uid = holders.into_iter().find(|uid| !may_hear(host, *uid))?;
+    let uid = holders(host, at.port, &[ip])?.into_iter().find(|uid| !may_hear(host, *uid))?;
     let own = ip.is_loopback() || ip.is_unspecified() || host.addresses().contains(&ip);
     own.then_some(uid)
 }
@@ -29,13 +26,18 @@ pub fn is_sure(host: &Host, at: &Address) -> bool {
     };
     let own = host.addresses();
     let here = |ip: &IpAddr| ip.is_loopback() || own.contains(ip);
-    let there = |socket: &Socket| socket.address.is_unspecified() || ips.contains(&socket.address);
-    let Ok(sockets) = listening_sockets(host) else { return false };
-    let mut holders = sockets.iter().filter(|socket| socket.port == at.port && there(socket)).peekable();
+    let Some(holders) = holders(host, at.port, &ips) else { return false };
     !ips.is_empty()
         && ips.iter().all(here)
-        && holders.peek().is_some()
-        && holders.all(|socket| may_hear(host, socket.uid))
+        && !holders.is_empty()
+        && holders.into_iter().all(|uid| may_hear(host, uid))
+}
+
+/// The users who listen on a port under one of these addresses; none where nobody tells.
+fn holders(host: &Host, port: u16, ips: &[IpAddr]) -> Option<Vec<u32>> {
+    let there = |socket: &Socket| socket.address.is_unspecified() || ips.contains(&socket.address);
+    let sockets = listening_sockets(host).ok()?;
+    Some(sockets.iter().filter(|socket| socket.port == port && there(socket)).map(|it| it.uid).collect())
 }
 
 /// Whether a process of this user may be told the password of a server.

@@ -239,7 +239,10 @@ impl Host {
 
     /// Where [`Host::write`] builds a file before it takes its place.
     pub fn staging(path: &Path) -> PathBuf {
-        path.with_file_name(staging_name(path))
+        let mut name = OsString::from(".");
+        name.push(path.file_name().unwrap_or_default());
+        name.push(".redis-tp-new");
+        path.with_file_name(name)
     }
 
     /// Puts a file in place, whole or not at all, with its owner and mode from the first moment.
@@ -258,7 +261,7 @@ impl Host {
         };
         let whole = || -> io::Result<()> {
             let way = self.way(path)?;
-            let staged = way.beside(&staging_name(path));
+            let staged = Self::staging(way.path());
             write(&way, &staged).inspect_err(|_| {
                 // A full disk must not keep half a file; what stands in the way of the removal
                 // is the error already reported.
@@ -346,7 +349,7 @@ impl Host {
     /// It is neither file nor link.
     pub fn take(&self, path: &Path) -> Result<Option<Taken>> {
         let Some(stat) = self.stat(path)? else { return Ok(None) };
-        let ids = Ids { uid: stat.uid, gid: stat.gid };
+        let ids = stat.ids();
         if let (Kind::Link, Some(target)) = (stat.kind, self.link(path)) {
             return Ok(Some(Taken::Link { target, ids }));
         }
@@ -377,7 +380,7 @@ impl Host {
         };
         let link = || -> io::Result<()> {
             let way = self.way(path)?;
-            let staged = way.beside(&staging_name(path));
+            let staged = Self::staging(way.path());
             match fs::remove_file(&staged) {
                 Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
                 _ => {}
@@ -610,16 +613,8 @@ fn misplaced(path: &Path, what: &str) -> anyhow::Error {
     Fault::refused(what).hint(cure).into()
 }
 
-/// The name of a file on its way into its place.
-pub(super) fn staging_name(path: &Path) -> OsString {
-    let mut name = OsString::from(".");
-    name.push(path.file_name().unwrap_or_default());
-    name.push(".redis-tp-new");
-    name
-}
-
 /// Gives an open file an owner, a mode, or both.
-fn give(file: &File, owner: Option<Ids>, mode: Option<u32>) -> io::Result<()> {
+pub(super) fn give(file: &File, owner: Option<Ids>, mode: Option<u32>) -> io::Result<()> {
     if let Some(Ids { uid, gid }) = owner {
         fchown(file, Some(Uid::from_raw(uid)), Some(Gid::from_raw(gid)))?;
     }

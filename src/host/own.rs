@@ -4,14 +4,13 @@
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
-use std::os::fd::AsFd;
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use anyhow::{Context, Result, bail};
-use nix::unistd::{Gid, Uid, fchown, getegid, geteuid, setsid};
+use nix::unistd::{getegid, geteuid, setsid};
 
 use super::child::{environment, mortal};
 use super::{Child, Host, Ids, with_umask};
@@ -123,9 +122,7 @@ impl Host {
         open.append(true).mode(0o640).custom_flags(nix::libc::O_NOFOLLOW | nix::libc::O_NONBLOCK);
         let made = open.clone().create_new(true).open(real);
         let opened = match made {
-            Ok(file) => fchown(file.as_fd(), Some(Uid::from_raw(owner.uid)), Some(Gid::from_raw(owner.gid)))
-                .map_err(io::Error::from)
-                .map(|()| file),
+            Ok(file) => super::files::give(&file, Some(owner), None).map(|()| file),
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists => open.open(real),
             Err(error) => Err(error),
         };

@@ -4,7 +4,7 @@
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
 use std::os::fd::AsRawFd;
-use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt, fchown};
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
@@ -12,7 +12,7 @@ use nix::errno::Errno;
 use nix::fcntl::{AT_FDCWD, AtFlags};
 use nix::unistd::linkat;
 
-use super::files::{staging_name, sync_parent};
+use super::files::{give, sync_parent};
 use super::way::Way;
 use super::{Host, Ids};
 
@@ -30,15 +30,14 @@ impl Host {
     pub fn stage(&self, path: &Path, owner: Ids, mode: u32) -> Result<Staged> {
         let begin = || -> io::Result<Staged> {
             let way = self.way(path)?;
-            let staged = way.beside(&staging_name(path));
+            let staged = Self::staging(way.path());
             match fs::remove_file(&staged) {
                 Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
                 _ => {}
             }
             let file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&staged)?;
             let begun = Staged { file, way, path: self.path(path), done: false };
-            fchown(&begun.file, Some(owner.uid), Some(owner.gid))?;
-            begun.file.set_permissions(fs::Permissions::from_mode(mode))?;
+            give(&begun.file, Some(owner), Some(mode))?;
             Ok(begun)
         };
         begin().with_context(|| format!("cannot write {}", path.display()))
@@ -84,7 +83,7 @@ impl Staged {
 
     /// The same, in the directory that is held.
     fn staged(&self) -> PathBuf {
-        self.way.beside(&staging_name(&self.path))
+        Host::staging(self.way.path())
     }
 
     /// What it has so far, to read.

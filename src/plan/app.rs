@@ -79,12 +79,11 @@ pub fn of<'a>(wanted: &Wanted<'a>, facts: &Facts) -> Result<Option<AppChange<'a>
     };
     let sees_topology =
         !app.runtime.is_container() && !wanted.topology.instances.iter().any(super::has_secret);
-    let goes_on = |last: &Settings| last.may_go_on(&app.settings, sees_topology);
+    let last = facts.written.get(&app.settings_file()).and_then(|text| Settings::parse(text.expose()).ok());
+    let other = settings && !last.is_some_and(|last| last.may_go_on(&app.settings, sees_topology));
     let change = AppChange {
         app,
-        restart: (alive && !made)
-            .then(|| why(facts, app, &program, settings.then_some(&goes_on as _), unit))
-            .flatten(),
+        restart: (alive && !made).then(|| why(facts, app, &program, other, unit)).flatten(),
         start: !alive || made,
         enable: !boots,
         moves: alive && made,
@@ -115,16 +114,9 @@ fn is_alive(facts: &Facts, app: &App) -> bool {
         }
 }
 
-/// Why it has to restart; `goes_on` says with which settings it need not, if there are others now.
-fn why(
-    facts: &Facts,
-    app: &App,
-    program: &Path,
-    goes_on: Option<&dyn Fn(&Settings) -> bool>,
-    unit: bool,
-) -> Option<String> {
-    let last = facts.written.get(&app.settings_file()).and_then(|text| Settings::parse(text.expose()).ok());
-    if goes_on.is_some_and(|goes_on| !last.is_some_and(|last| goes_on(&last))) {
+/// Why it has to restart.
+fn why(facts: &Facts, app: &App, program: &Path, settings: bool, unit: bool) -> Option<String> {
+    if settings {
         return Some("its settings change".into());
     }
     if unit {

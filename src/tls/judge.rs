@@ -79,9 +79,7 @@ impl Flaw {
             Self::Other(why) => format!("does not serve: {why}"),
         }
     }
-}
 
-impl Flaw {
     /// The file that is at fault.
     pub fn file<'a>(&self, files: &'a Tls) -> &'a Path {
         match self {

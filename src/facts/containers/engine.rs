@@ -8,7 +8,7 @@ use std::time::Duration;
 use serde_json::Value;
 
 use super::{Containers, Seen, Trouble, Volume};
-use crate::host::{Child, Host, Ids};
+use crate::host::{Child, Host};
 use crate::runtime::Program;
 use crate::runtime::container::{LAYOUT, NETWORK, Port, SPEC};
 use crate::topology::Image;
@@ -200,7 +200,7 @@ fn volume_of(host: &Host, object: &Value) -> Volume {
     let stat = host.stat(&place).ok().flatten();
     Volume {
         layout: label(object.get("Labels"), LAYOUT),
-        owner: stat.filter(|_| occupied).map(|stat| Ids { uid: stat.uid, gid: stat.gid }),
+        owner: stat.filter(|_| occupied).map(|stat| stat.ids()),
         occupied,
         hidden: names.is_err(),
     }
