@@ -149,17 +149,25 @@ fn no_place_of_the_systems_becomes_the_servers_because_its_configuration_says_so
 
 #[test]
 fn a_directory_that_a_server_of_roots_used_is_handed_over() {
-    let Some(machine) = with_server(Init::Systemd) else { return };
-    configure(
-        &machine,
-        "dir /srv/cache\nlogfile /srv/cache/redis.log\npidfile /srv/cache/redis.pid\ndaemonize yes",
-    );
-    machine.run("mkdir -p /srv/cache/lost+found && touch /srv/cache/redis.log.1 && redis-server /etc/redis/redis-x.conf").ok();
-    machine.run("until redis-cli -p 7000 SET here it-is; do sleep 0.05; done; redis-cli -p 7000 SAVE").ok();
-    let adopt = machine.run("redis-tp adopt").ok();
-    assert!(adopt.stdout.contains("/srv/cache is handed over to redis:redis"), "{adopt}");
-    assert_eq!(machine.run("stat -c %U /srv/cache /srv/cache/dump.rdb").stdout, "redis\nredis\n");
-    assert_eq!(machine.run("redis-tp cli x -- GET here").ok().stdout.trim(), "it-is");
+    for dir in ["/srv/cache", "/var/redis/7000"] {
+        let Some(machine) = with_server(Init::Systemd) else { return };
+        configure(
+            &machine,
+            &format!("dir {dir}\nlogfile {dir}/redis.log\npidfile {dir}/redis.pid\ndaemonize yes"),
+        );
+        machine
+            .run(&format!(
+                "mkdir -p {dir}/lost+found && touch {dir}/redis.log.1 && redis-server /etc/redis/redis-x.conf"
+            ))
+            .ok();
+        machine
+            .run("until redis-cli -p 7000 SET here it-is; do sleep 0.05; done; redis-cli -p 7000 SAVE")
+            .ok();
+        let adopt = machine.run("redis-tp adopt").ok();
+        assert!(adopt.stdout.contains(&format!("{dir} is handed over to redis:redis")), "{adopt}");
+        assert_eq!(machine.run(&format!("stat -c %U {dir} {dir}/dump.rdb")).stdout, "redis\nredis\n");
+        assert_eq!(machine.run("redis-tp cli x -- GET here").ok().stdout.trim(), "it-is");
+    }
 }
 
 #[test]
