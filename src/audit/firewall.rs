@@ -557,7 +557,9 @@ fn as_nft(rule: &[&str]) -> String {
                 quoted(&mut rest);
                 continue;
             }
+            // What is not understood has its own "!".
             _ => {
+                not = false;
                 words.push("xt".to_owned());
                 continue;
             }
@@ -807,6 +809,7 @@ mod tests {
             ("-P INPUT DROP\n-A INPUT -p tcp -m tcp --dport 6379 -j ACCEPT", '+'),
             ("-P INPUT DROP\n-A INPUT -p tcp -j ACCEPT", '+'),
             ("-P INPUT DROP\n-A INPUT -p tcp -m set --match-set friends src -j ACCEPT", '?'),
+            ("-P INPUT DROP\n-A INPUT ! -d 10.0.0.1/32 -p tcp -m tcp --dport 6379 -j ACCEPT", '?'),
             ("-N x\n-A INPUT -i eth77 -j x\n-A x -j DROP", '?'),
         ] {
             assert_eq!(of(&Rules::of_iptables(text, None), V4), told, "{text}");
