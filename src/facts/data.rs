@@ -53,7 +53,13 @@ pub(super) fn held(host: &Host, instance: &Instance, user: Option<Ids>) -> Optio
     let (dir, [.., parts]) = (instance.store.path()?, named(instance)?);
     let mut held = Held::default();
     for path in entries(host, dir).into_iter().chain(entries(host, &parts)) {
-        let Some(stat) = stat(host, &path) else { continue };
+        let Some(stat) = stat(host, &path) else {
+            // It is gone by now, or its name is no UTF-8, as no server names a file.
+            if path.to_string_lossy().contains(char::REPLACEMENT_CHARACTER) {
+                held.foreign.get_or_insert(path);
+            }
+            continue;
+        };
         let data = is_data(host, &path, &stat);
         held.data |= data && host.length(&path) > 0;
         let known =

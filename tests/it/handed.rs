@@ -18,7 +18,7 @@ const ROOTS: [&str; 8] = [
 ];
 
 /// A configuration by the server's user; what stood there before, made by root; and what the refusal says.
-const NAMED: [(&str, &str, &str, &[&str]); 18] = [
+const NAMED: [(&str, &str, &str, &[&str]); 19] = [
     ("cron's directory", "dir /etc/cron.d", "true", &["[x] dir = /etc/cron.d: that is the system's"]),
     (
         "a drop-in of another unit's",
@@ -81,6 +81,12 @@ const NAMED: [(&str, &str, &str, &[&str]); 18] = [
         "dir /srv/jobs\ndbfilename job",
         "mkdir /srv/jobs && echo \"*/5 * * * * root true\" >/srv/jobs/job",
         &["/srv/jobs/job is in it, too"],
+    ),
+    (
+        "photographs whose names are of another time",
+        "dir /srv/redis-photos",
+        "mkdir /srv/redis-photos && echo x >\"$(printf '/srv/redis-photos/caf\\351.jpg')\"",
+        &[".jpg is in it, too"],
     ),
     (
         "a directory beside a program",
