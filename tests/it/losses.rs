@@ -113,3 +113,29 @@ fn a_purge_takes_the_link_to_data_alone_and_says_where_they_stay() {
     let left = machine.run("ls -d /var/lib/redis* 2>&1 || :").ok().stdout;
     assert!(left.contains("cannot access"), "{left}");
 }
+
+#[test]
+fn a_snapshot_is_not_passed_over_for_an_append_only_file_that_was_switched_off() {
+    let Some(machine) = bare(Release::Bookworm, Init::Systemd) else { return };
+    machine.run("redis-tp install --no-password --set appendonly=yes").ok();
+    let there = "SET precious data";
+    machine.run("redis-tp cli -- CONFIG SET appendonly no").ok();
+    machine.run(&format!("redis-tp cli -- {there}")).ok();
+    let refused = machine.run("redis-tp service restart master").exits(5);
+    assert!(refused.stderr.contains("master was told appendonly no"), "{refused}");
+    machine.run("redis-tp cli master -- CONFIG SET appendonly yes").ok();
+    machine
+        .run("until redis-tp cli -- INFO persistence | grep -q aof_rewrite_in_progress:0; do sleep 0.1; done")
+        .ok();
+    machine.run("redis-tp service restart master").ok();
+    assert_eq!(machine.run("redis-tp cli -- GET precious").ok().stdout, "data\n");
+
+    machine.write("/etc/redis/redis-x.conf", "port 7000\nbind 127.0.0.1\ndir /srv/redis-x\nappendonly yes\n");
+    machine.run("mkdir /srv/redis-x && redis-server /etc/redis/redis-x.conf --daemonize yes").ok();
+    machine.run("until redis-cli -p 7000 CONFIG SET appendonly no; do sleep 0.05; done").ok();
+    machine.run(&format!("redis-cli -p 7000 {there}")).ok();
+    let refused = machine.run("redis-tp adopt").exits(5);
+    assert!(refused.stderr.contains("redis-cli -p 7000 CONFIG SET appendonly yes"), "{refused}");
+    machine.run("redis-cli -p 7000 CONFIG SET appendonly yes && redis-tp adopt").ok();
+    assert_eq!(machine.run("redis-tp cli x -- GET precious").ok().stdout, "data\n");
+}
