@@ -139,3 +139,17 @@ fn a_snapshot_is_not_passed_over_for_an_append_only_file_that_was_switched_off()
     machine.run("redis-cli -p 7000 CONFIG SET appendonly yes && redis-tp adopt").ok();
     assert_eq!(machine.run("redis-tp cli x -- GET precious").ok().stdout, "data\n");
 }
+
+#[test]
+fn a_fix_does_not_restart_a_master_that_saves_nothing() {
+    let Some(machine) = bare(Release::Bookworm, Init::Systemd) else { return };
+    machine.run("redis-tp install --no-password --set 'save=\"\"'").ok();
+    machine.run("redis-tp cli -- SET precious data").ok();
+    machine.run("cp -p /usr/bin/redis-check-rdb /root/new && mv /root/new /usr/bin/redis-check-rdb").ok();
+    let refused = machine.run("redis-tp check --fix").exits(5);
+    for word in ["changes that no file has", "redis-tp service restart master"] {
+        assert!(refused.stderr.contains(word), "{refused}");
+    }
+    machine.run("redis-tp cli -- SAVE && redis-tp check --fix --fail-on critical").ok();
+    assert_eq!(machine.run("redis-tp cli -- GET precious").ok().stdout, "data\n");
+}
