@@ -153,3 +153,22 @@ fn a_fix_does_not_restart_a_master_that_saves_nothing() {
     machine.run("redis-tp cli -- SAVE && redis-tp check --fix --fail-on critical").ok();
     assert_eq!(machine.run("redis-tp cli -- GET precious").ok().stdout, "data\n");
 }
+
+#[test]
+fn a_server_that_saves_elsewhere_than_its_file_says_is_not_ended() {
+    let Some(machine) = bare(Release::Bookworm, Init::Systemd) else { return };
+    machine.run("apt-get install -y redis-server >/dev/null && mkdir -p /srv/redis-x /srv/redis-y && ln -s /srv /data").ok();
+    machine.write(
+        "/etc/redis/redis-x.conf",
+        "port 7000\nbind 127.0.0.1\ndir /data/redis-x\nenable-protected-configs yes\n",
+    );
+    machine.run("redis-server /etc/redis/redis-x.conf --daemonize yes").ok();
+    machine.run("until redis-cli -p 7000 CONFIG SET dir /srv/redis-y; do sleep 0.05; done").ok();
+    machine.run("redis-cli -p 7000 SET precious data").ok();
+    let refused = machine.run("redis-tp adopt").exits(5);
+    for word in ["x has its data in /srv/redis-y", "redis-cli -p 7000 CONFIG SET dir /data/redis-x"] {
+        assert!(refused.stderr.contains(word), "{refused}");
+    }
+    machine.run("redis-cli -p 7000 CONFIG SET dir /data/redis-x && redis-tp adopt").ok();
+    assert_eq!(machine.run("redis-tp cli x -- GET precious").ok().stdout, "data\n");
+}
