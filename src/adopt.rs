@@ -347,13 +347,16 @@ fn unknown(found: &Found, name: &str) -> Option<String> {
 /// Where the data is to be. A file that names no directory means the one that its server was started in.
 fn data(found: &Found, site: &Site, conf: &Conf, taken: &mut Taken) -> Result<PathBuf, Fault> {
     let named = conf.word("dir").map(PathBuf::from);
-    if let Some(dir) = named.as_ref().filter(|dir| dir.is_absolute()) {
-        return Ok(dir.clone());
-    }
-    let default = found.engine.data(site.name.as_str());
     let server = site.server.as_ref();
     let now = server.and_then(|server| server.dir.clone());
     let copy = server.is_none_or(|server| matches!(server.role, Role::Replica { .. }));
+    if let Some(dir) = named.as_ref().filter(|dir| dir.is_absolute()) {
+        return match now.filter(|now| now != dir && !copy) {
+            Some(now) => Err(saves_elsewhere(site, dir, &now)),
+            None => Ok(dir.clone()),
+        };
+    }
+    let default = found.engine.data(site.name.as_str());
     let fits = |dir: &&PathBuf| dir.starts_with("/var/lib") && dir.as_path() != Path::new("/var/lib");
     let dir = match now.as_ref() {
         Some(dir) if fits(&dir) => dir.clone(),
@@ -379,6 +382,21 @@ fn data(found: &Found, site: &Site, conf: &Conf, taken: &mut Taken) -> Result<Pa
         why: "without one, data is wherever the server happens to be started".into(),
     });
     Ok(dir)
+}
+
+/// What a server was told saves its data where the next one does not look for them.
+fn saves_elsewhere(site: &Site, dir: &Path, now: &Path) -> Fault {
+    let (name, file) = (&site.name, site.file.display());
+    Fault::refused(format!(
+        "{name} has its data in {}, and {file} says {}: it would start without them",
+        now.display(),
+        dir.display()
+    ))
+    .hint(format!(
+        "let it save where it will look for them:\nredis-cli -p {} CONFIG SET dir {}",
+        site.port(),
+        dir.display()
+    ))
 }
 
 enum Follows {

@@ -1,6 +1,6 @@
 //! What lies about: files that others can read or change.
 
-use std::path::{Path, PathBuf};
+use std::path::{Component, Path, PathBuf};
 
 use super::fix::Fix;
 use super::reach::unasked;
@@ -173,7 +173,9 @@ pub(super) fn closed(seen: &Seen, path: &Path, stat: Stat, wrong: u32, cause: &s
 
 /// Whether a file is one that a server of this engine has made, or that was made for it and stays open to it.
 pub(super) fn may_close(seen: &Seen, path: &Path, stat: Stat) -> bool {
-    let below = |place: PathBuf| path.starts_with(&place) && path != place;
+    // What a server says may lead out of the place again.
+    let straight = path.components().all(|part| part != Component::ParentDir);
+    let below = |place: PathBuf| straight && path.starts_with(&place) && path != place;
     let own = seen.user.is_some_and(|user| user.uid == stat.uid);
     let read = own || seen.user.is_some_and(|user| user.gid == stat.gid && stat.mode & 0o040 != 0);
     let places = [seen.engine.log(), crate::backup::dir(), crate::certificates::dir()];

@@ -63,6 +63,8 @@ impl Rules {
                     chain = Some(name);
                 }
                 ["}"] => chain = None,
+                // Nothing is sent through what sleeps.
+                ["flags", ..] if chain.is_none() && line.contains("dormant") => family = None,
                 ["type", ..] if chain.is_some() => {
                     let comes_in = line.contains("hook input") || line.contains("hook prerouting");
                     if let (Some(chain), Some(family), true) = (&chain, family, comes_in) {
@@ -314,8 +316,13 @@ impl<'a> Words<'a> {
         self.words.get(self.at).copied()
     }
 
-    /// What follows a key: whether it is to be none of them, and which; none where a set has a name alone.
+    /// What follows a key: whether it is to be none of them, and which; none where a set has a name alone, or more
+    /// decides than the key.
     fn values(&mut self) -> Option<(bool, Vec<&'a str>)> {
+        // One key of several, or what a map says of it.
+        if self.peek().is_some_and(|word| [".", "vmap", "map"].contains(&word)) {
+            return None;
+        }
         let not = self.peek() == Some("!=");
         let plain = not || self.peek() == Some("==");
         self.at += usize::from(plain);
@@ -342,7 +349,7 @@ impl<'a> Words<'a> {
 fn of_set(words: &mut Words<'_>, is: impl Fn(&str) -> bool) -> Matches {
     match words.values() {
         None => Matches::Unclear,
-        Some((not, all)) if all.iter().any(|word| is(word)) != not => Matches::Everybody,
+        Some((not, all)) if all.iter().any(|word| *word == "*" || is(word)) != not => Matches::Everybody,
         Some(_) => Matches::Nobody,
     }
 }
@@ -406,8 +413,9 @@ fn mapped<'a>(words: &mut Words<'a>, matches: Matches, packet: Packet) -> (Match
     }
     let rest = words.words.get(words.at..).unwrap_or_default();
     let inside: Vec<&str> = rest.iter().copied().take_while(|word| *word != "}").collect();
-    let entry = |parts: &[&'a str]| match parts {
-        [key, ":", verdict @ ..] if *key == "new" || within(key, packet.port) => Some(match verdict {
+    let named = |key: &str| key == "new" || within(key, packet.port);
+    let entry = |parts: &[&'a str], is: &dyn Fn(&str) -> bool| match parts {
+        [key, ":", verdict @ ..] if is(key) => Some(match verdict {
             ["accept"] => Verdict::Accept,
             ["drop"] => Verdict::Drop,
             ["return"] => Verdict::Return,
@@ -417,7 +425,10 @@ fn mapped<'a>(words: &mut Words<'a>, matches: Matches, packet: Packet) -> (Match
         }),
         _ => None,
     };
-    let found = inside.split(|word| *word == ",").find_map(entry);
+    let find =
+        |is: &dyn Fn(&str) -> bool| inside.split(|word| *word == ",").find_map(|parts| entry(parts, is));
+    // What is named goes before the rest, wherever it stands.
+    let found = find(&named).or_else(|| find(&|key| key == "*"));
     found.map_or((Matches::Nobody, Verdict::None), |verdict| (matches, verdict))
 }
 
@@ -546,7 +557,9 @@ fn as_nft(rule: &[&str]) -> String {
                 quoted(&mut rest);
                 continue;
             }
+            // What is not understood has its own "!".
             _ => {
+                not = false;
                 words.push("xt".to_owned());
                 continue;
             }
@@ -647,6 +660,7 @@ mod tests {
             ("tcp dport vmap { 22 : accept, 6379 : drop }", '-'),
             ("tcp dport vmap { 6379 : jump wall }", '-'),
             ("log prefix \"accept \" drop", '-'),
+            ("tcp dport vmap { 22 : accept, * : drop }", '-'),
             ("", '+'),
             ("tcp dport 22 drop", '+'),
             ("tcp dport @few drop", '+'),
@@ -675,6 +689,7 @@ mod tests {
             ("iifname \"eth77\" drop", '?'),
             ("iifname \"eth77\" return\ndrop", '?'),
             ("jump elsewhere", '?'),
+            ("tcp dport . ip saddr != { 6379 . 10.0.0.1 } drop", '?'),
             ("ip daddr 10.0.0.1 drop", '?'),
             ("tcp dport 6379 limit rate over 10/second drop", '?'),
             ("ip saddr != @moving drop", '?'),
@@ -719,6 +734,13 @@ mod tests {
             ("accept", '+'),
             ("jump hole", '+'),
             ("tcp dport vmap { 6379 : jump hole }", '+'),
+            ("tcp dport vmap { * : accept, 22 : drop }", '+'),
+            ("tcp dport { 22, * } accept", '+'),
+            ("meta l4proto vmap { tcp : jump hole, udp : drop }", '?'),
+            ("ip protocol vmap { tcp : jump hole }", '?'),
+            ("meta l4proto . th dport { tcp . 6379 } accept", '?'),
+            ("ip saddr . tcp dport { 0.0.0.0/0 . 6379 } accept", '?'),
+            ("tcp dport . ip saddr vmap { 6379 . 10.0.0.1 : accept }", '?'),
             ("tcp dport vmap @services", '?'),
             ("tcp dport @elsewhere accept", '?'),
             ("iifname \"eth0\" tcp dport 6379 accept", '?'),
@@ -753,6 +775,8 @@ mod tests {
     fn a_wall_of_one_family_is_none_of_the_other() {
         let text = "table ip f {\n chain INPUT {\n type filter hook input priority 0; policy drop;\n }\n}\n";
         assert_eq!((of(&Rules::of_nft(text), V4), of(&Rules::of_nft(text), V6)), ('-', '+'));
+        let dormant = text.replace("table ip f {", "table ip f {\n flags dormant\n");
+        assert_eq!(of(&Rules::of_nft(&dormant), V4), '+');
         let forward = text.replace("hook input", "hook forward");
         assert_eq!(of(&Rules::of_nft(&forward), V4), '+');
         let hole = text.replace(";\n }", ";\n tcp dport 6379 accept\n }");
@@ -785,6 +809,7 @@ mod tests {
             ("-P INPUT DROP\n-A INPUT -p tcp -m tcp --dport 6379 -j ACCEPT", '+'),
             ("-P INPUT DROP\n-A INPUT -p tcp -j ACCEPT", '+'),
             ("-P INPUT DROP\n-A INPUT -p tcp -m set --match-set friends src -j ACCEPT", '?'),
+            ("-P INPUT DROP\n-A INPUT ! -d 10.0.0.1/32 -p tcp -m tcp --dport 6379 -j ACCEPT", '?'),
             ("-N x\n-A INPUT -i eth77 -j x\n-A x -j DROP", '?'),
         ] {
             assert_eq!(of(&Rules::of_iptables(text, None), V4), told, "{text}");

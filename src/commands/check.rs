@@ -162,7 +162,7 @@ fn put_right(host: &Host, args: &cli::Check) -> Result<Code> {
     let plan = |scene: &Scene| -> Result<Plan> {
         let wanted = scene.wanted(consent);
         let mut plan = plan::plan(&wanted, &scene.facts)?;
-        plan::fix::add(&wanted, &scene.facts, &fixes, &mut plan);
+        plan::fix::add(&wanted, &scene.facts, &fixes, &mut plan)?;
         if !args.json {
             report::reasons(&audited).into_iter().for_each(console::out);
         }

@@ -19,8 +19,9 @@ pub struct Held {
     pub data: bool,
 }
 
-/// How files of data begin: an RDB's version, a command of an append only file, its time, its manifest (rdb.c, aof.c).
-const BEGINNINGS: [&[u8]; 5] = [b"REDIS", b"VALKEY", b"*", b"#TS:", b"file "];
+/// How files of data begin, before a digit: an RDB's version, how long a command of an append only file is, its time
+/// (rdb.c, aof.c). A setting of a program may be called `REDIS_URL`, and a time of cron(8) `*/5`.
+const BEGINNINGS: [&[u8]; 4] = [b"REDIS", b"VALKEY", b"*", b"#TS:"];
 
 /// The dump, the append only file, and the directory of its parts.
 pub fn named(instance: &Instance) -> Option<[PathBuf; 3]> {
@@ -52,7 +53,13 @@ pub(super) fn held(host: &Host, instance: &Instance, user: Option<Ids>) -> Optio
     let (dir, [.., parts]) = (instance.store.path()?, named(instance)?);
     let mut held = Held::default();
     for path in entries(host, dir).into_iter().chain(entries(host, &parts)) {
-        let Some(stat) = stat(host, &path) else { continue };
+        let Some(stat) = stat(host, &path) else {
+            // It is gone by now, or its name is no UTF-8, as no server names a file.
+            if path.to_string_lossy().contains(char::REPLACEMENT_CHARACTER) {
+                held.foreign.get_or_insert(path);
+            }
+            continue;
+        };
         let data = is_data(host, &path, &stat);
         held.data |= data && host.length(&path) > 0;
         let known =
@@ -82,9 +89,24 @@ fn is_the_users(stat: &Stat, user: Option<Ids>) -> bool {
     user.is_some_and(|user| user.uid == stat.uid)
 }
 
-/// Whether a file is one of data, whatever it is called.
+/// Whether a file is one of data, whatever it is called. Its mode says nothing where its content does.
 fn is_data(host: &Host, path: &Path, stat: &Stat) -> bool {
-    stat.is_plain() && head(host, path).is_some_and(|head| head.is_empty() || begins(&head, &BEGINNINGS))
+    let plain = Stat { mode: stat.mode & !0o111, ..*stat }.is_plain();
+    let is = |head: Vec<u8>| match head.is_empty() {
+        true => stat.is_plain(),
+        false => is_datas(&head) || (is_manifest(path) && head.starts_with(b"file ")),
+    };
+    plain && head(host, path).is_some_and(is)
+}
+
+fn is_datas(head: &[u8]) -> bool {
+    let digit = |rest: &[u8]| rest.first().is_some_and(u8::is_ascii_digit);
+    BEGINNINGS.iter().any(|beginning| head.strip_prefix(*beginning).is_some_and(digit))
+}
+
+/// Whether a name is that of what tells the parts of an append only file.
+fn is_manifest(path: &Path) -> bool {
+    path.extension().is_some_and(|extension| extension == "manifest")
 }
 
 /// Whether it is what a server has beside its data: its configuration, a log, its number, its socket, its users.
@@ -99,7 +121,7 @@ fn is_beside(host: &Host, instance: &Instance, path: &Path, stat: &Stat) -> bool
         Kind::Link => false,
         Kind::File if *path == instance.conf => true,
         Kind::File if is("pidfile") => has(&digits),
-        Kind::File if is("aclfile") => has(&|head| begins(head, &[b"user "])),
+        Kind::File if is("aclfile") => has(&|head| head.starts_with(b"user ")),
         Kind::File => {
             stat.is_plain() && is_log(path) && instance.logfile.as_deref().is_some_and(|log| is_of(log, path))
         }
@@ -115,10 +137,6 @@ pub fn is_log(path: &Path) -> bool {
 /// Whether a file is a log, or was that before it was rotated.
 fn is_of(log: &Path, path: &Path) -> bool {
     path.to_string_lossy().starts_with(&*log.to_string_lossy())
-}
-
-fn begins(head: &[u8], beginnings: &[&[u8]]) -> bool {
-    beginnings.iter().any(|beginning| head.starts_with(beginning))
 }
 
 fn head(host: &Host, path: &Path) -> Option<Vec<u8>> {

@@ -72,7 +72,7 @@ pub struct Server {
     pub file: Option<PathBuf>,
     /// What it is now.
     pub role: Role,
-    /// The directory that it works in.
+    /// The directory that it works in, as its file names it.
     pub dir: Option<PathBuf>,
     /// The password that it took; none where it asks for none.
     pub password: Option<Secret>,
@@ -232,11 +232,14 @@ fn ask(host: &Host, site: &Site, process: Process, passwords: &[Option<Secret>])
         true => systemd::show(host, &units)?.into_iter().find(|(_, unit)| unit.pid == process.pid),
         false => None,
     };
+    // A server tells what is behind all links.
+    let named = word(&site.text, "dir").map(PathBuf::from);
+    let as_named = |dir: PathBuf| named.filter(|named| host.real_path(named) == dir).unwrap_or(dir);
     Ok(Server {
         kept_by: kept_by.map(|(name, _)| name),
         file: told.as_ref().and_then(file_of),
         role: told.as_ref().map_or(Role::Unknown, |told| parse::role(&told.info)),
-        dir: told.as_ref().and_then(|told| told.dir.clone()),
+        dir: told.as_ref().and_then(|told| told.dir.clone()).map(as_named),
         password: told.and_then(|told| told.password),
         process,
     })

@@ -2,15 +2,19 @@
 
 use std::path::Path;
 
-use super::live::cost;
+use super::live::{cost, refuse_loss};
 use super::{Plan, Wanted};
 use crate::audit::fix::Fix;
+use crate::exit::Fault;
 use crate::facts::Facts;
 use crate::kernel::Setting;
 use crate::step::{Body, Owner, Step};
 
 /// Adds to a plan what its fixes are beside the topology.
-pub fn add(wanted: &Wanted<'_>, facts: &Facts, fixes: &[Fix], plan: &mut Plan) {
+///
+/// # Errors
+/// See [`refuse_loss`].
+pub fn add(wanted: &Wanted<'_>, facts: &Facts, fixes: &[Fix], plan: &mut Plan) -> Result<(), Fault> {
     for fix in fixes {
         match fix {
             Fix::Close { path, inode, mode } if !owned(plan, path) => {
@@ -26,12 +30,17 @@ pub fn add(wanted: &Wanted<'_>, facts: &Facts, fixes: &[Fix], plan: &mut Plan) {
                         let master = upstream.address.clone();
                         plan.steps.push(Step::AwaitLink { target: known.target(), master });
                     }
+                    refuse_loss(plan, facts, wanted.consent).map_err(|fault| {
+                        fault
+                            .hint(format!("restart it yourself before:\nredis-tp service restart {instance}"))
+                    })?;
                 }
             }
             Fix::Kernel { setting, value } => kernel(*setting, value, plan),
             Fix::Close { .. } | Fix::Set { .. } | Fix::Overwrite | Fix::Renew | Fix::Password { .. } => {}
         }
     }
+    Ok(())
 }
 
 /// A setting of the kernel's, which servers that want more of it than others ask for more than once.

@@ -1,6 +1,7 @@
 //! What would become the server's because its own configuration names it. That file lies where the server's user
 //! may write it, so its word is not root's: `dir /etc/cron.d` must not make that directory the server's.
 
+use std::ffi::OsStr;
 use std::path::Path;
 
 use super::Wanted;
@@ -83,7 +84,9 @@ fn log(facts: &Facts, instance: &Instance, log: &Path) -> Result<(), Fault> {
 fn is_allowed(path: &Path, key: &str, instance: &Instance) -> Result<(), Fault> {
     let below = |places: &[&str]| places.iter().any(|place| path.starts_with(place));
     let ours = path.starts_with(state::dir()) || path.starts_with(backup::dir());
-    if !ours && (below(&EACH_ITS_OWN) || !below(&SYSTEM)) {
+    // As Redis's own documentation has it: /var/redis/6379.
+    let its_own = first_below("/var", path).is_some_and(|first| is_of_server(instance, first));
+    if !ours && (its_own || below(&EACH_ITS_OWN) || !below(&SYSTEM)) {
         return Ok(());
     }
     Err(Fault::refused(format!(
@@ -96,19 +99,25 @@ fn is_allowed(path: &Path, key: &str, instance: &Instance) -> Result<(), Fault> 
 
 /// Refuses what has no name of a server's: in `/var` that is the first one, which says whose all below is.
 fn named(path: &Path, instance: &Instance) -> Result<(), Fault> {
-    let word = instance.engine.name();
-    let of_server = |name: &str| {
-        name.strip_prefix(word).is_some_and(|rest| !rest.starts_with(|next: char| next.is_alphanumeric()))
-    };
-    let in_var = EACH_ITS_OWN.iter().find_map(|place| path.strip_prefix(place).ok());
+    let in_var = EACH_ITS_OWN.iter().find_map(|place| first_below(place, path));
     let is = match in_var {
-        Some(rest) => rest.iter().next().is_some_and(|first| of_server(&first.to_string_lossy())),
-        None => path.iter().any(|part| of_server(&part.to_string_lossy())),
+        Some(first) => is_of_server(instance, first),
+        None => path.iter().any(|part| is_of_server(instance, part)),
     };
     match is {
         true => Ok(()),
         false => Err(anothers(instance, path, "nothing in its name says that it is a server's")),
     }
+}
+
+fn first_below<'a>(place: &str, path: &'a Path) -> Option<&'a OsStr> {
+    path.strip_prefix(place).ok()?.iter().next()
+}
+
+fn is_of_server(instance: &Instance, name: &OsStr) -> bool {
+    let name = name.to_string_lossy();
+    name.strip_prefix(instance.engine.name())
+        .is_some_and(|rest| !rest.starts_with(|next: char| next.is_alphanumeric()))
 }
 
 fn link(path: &Path) -> Fault {

@@ -394,6 +394,12 @@ pub fn refuse_loss(plan: &Plan, facts: &Facts, consent: Consent) -> Result<(), F
             })
             .unwrap_or_default()
     };
+    for step in &plan.steps {
+        let (Step::Restart { target, .. } | Step::End { target, .. }) = step else { continue };
+        if let Some(fault) = starts_without(plan, facts, target, told(&target.name)) {
+            return Err(fault);
+        }
+    }
     let ends = plan.steps.iter().filter_map(|step| match step {
         Step::Restart { target, .. } | Step::Stop { target, lose: false } => Some(&target.name),
         _ => None,
@@ -419,6 +425,32 @@ pub fn refuse_loss(plan: &Plan, facts: &Facts, consent: Consent) -> Result<(), F
         }
     }
     Ok(())
+}
+
+/// A server that was told `appendonly no` saves a snapshot at its end; by a file that says yes it starts with the
+/// append only file of the time before.
+fn starts_without(plan: &Plan, facts: &Facts, target: &Target, told: &[Setting]) -> Option<Fault> {
+    let name = &target.name;
+    let running = facts.running.get(name).filter(|it| it.role == Role::Master && it.keys > 0)?;
+    let path = target.conf();
+    let written = plan.steps.iter().find_map(|step| match step {
+        Step::Write { path: to, body, .. } if *to == path => Some(body.expose()),
+        _ => None,
+    });
+    let file = Conf::parse(written.or_else(|| facts.text(&path))?).ok()?;
+    let is_told = told.iter().any(|setting| setting.directive == "appendonly");
+    let off = running.config.get("appendonly").is_some_and(|now| now == "no") && !is_told;
+    let way = match facts.state.instances.contains_key(name) {
+        true => format!("redis-tp cli {name} --"),
+        false => format!("redis-cli -p {}", target.address.port),
+    };
+    (off && file.is_on("appendonly")).then(|| {
+        Fault::refused(format!(
+            "{name} was told appendonly no, and {} says yes: it would start without what it saves at its end",
+            path.display()
+        ))
+        .hint(format!("let it write its append only file again:\n{way} CONFIG SET appendonly yes"))
+    })
 }
 
 /// Whether an instance is a replica by its file.

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use ini::{Ini, ParseOption};
 
-use super::values::{Defaults, absolute, port_number, yes_or_no};
+use super::values::{Defaults, absolute, is_within, port_number, yes_or_no};
 use super::{
     APP, Access, AppSection, Bind, Image, Name, Named, OURS, ReplicaOf, RuntimeChoice, Section, Topology,
     did_you_mean,
@@ -355,6 +355,13 @@ impl<'a> Reader<'a> {
                 return Err((
                     "redis-tp sets this itself, to fit the unit".into(),
                     format!("remove the line '{key}'"),
+                ));
+            }
+            // The server itself takes `..`, and what is above its directory is not its own.
+            "dbfilename" | "appendfilename" | "appenddirname" if args.iter().any(|word| !is_within(word)) => {
+                return Err((
+                    "is no name in its directory".into(),
+                    "give a name without a /; dir says where it is".into(),
                 ));
             }
             // The quotes of a redis.conf can say any byte.

@@ -311,6 +311,11 @@ pub fn yes_or_no(text: &str) -> Result<bool, String> {
     }
 }
 
+/// Whether a word names what is in a directory, and not above or elsewhere.
+pub(super) fn is_within(word: &str) -> bool {
+    !word.contains(['/', '\\']) && ![".", ".."].contains(&word)
+}
+
 /// A path that starts at the root and needs no quotes anywhere: in redis.conf, a unit, a shell.
 pub(super) fn absolute(text: &str) -> Result<PathBuf, String> {
     let fine = |c: char| c.is_ascii_alphanumeric() || matches!(c, '/' | '.' | '-' | '_' | '+' | '@' | ',');

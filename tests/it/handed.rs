@@ -18,7 +18,7 @@ const ROOTS: [&str; 8] = [
 ];
 
 /// A configuration by the server's user; what stood there before, made by root; and what the refusal says.
-const NAMED: [(&str, &str, &str, &[&str]); 13] = [
+const NAMED: [(&str, &str, &str, &[&str]); 19] = [
     ("cron's directory", "dir /etc/cron.d", "true", &["[x] dir = /etc/cron.d: that is the system's"]),
     (
         "a drop-in of another unit's",
@@ -71,10 +71,46 @@ const NAMED: [(&str, &str, &str, &[&str]); 13] = [
         &["/opt/app/run is in it, too"],
     ),
     (
+        "what a program is told of a server",
+        "dir /opt/told\ndbfilename env",
+        "mkdir /opt/told && echo REDIS_URL=redis://:secret@db >/opt/told/env",
+        &["/opt/told/env is in it, too"],
+    ),
+    (
+        "what cron does, beside the data",
+        "dir /srv/jobs\ndbfilename job",
+        "mkdir /srv/jobs && echo \"*/5 * * * * root true\" >/srv/jobs/job",
+        &["/srv/jobs/job is in it, too"],
+    ),
+    (
+        "photographs whose names are of another time",
+        "dir /srv/redis-photos",
+        "mkdir /srv/redis-photos && echo x >\"$(printf '/srv/redis-photos/caf\\351.jpg')\"",
+        &[".jpg is in it, too"],
+    ),
+    (
         "a directory beside a program",
         "dir /opt/app/plugins",
         "true",
         &["/opt/app/plugins is another user's, and nothing in its name"],
+    ),
+    (
+        "cron's directory, by the append only file's",
+        "dir /var/lib/redis\nappenddirname \"../../../etc/cron.d\"",
+        "echo \"*/5 * * * * root true\" >/etc/cron.d/job",
+        &["appenddirname", "is no name in its directory"],
+    ),
+    (
+        "what is above its directory",
+        "dir /var/lib/redis\nappenddirname ..",
+        "true",
+        &["appenddirname", "is no name in its directory"],
+    ),
+    (
+        "what cron does, by the dump's name",
+        "dir /var/lib/redis\ndbfilename ../../../etc/cron.d/job",
+        "true",
+        &["dbfilename", "is no name in its directory"],
     ),
     (
         "what redis-tp knows",
@@ -119,16 +155,35 @@ fn no_place_of_the_systems_becomes_the_servers_because_its_configuration_says_so
 
 #[test]
 fn a_directory_that_a_server_of_roots_used_is_handed_over() {
+    for dir in ["/srv/cache", "/var/redis/7000"] {
+        let Some(machine) = with_server(Init::Systemd) else { return };
+        configure(
+            &machine,
+            &format!("dir {dir}\nlogfile {dir}/redis.log\npidfile {dir}/redis.pid\ndaemonize yes"),
+        );
+        machine
+            .run(&format!(
+                "mkdir -p {dir}/lost+found && touch {dir}/redis.log.1 && redis-server /etc/redis/redis-x.conf"
+            ))
+            .ok();
+        machine
+            .run("until redis-cli -p 7000 SET here it-is; do sleep 0.05; done; redis-cli -p 7000 SAVE")
+            .ok();
+        let adopt = machine.run("redis-tp adopt").ok();
+        assert!(adopt.stdout.contains(&format!("{dir} is handed over to redis:redis")), "{adopt}");
+        assert_eq!(machine.run(&format!("stat -c %U {dir} {dir}/dump.rdb")).stdout, "redis\nredis\n");
+        assert_eq!(machine.run("redis-tp cli x -- GET here").ok().stdout.trim(), "it-is");
+    }
+}
+
+#[test]
+fn data_that_everybody_was_let_in_to_are_data() {
     let Some(machine) = with_server(Init::Systemd) else { return };
-    configure(
-        &machine,
-        "dir /srv/cache\nlogfile /srv/cache/redis.log\npidfile /srv/cache/redis.pid\ndaemonize yes",
-    );
-    machine.run("mkdir -p /srv/cache/lost+found && touch /srv/cache/redis.log.1 && redis-server /etc/redis/redis-x.conf").ok();
-    machine.run("until redis-cli -p 7000 SET here it-is; do sleep 0.05; done; redis-cli -p 7000 SAVE").ok();
-    let adopt = machine.run("redis-tp adopt").ok();
-    assert!(adopt.stdout.contains("/srv/cache is handed over to redis:redis"), "{adopt}");
-    assert_eq!(machine.run("stat -c %U /srv/cache /srv/cache/dump.rdb").stdout, "redis\nredis\n");
+    configure(&machine, "dir /srv/cache\nappendonly yes");
+    machine.run("mkdir /srv/cache && (redis-server /etc/redis/redis-x.conf --daemonize yes)").ok();
+    machine.run("until redis-cli -p 7000 SET here it-is; do sleep 0.05; done; redis-cli -p 7000 SHUTDOWN SAVE; chmod -R 755 /srv/cache").ok();
+    machine.run("redis-tp adopt").ok();
+    assert_eq!(machine.run("find /srv/cache ! -user redis").stdout, "");
     assert_eq!(machine.run("redis-tp cli x -- GET here").ok().stdout.trim(), "it-is");
 }
 

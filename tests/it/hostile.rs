@@ -24,6 +24,27 @@ while (accept(C, S)) {
 }
 "#;
 
+/// A server that says that its log is another file.
+const LIAR: &str = r#"use Socket; my ($port, $log) = @ARGV; my $pid = $$;
+open(my $comm, '>', '/proc/self/comm'); print $comm "redis-server"; close $comm;
+socket(S, PF_INET, SOCK_STREAM, 6); setsockopt(S, SOL_SOCKET, SO_REUSEADDR, 1);
+bind(S, sockaddr_in($port, inet_aton("127.0.0.1"))) or die; listen(S, 20);
+sub bulk { my $text = shift; return '$' . length($text) . "\r\n$text\r\n" }
+while (accept(C, S)) {
+    next if fork();
+    while (sysread(C, my $said, 4096)) {
+        for (split /(?=\*\d+\r\n)/, $said) {
+            my $answer = "+OK\r\n";
+            $answer = "*2\r\n" . bulk('logfile') . bulk($log) if /\r\nCONFIG\r\n/;
+            $answer = bulk("redis_version:7.0.15\r\nprocess_id:$pid\r\nrole:master\r\n") if /\r\nINFO\r\n/;
+            $answer = "+PONG\r\n" if /\r\nPING\r\n/;
+            syswrite(C, $answer);
+        }
+    }
+    exit;
+}
+"#;
+
 fn with_mallory(release: Release, init: Init) -> Option<Machine> {
     let machine = bare(release, init)?;
     machine.run("useradd -m mallory").ok();
@@ -143,6 +164,17 @@ fn no_fix_closes_a_directory_that_only_a_server_says_is_its_own() {
     machine.run("redis-cli -p 7002 SET a b && redis-cli -p 7002 SAVE && chmod 644 /srv/shared/dump.rdb").ok();
     let out = machine.run("redis-tp check");
     assert!(out.stdout.contains("/srv/shared/dump.rdb has mode 0644"), "{out}");
+}
+
+#[test]
+fn no_fix_closes_a_file_to_which_a_log_leads_out_of_its_directory() {
+    let Some(machine) = bare(Release::Bookworm, Init::None) else { return };
+    machine.run("redis-tp install").ok();
+    machine.write("/opt/server", LIAR);
+    serve(&machine, "redis", 7005, "/var/log/redis/../../../etc/passwd");
+    let out = machine.run("redis-tp check --fix --fail-on critical");
+    assert!(out.stdout.contains("/var/log/redis/../../../etc/passwd has"), "{out}");
+    assert_eq!(machine.run("stat -c %a /etc/passwd").stdout, "644\n", "{out}");
 }
 
 #[test]

@@ -113,3 +113,62 @@ fn a_purge_takes_the_link_to_data_alone_and_says_where_they_stay() {
     let left = machine.run("ls -d /var/lib/redis* 2>&1 || :").ok().stdout;
     assert!(left.contains("cannot access"), "{left}");
 }
+
+#[test]
+fn a_snapshot_is_not_passed_over_for_an_append_only_file_that_was_switched_off() {
+    let Some(machine) = bare(Release::Bookworm, Init::Systemd) else { return };
+    machine.run("redis-tp install --no-password --set appendonly=yes").ok();
+    let there = "SET precious data";
+    machine.run("redis-tp cli -- CONFIG SET appendonly no").ok();
+    machine.run(&format!("redis-tp cli -- {there}")).ok();
+    let refused = machine.run("redis-tp service restart master").exits(5);
+    assert!(refused.stderr.contains("master was told appendonly no"), "{refused}");
+    machine.run("redis-tp cli master -- CONFIG SET appendonly yes").ok();
+    machine
+        .run("until redis-tp cli -- INFO persistence | grep -q aof_rewrite_in_progress:0; do sleep 0.1; done")
+        .ok();
+    machine.run("redis-tp service restart master").ok();
+    assert_eq!(machine.run("redis-tp cli -- GET precious").ok().stdout, "data\n");
+
+    machine.write("/etc/redis/redis-x.conf", "port 7000\nbind 127.0.0.1\ndir /srv/redis-x\nappendonly yes\n");
+    machine.run("mkdir /srv/redis-x && redis-server /etc/redis/redis-x.conf --daemonize yes").ok();
+    machine.run("until redis-cli -p 7000 CONFIG SET appendonly no; do sleep 0.05; done").ok();
+    machine.run(&format!("redis-cli -p 7000 {there}")).ok();
+    let refused = machine.run("redis-tp adopt").exits(5);
+    assert!(refused.stderr.contains("redis-cli -p 7000 CONFIG SET appendonly yes"), "{refused}");
+    machine.run("redis-cli -p 7000 CONFIG SET appendonly yes && redis-tp adopt").ok();
+    assert_eq!(machine.run("redis-tp cli x -- GET precious").ok().stdout, "data\n");
+}
+
+#[test]
+fn a_fix_does_not_restart_a_master_that_saves_nothing() {
+    let Some(machine) = bare(Release::Bookworm, Init::Systemd) else { return };
+    machine.run("redis-tp install --no-password --set 'save=\"\"'").ok();
+    machine.run("redis-tp cli -- SET precious data").ok();
+    machine.run("cp -p /usr/bin/redis-check-rdb /root/new && mv /root/new /usr/bin/redis-check-rdb").ok();
+    let refused = machine.run("redis-tp check --fix").exits(5);
+    for word in ["changes that no file has", "redis-tp service restart master"] {
+        assert!(refused.stderr.contains(word), "{refused}");
+    }
+    machine.run("redis-tp cli -- SAVE && redis-tp check --fix --fail-on critical").ok();
+    assert_eq!(machine.run("redis-tp cli -- GET precious").ok().stdout, "data\n");
+}
+
+#[test]
+fn a_server_that_saves_elsewhere_than_its_file_says_is_not_ended() {
+    let Some(machine) = bare(Release::Bookworm, Init::Systemd) else { return };
+    machine.run("apt-get install -y redis-server >/dev/null && mkdir -p /srv/redis-x /srv/redis-y && ln -s /srv /data").ok();
+    machine.write(
+        "/etc/redis/redis-x.conf",
+        "port 7000\nbind 127.0.0.1\ndir /data/redis-x\nenable-protected-configs yes\n",
+    );
+    machine.run("redis-server /etc/redis/redis-x.conf --daemonize yes").ok();
+    machine.run("until redis-cli -p 7000 CONFIG SET dir /srv/redis-y; do sleep 0.05; done").ok();
+    machine.run("redis-cli -p 7000 SET precious data").ok();
+    let refused = machine.run("redis-tp adopt").exits(5);
+    for word in ["x has its data in /srv/redis-y", "redis-cli -p 7000 CONFIG SET dir /data/redis-x"] {
+        assert!(refused.stderr.contains(word), "{refused}");
+    }
+    machine.run("redis-cli -p 7000 CONFIG SET dir /data/redis-x && redis-tp adopt").ok();
+    assert_eq!(machine.run("redis-tp cli x -- GET precious").ok().stdout, "data\n");
+}

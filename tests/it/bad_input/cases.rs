@@ -176,6 +176,21 @@ pub const STANDING: &[Case] = &[
         "[master]\nport = 6379\ntls-cert-file = \"/srv/a\\x00b\"\n",
         &["<stdin>:3: [master] tls-cert-file", "has a character in it that no path should have"],
     ),
+    Case::topology(
+        "a dump above its directory",
+        "[master]\nport = 6379\ndbfilename = ..\n",
+        &["<stdin>:3: [master] dbfilename", "is no name in its directory"],
+    ),
+    Case::topology(
+        "an append only file elsewhere",
+        "[master]\nport = 6379\nappendfilename = ../../../etc/cron.d/job\n",
+        &["<stdin>:3: [master] appendfilename", "is no name in its directory"],
+    ),
+    Case::topology(
+        "a directory of an append only file above its own",
+        "[master]\nport = 6379\nappenddirname = \"..\"\n",
+        &["<stdin>:3: [master] appenddirname", "is no name in its directory"],
+    ),
     Case::topology("an empty topology", "", &["<stdin> names no instance", "redis-tp uninstall"]),
     Case::new("no topology", "redis-tp apply -f /root/none.ini", 5, &["there is no file /root/none.ini"]),
     Case::new("a topology that is no text", "redis-tp apply -f /root/t.ini", 5, &["/root/t.ini is not UTF-8 text"])
