@@ -190,6 +190,15 @@ pub const CASES: &[Case] = &[
         "redis-tp cli -- ACL SETUSER bob on '>something-long' resetchannels -@all '(~* +config|set)'",
         Typed("redis-tp cli master -- ACL SETUSER bob clearselectors"),
     ),
+    case(
+        "users",
+        "high",
+        "cd /etc/redis-tp && chmod 600 topology.ini && sed -i '/^.master]/a user = bob on >something-long ~* +@all' topology.ini && redis-tp apply",
+        TypedThen(
+            "sed -i 's/^user = bob.*/& -@dangerous/' /etc/redis-tp/topology.ini && redis-tp apply && redis-tp check --fix --fail-on high",
+            "sed -i '/^user = bob/d' /etc/redis-tp/topology.ini && redis-tp apply",
+        ),
+    ),
     case("users", "high", "redis-tp cli -- ACL SETUSER app +@read", Fix),
     case(
         "users",
