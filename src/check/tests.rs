@@ -159,7 +159,7 @@ fn each_trouble_has_the_command_that_cures_it() {
             "directories",
             "slave",
             "0755",
-            "redis-tp apply",
+            "chmod o-rwx /var/lib/redis-slave",
         ),
         (
             "\"/var/lib\": {\"kind\": \"dir\", \"mode\": 493",
