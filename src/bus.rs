@@ -53,7 +53,7 @@ pub fn units(bus: &mut RpcConn, names: &[String]) -> Result<BTreeMap<String, Uni
             active: value(active)?,
             needs_reload: value(reload)?,
             pid: value(pid)?,
-            hides_home: value::<String>(home)? != "no",
+            hides_home: parse::hides(&value::<String>(home)?),
             opens: value::<Vec<String>>(opens)?.iter().map(|word| parse::opened(word)).collect(),
             enabled: false,
         };

@@ -39,6 +39,9 @@ pub struct Facts {
     pub systemd: bool,
     /// What there is to keep instances running.
     pub means: Means,
+    /// The user's systemd gives units namespaces of their own; root's always does.
+    #[serde(default)]
+    pub namespaces: bool,
     /// apt-get is there.
     pub apt: bool,
     /// The engine's server package, as dpkg has it.

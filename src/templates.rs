@@ -16,6 +16,7 @@ const HARDENING: &str = include_str!("../systemd/hardening.conf");
 const UNIT: &str = include_str!("../systemd/instance.service");
 const APP_UNIT: &str = include_str!("../systemd/app.service");
 const USER_UNIT: &str = include_str!("../systemd/user-instance.service");
+const USER_HARDENING: &str = include_str!("../systemd/user-hardening.conf");
 const USER_APP_UNIT: &str = include_str!("../systemd/user-app.service");
 
 /// Whether a file was written by us, by what stands in it.
@@ -107,6 +108,23 @@ impl Hardening {
     }
 }
 
+/// What closes a unit of a user's own.
+#[derive(Debug, Serialize)]
+pub struct UserHardening {
+    /// It has namespaces of its own.
+    pub namespaces: bool,
+    /// What it may write to then.
+    pub paths: Vec<String>,
+}
+
+impl UserHardening {
+    /// The lines of a unit.
+    pub fn lines(&self) -> Result<String> {
+        let text = render(USER_HARDENING, &Context::from_serialize(self)?)?;
+        Ok(text.trim_end().to_owned())
+    }
+}
+
 /// What the unit of an instance may name, where the distribution has none.
 #[derive(Debug, Serialize)]
 pub struct UnitContext {
@@ -152,6 +170,8 @@ pub struct AppUnitContext {
     pub low_port: bool,
     /// How long a stop may take, in seconds.
     pub stop_seconds: u64,
+    /// What closes a user's own; root's unit has it in itself.
+    pub hardening: Option<String>,
 }
 
 /// Renders the web app's unit: root's, or a user's own.
@@ -207,6 +227,7 @@ mod tests {
             local: true,
             low_port: true,
             stop_seconds: 0,
+            hardening: None,
         };
         let given = serde_json::to_value(&context).unwrap();
         for template in [APP_UNIT, USER_APP_UNIT] {
@@ -237,11 +258,14 @@ mod tests {
                 assert!(name == "path" || given.get(name).is_some(), "{name}");
             }
         }
-        let given = serde_json::to_value(Hardening { local: true, low_port: true }).unwrap();
-        let mut tera = Tera::default();
-        tera.add_raw_template("t", HARDENING).unwrap();
-        for name in tera.get_template_variables("t").unwrap() {
-            assert!(given.get(name).is_some(), "{name}");
+        let roots = serde_json::to_value(Hardening { local: true, low_port: true }).unwrap();
+        let users = serde_json::to_value(UserHardening { namespaces: true, paths: Vec::new() }).unwrap();
+        for (template, given) in [(HARDENING, roots), (USER_HARDENING, users)] {
+            let mut tera = Tera::default();
+            tera.add_raw_template("t", template).unwrap();
+            for name in tera.get_template_variables("t").unwrap() {
+                assert!(name == "path" || given.get(name).is_some(), "{name}");
+            }
         }
     }
 }

@@ -15,7 +15,7 @@ use crate::instance::Instance;
 use crate::layout;
 use crate::runtime::systemd::word;
 use crate::runtime::{Runtime, container};
-use crate::templates::{self, AppUnitContext};
+use crate::templates::{self, AppUnitContext, UserHardening};
 use crate::topology::{AppSection, Topology, reach};
 
 /// The unit.
@@ -168,18 +168,21 @@ impl App {
             && self.settings.nodes.iter().all(|node| loopback(&node.address.host))
     }
 
-    /// Its unit.
+    /// Its unit; a user's own has namespaces where that user's systemd gives them.
     ///
     /// # Errors
     /// The template cannot be rendered.
-    pub fn unit(&self, program: &Path) -> Result<String> {
+    pub fn unit(&self, program: &Path, namespaces: bool) -> Result<String> {
+        let own = layout::here().login.is_some();
+        let hardening = own.then(|| UserHardening { namespaces, paths: Vec::new() }.lines()).transpose()?;
         let context = AppUnitContext {
             program: word(&program.to_string_lossy()),
             settings: word(&Settings::file().to_string_lossy()),
             local: self.is_local(),
             low_port: self.section().port < 1024,
             stop_seconds: self.target(program).patience().as_secs(),
+            hardening,
         };
-        templates::app_unit(&context, layout::here().login.is_some())
+        templates::app_unit(&context, own)
     }
 }

@@ -84,7 +84,7 @@ fn app(scene: &Scene, reveal: bool) -> Result<Code> {
     if app.runtime == Runtime::Systemd {
         let facts = &scene.facts;
         console::out(format_args!("## {}", service::unit_file().display()));
-        console::out(app.unit(&service::program(&facts.program))?.trim_end());
+        console::out(app.unit(&service::program(&facts.program), facts.namespaces)?.trim_end());
         console::out("");
     }
     console::out(format_args!("## {}", app.settings_file().display()));

@@ -91,6 +91,7 @@ pub fn gather(host: &Host, question: &Question<'_>) -> Result<Facts> {
     });
     if let Some(Ok(units)) = known {
         facts.units = units?;
+        facts.namespaces = layout::here().login.is_some() && systemd::has_namespaces(host, &facts);
     }
     web::gather(host, question.app, &mut facts)?;
     facts.listeners = listeners(host, question, &facts)?;

@@ -21,7 +21,7 @@ pub fn units(shown: &str) -> BTreeMap<String, Unit> {
                 "MainPID" => unit.pid = value.parse().unwrap_or(0),
                 "NeedDaemonReload" => unit.needs_reload = value == "yes",
                 "ReadWritePaths" => unit.opens = value.split(' ').map(opened).collect(),
-                "ProtectHome" => unit.hides_home = value != "no",
+                "ProtectHome" => unit.hides_home = hides(value),
                 _ => {}
             }
         }
@@ -35,6 +35,11 @@ pub fn units(shown: &str) -> BTreeMap<String, Unit> {
 /// A path of `ReadWritePaths=`: `-` says that it need not be there, `+` that it lies below another root.
 pub fn opened(word: &str) -> PathBuf {
     PathBuf::from(word.trim_start_matches(['-', '+']))
+}
+
+/// Whether a `ProtectHome=` hides homes: `read-only` leaves them to look at, and `ReadWritePaths=` opens them.
+pub fn hides(value: &str) -> bool {
+    !matches!(value, "no" | "read-only")
 }
 
 /// One line of /proc/net/tcp or tcp6 that is in LISTEN.
@@ -163,5 +168,15 @@ mod tests {
         let shown = "Id=a.service\nLoadState=loaded\nActiveState=active\nMainPID=7\nNeedDaemonReload=no\n\nId=b.service\nLoadState=not-found\nActiveState=inactive\nMainPID=0\nNeedDaemonReload=yes\n";
         let units = units(shown);
         assert_eq!((units["a.service"].pid, units["b.service"].needs_reload), (7, true));
+    }
+
+    #[test]
+    fn a_home_that_may_be_read_is_not_hidden() {
+        for (value, hidden) in [("yes", true), ("tmpfs", true), ("no", false), ("read-only", false)] {
+            assert_eq!(
+                units(&format!("Id=a.service\nProtectHome={value}\n"))["a.service"].hides_home,
+                hidden
+            );
+        }
     }
 }

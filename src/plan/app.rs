@@ -59,7 +59,7 @@ pub fn of<'a>(wanted: &Wanted<'a>, facts: &Facts) -> Result<Option<AppChange<'a>
     let text = app.settings.text();
     let same = |a: &str, b: &str| a == b;
     let settings = whole::is_due(wanted, facts, &app.settings_file(), text.expose(), same, &mut notes);
-    let unit_text = app.unit(&program)?;
+    let unit_text = app.unit(&program, facts.namespaces)?;
     let systemd = app.runtime == Runtime::Systemd;
     let unit =
         systemd && whole::is_due(wanted, facts, &service::unit_file(), &unit_text, unit::same, &mut notes);

@@ -9,11 +9,11 @@ use anyhow::Result;
 use crate::bus;
 use crate::engine::Engine;
 use crate::facts::{Facts, Unit, parse};
-use crate::host::{Child, Host};
+use crate::host::{Child, Done, Host};
 use crate::instance::{Instance, Target};
 use crate::layout;
 use crate::software;
-use crate::templates::{self, Hardening, UnitContext};
+use crate::templates::{self, Hardening, UnitContext, UserHardening};
 
 /// Whether there is a systemd for us: as PID 1 (sd_booted(3)), or without root the user's own.
 pub fn runs(host: &Host) -> Result<bool> {
@@ -92,7 +92,11 @@ pub fn needed(instance: &Instance, facts: &Facts) -> Result<Option<(PathBuf, Str
     };
     if let Some(server) = server.filter(|_| facts.package.is_none() || own) {
         let libraries = software::unpacked(instance.engine).filter(|_| unpacked);
-        let text = templates::unit(&unit_context(instance, &server, libraries.as_deref())?, own)?;
+        let mut context = unit_context(instance, &server, libraries.as_deref())?;
+        if own {
+            context.hardening = Some(user_hardening(instance, facts.namespaces)?.lines()?);
+        }
+        let text = templates::unit(&context, own)?;
         return Ok(Some((own_unit(&instance.unit), text)));
     }
     let (mut closed, mut hardening) = (closed_to(instance), hardening(instance));
@@ -118,6 +122,33 @@ pub fn needed(instance: &Instance, facts: &Facts) -> Result<Option<(PathBuf, Str
 /// How far the unit of an instance can be closed.
 pub fn hardening(instance: &Instance) -> Hardening {
     Hardening { local: instance.is_local(), low_port: instance.port < 1024 }
+}
+
+/// How far a unit of a user's own can be closed.
+fn user_hardening(instance: &Instance, namespaces: bool) -> Result<UserHardening> {
+    let (etc, run) = (instance.engine.etc(), instance.pidfile.parent());
+    let paths = [Some(instance.dir.as_path()), instance.log_dir(), Some(&etc), run];
+    let mut paths: Vec<&str> =
+        paths.into_iter().flatten().map(|path| path.to_str().unwrap_or_default()).collect();
+    paths.dedup();
+    // systemd.exec(5) has no way to write every path here, as a command line has.
+    let namespaces = namespaces && instance.harden && paths.iter().all(|path| word(path) == *path);
+    Ok(UserHardening { namespaces, paths: paths.into_iter().map(str::to_owned).collect() })
+}
+
+/// Whether the user's systemd gives its units namespaces: one that runs has them; or the machine lets users
+/// have them, and systemd makes the user's before the others (252 does, 247 does not).
+pub fn has_namespaces(host: &Host, facts: &Facts) -> bool {
+    let has =
+        |name: &str| facts.text(&own_unit(name)).is_some_and(|text| text.contains("\nPrivateUsers=yes\n"));
+    if facts.units.iter().any(|(name, unit)| unit.active == "active" && has(name)) {
+        return true;
+    }
+    let done = |child: Child| host.run(child).ok().filter(Done::ok);
+    let version = done(child("systemctl").arg("--version"));
+    let version = version.and_then(|done| done.stdout.split_whitespace().nth(1)?.parse::<u32>().ok());
+    let probe = Child::new("unshare").args(["--user", "--map-root-user", "--mount", "true"]);
+    version.is_some_and(|version| version >= 252) && done(probe).is_some()
 }
 
 fn unit_context(instance: &Instance, server: &Path, unpacked: Option<&Path>) -> Result<UnitContext> {

@@ -170,7 +170,7 @@ fn systemd_takes_every_line_of_the_apps_unit_and_finds_it_hardened() {
         for (text, exposure) in APPS {
             let topology = Topology::parse(text, Path::new("t.ini")).expect("the case is a topology");
             let app = App::resolve(&topology, &instances(text), Runtime::Systemd).expect("it has an app");
-            let text = app.unit(Path::new("/usr/local/bin/redis-tp")).expect("it renders");
+            let text = app.unit(Path::new("/usr/local/bin/redis-tp"), false).expect("it renders");
             write_drop_in(&machine, &service::unit_file(), &text);
             let verified = verify(&machine, service::UNIT);
             assert_eq!(
