@@ -152,8 +152,8 @@ fn could_not_look(error: &anyhow::Error) -> Finding {
 /// A refusal of the planner's as a finding: what it says before the command is part of the cause.
 fn refused(fault: &Fault, cause: &str) -> Finding {
     let hint = fault.cure().unwrap_or("redis-tp plan");
-    let (said, command) = hint.rsplit_once('\n').unwrap_or(("", hint));
-    let said = said.trim_end_matches(':').replace(":\n", "; ");
+    let (said, command) = hint.split_once(":\n").or_else(|| hint.rsplit_once('\n')).unwrap_or(("", hint));
+    let said = said.trim_end_matches(':').replace('\n', " ");
     let cause = if said.is_empty() { cause.to_owned() } else { format!("{cause}; {said}") };
     Finding::fail(fault.to_string(), cause, command)
 }

@@ -799,7 +799,13 @@ fn setting(text: &str) -> Result<(String, String), Fault> {
         return Err(Fault::usage(format!(
             "'{key}' is a secret, and everybody on this machine can read a command line"
         ))
-        .hint("give it by a file, or on standard input:\nredis-tp install --password-file FILE"));
+        .hint(match directives::canonical(&key) {
+            "requirepass" => "give it by a file, or on standard input:\nredis-tp install --password-file FILE".to_owned(),
+            _ => format!(
+                "write it into the section of its instance, and apply that:\neditor {0} && chmod 600 {0}\nredis-tp apply",
+                topology::file().display()
+            ),
+        }));
     }
     if value.chars().any(char::is_control) {
         let what = format!("the value of '{key}' has a newline or another control character in it");

@@ -60,9 +60,21 @@ pub(super) fn configuration(seen: &Seen, server: &Server) -> Verdict {
         return Finding::pass(format!("{} is behind a closed directory", file.display())).into();
     }
     let wrong = if secret { 0o007 } else { 0o002 };
-    let verdict = closed(seen, file, stat, wrong, "others can read the password in it, or change it");
+    let mut verdict = closed(seen, file, stat, wrong, "others can read the password in it, or change it");
+    if let Some((dir, open)) = other_can_be_put(server) {
+        let fixes = verdict.fixes;
+        verdict = closed(seen, dir, open, 0o002, "everybody can put another configuration there");
+        verdict.fixes.extend(fixes);
+    }
     // A closed directory is one wall; a mode is the other.
     if server.file_reachable { verdict } else { verdict.rated(Severity::Medium) }
+}
+
+/// The directory of a configuration where everybody may put another in its place: a sticky one keeps what somebody
+/// else put there.
+fn other_can_be_put(server: &Server) -> Option<(&Path, Stat)> {
+    let (dir, stat) = server.file_dir.as_ref()?;
+    (stat.kind == Kind::Dir && stat.mode & 0o1002 == 0o002).then_some((dir.as_path(), *stat))
 }
 
 /// Nobody else reads the data.

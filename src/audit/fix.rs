@@ -4,6 +4,7 @@
 use std::path::PathBuf;
 
 use crate::exit::Fault;
+use crate::facts::Role;
 use crate::finding::visible;
 use crate::kernel::Setting;
 use crate::topology::{Document, Name};
@@ -143,6 +144,7 @@ pub fn refuse_lock_out(seen: &Seen, audited: &[Audited]) -> Result<(), Fault> {
         return Ok(());
     }
     seen.servers.iter().filter(|server| server.instance.is_some() && server.runs).try_for_each(|server| {
+        refuse_demotion(server)?;
         refuse_unseen(server, &overwrites)?;
         refuse_user_lost(server)?;
         refuse_password_lost(server)
@@ -201,6 +203,17 @@ fn refuse_socket_closed(seen: &Seen, instance: &Name, mode: &str, id: &str) -> R
         .hint(rest_now(&[id])))
 }
 
+/// The topology's way would make a replica again of one that was promoted, whatever the fix is for.
+fn refuse_demotion(server: &Server) -> Result<(), Fault> {
+    let promoted = server.told.as_ref().is_some_and(|told| told.role == Role::Master);
+    let Some(master) = server.wanted_master.as_ref().filter(|_| promoted) else { return Ok(()) };
+    let (name, host, port) = (&server.name, &master.host, master.port);
+    Err(Fault::refused(format!("{name} was promoted and is a master now: --fix would make it a replica again"))
+        .hint(format!(
+            "say first which it is to be:\nredis-tp apply --adopt        # it stays a master\nredis-tp apply --overwrite    # it follows {host} {port} again, its data backed up first"
+        )))
+}
+
 /// What the topology's way takes from a server that does not let us in is not known.
 fn refuse_unseen(server: &Server, overwrites: &[&str]) -> Result<(), Fault> {
     match from_elsewhere(server).filter(|_| server.told.is_none()) {
@@ -257,6 +270,7 @@ mod tests {
     use super::*;
     use crate::audit::seen::{Client, Told};
     use crate::finding::{Check, Finding};
+    use crate::wire::Address;
 
     fn done(id: &'static str, fixes: Vec<Fix>) -> Audited {
         let finding = Finding::fail("found", "cause", "cure");
@@ -295,6 +309,25 @@ mod tests {
         }
         let fault = refuse_lock_out(&seen(Server::default()), &overwrite).unwrap_err();
         assert!(format!("{fault:?}").contains("--except maxmemory --except eviction"), "{fault:?}");
+    }
+
+    #[test]
+    fn no_fix_makes_a_replica_again_of_one_that_was_promoted() {
+        let fixes = [done("maxmemory", vec![set("maxmemory", "1gb"), Fix::Overwrite])];
+        let close =
+            [done("data-mode", vec![Fix::Close { path: "/var/lib/redis".into(), inode: 1, mode: 0o750 }])];
+        let master = Role::Master;
+        let follows = Role::Replica { host: "127.0.0.1".into(), port: 6380, up: true };
+        let server = |role: &Role, wanted: bool| Server {
+            told: Some(Told { role: role.clone(), clients: Some(Vec::new()), ..Told::default() }),
+            wanted_master: wanted.then(|| Address { host: "127.0.0.1".into(), port: 6379, tls: None }),
+            ..Server::default()
+        };
+        let fault = refuse_lock_out(&seen(server(&master, true)), &fixes).unwrap_err();
+        assert!(format!("{fault:?}").contains("redis-tp apply --adopt"), "{fault:?}");
+        refuse_lock_out(&seen(server(&master, true)), &close).unwrap();
+        refuse_lock_out(&seen(server(&master, false)), &fixes).unwrap();
+        refuse_lock_out(&seen(server(&follows, true)), &fixes).unwrap();
     }
 
     #[test]

@@ -343,6 +343,8 @@ fn surroundings(host: &Host, server: &mut Server, pid: Option<u32>, here: &[IpAd
     if let Some(file) = &server.file {
         server.file_stat = host.stat(file).unwrap_or_default();
         server.file_reachable = around::reachable(host, file);
+        server.file_dir =
+            file.parent().and_then(|dir| Some((dir.to_path_buf(), host.stat(dir).unwrap_or_default()?)));
         match host.text(file).map(|text| Conf::parse(&text.unwrap_or_default())) {
             Ok(Ok(conf)) => server.conf = conf,
             Ok(Err(_)) | Err(_) => server.unread = true,

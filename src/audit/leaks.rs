@@ -7,6 +7,7 @@ use super::seen::{Seen, Server};
 use super::{Severity, Verdict};
 use crate::finding::Finding;
 use crate::host::Stat;
+use crate::secrets;
 
 /// Those that every login needs to read, or everybody to run: a password goes out of them by hand.
 const NEEDED: [&str; 5] =
@@ -72,7 +73,9 @@ pub(super) fn readable(seen: &Seen) -> Verdict {
     let roots = |path: &Path, stat: Stat| stat.uid == 0 && ROOT_READS.iter().any(|dir| path.starts_with(dir));
     let closed =
         seen.readable.iter().filter(|(path, stat)| may_close(seen, path, *stat) || roots(path, *stat));
-    closed.fold(verdict, |verdict, (path, stat)| verdict.with(close(path, *stat, 0o007)))
+    // A file of ours with a password in it is root's alone.
+    let wrong = |path: &Path| if secrets::is_secret(path) { 0o077 } else { 0o007 };
+    closed.fold(verdict, |verdict, (path, stat)| verdict.with(close(path, *stat, wrong(path))))
 }
 
 fn none_readable(seen: &Seen) -> Verdict {

@@ -97,6 +97,8 @@ pub struct Server {
     pub unread: bool,
     /// Whose it is.
     pub file_stat: Option<Stat>,
+    /// The directory that it is in.
+    pub file_dir: Option<(PathBuf, Stat)>,
     /// Everybody may enter the directories above that.
     pub file_reachable: bool,
     /// Its process.

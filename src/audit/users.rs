@@ -7,6 +7,7 @@ use super::reach::{roleless, set, unasked, unheard};
 use super::seen::{Seen, Server};
 use super::{Severity, Verdict, put_right};
 use crate::commands::shell_word;
+use crate::conf;
 use crate::engine::Version;
 use crate::facts::Role;
 use crate::finding::{Finding, visible};
@@ -142,6 +143,11 @@ pub(super) fn others(_: &Seen, server: &Server) -> Verdict {
         match &server.instance {
             // As it is shown it cannot be typed.
             Some(_) if !typed => "redis-tp apply --overwrite".into(),
+            // Told to the server alone it would be back with its next start, or the next fix.
+            Some(instance) if named(server, &name) => format!(
+                "editor {}    # [{instance}]: {rule} at the end of `user = {name} …`; then redis-tp apply",
+                crate::topology::file().display()
+            ),
             Some(instance) => format!("redis-tp cli {instance} -- ACL SETUSER {name} {rule}"),
             None => format!("redis-cli -p {port} ACL SETUSER {name} {rule}"),
         }
@@ -179,6 +185,13 @@ pub(super) fn others(_: &Seen, server: &Server) -> Verdict {
         count => format!("{count} beside `default`, none that may do everything but `admin`"),
     })
     .into()
+}
+
+/// Whether a user stands in the server's file.
+fn named(server: &Server, user: &str) -> bool {
+    let is =
+        |line: &&conf::Directive| line.name == "user" && line.args.first().is_some_and(|name| name == user);
+    server.conf.directives.iter().any(|line| is(&line))
 }
 
 /// The web app has its own keys and no others.
@@ -243,6 +256,34 @@ pub(super) fn replica_user(seen: &Seen, server: &Server) -> Verdict {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::audit::seen::Told;
+    use crate::conf::Conf;
+    use crate::topology::Name;
+
+    #[test]
+    fn who_stands_in_the_topology_is_put_right_there() {
+        let cure = |conf: &str| {
+            let users = Some(vec!["user bob on #00 ~* +@all".to_owned()]);
+            let server = Server {
+                name: "master".into(),
+                instance: Some(Name::parse("master").unwrap()),
+                conf: Conf::parse(conf).unwrap(),
+                told: Some(Told {
+                    users,
+                    version: Some(Version::parse("7.0.15").unwrap()),
+                    ..Told::default()
+                }),
+                ..Server::default()
+            };
+            match others(&Seen::default(), &server).finding {
+                Finding::Fail { cure, .. } => cure,
+                other => panic!("{other:?}"),
+            }
+        };
+        assert_eq!(cure("port 6379\n"), "redis-tp cli master -- ACL SETUSER bob -@dangerous");
+        let edit = cure("user bob on >x ~* +@all\n");
+        assert!(edit.starts_with("editor ") && edit.ends_with("then redis-tp apply"), "{edit}");
+    }
 
     #[test]
     fn a_password_is_worth_what_guessing_costs() {

@@ -138,7 +138,8 @@ fn data(host: &Host, facts: &Facts, instance: &Instance) -> Option<Finding> {
         Finding::fail(
             format!("{dir} has mode {:04o}", stat.mode),
             "every user of this machine can look into the data",
-            "redis-tp apply",
+            // That of a server that was taken over no run changes.
+            format!("chmod o-rwx {dir}"),
         )
     })
 }

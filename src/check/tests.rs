@@ -159,7 +159,7 @@ fn each_trouble_has_the_command_that_cures_it() {
             "directories",
             "slave",
             "0755",
-            "redis-tp apply",
+            "chmod o-rwx /var/lib/redis-slave",
         ),
         (
             "\"/var/lib\": {\"kind\": \"dir\", \"mode\": 493",
@@ -258,4 +258,16 @@ fn an_open_door_and_a_deaf_master_are_the_topologys_trouble() {
     let findings = findings(deaf, &remote, Runtime::Systemd);
     let command = "redis-tp replica add --name slave --port 6380 --of 10.0.0.5:6379 --password-file FILE";
     assert_fails(of(&findings, "topology", "machine"), "nobody listens there", command);
+}
+
+#[test]
+fn a_refusal_of_several_commands_keeps_all_of_them() {
+    for (hint, cause, command) in [
+        ("let it:\nchgrp redis /k\nchmod g+r /k", "cause; let it", "chgrp redis /k\nchmod g+r /k"),
+        ("renew it,\nor take it out", "cause; renew it,", "or take it out"),
+        ("redis-tp up", "cause", "redis-tp up"),
+    ] {
+        let fault = crate::exit::Fault::refused("no").hint(hint);
+        assert_eq!(super::refused(&fault, "cause"), Finding::fail("no", cause, command));
+    }
 }

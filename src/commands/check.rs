@@ -65,21 +65,25 @@ pub fn run(host: &Host, args: &cli::Check) -> Result<Code> {
 
 fn tell(host: &Host, args: &cli::Check) -> Result<Code> {
     let scene = Scene::load(host, &Wish::standing_or(host, LAB)?)?;
+    let start = host.now();
+    let seen = look(host, &scene);
+    let looked = start.elapsed();
+    let unmanaged = seen.as_ref().is_ok_and(|seen| !seen.managed && !seen.servers.is_empty());
+    let taken = unmanaged && layout::here().login.is_none() && up_is_refused(&scene);
     let mut line = |check: &Check| {
         if !args.json {
-            console::out(table::line(check))
+            console::out(table::line(&with_cure(check.clone(), taken)))
         }
     };
     let mut findings = with_subject(&scene, |subject| check::check(host, subject, &mut line))?;
+    findings.checks = findings.checks.into_iter().map(|check| with_cure(check, taken)).collect();
     let start = host.now();
-    let seen = look(host, &scene);
-    let unmanaged = seen.as_ref().is_ok_and(|seen| !seen.managed && !seen.servers.is_empty());
     let audited = match seen {
         Ok(seen) => audit::audit(host, &seen, &args.except),
         Err(error) => vec![blind(&error)],
     };
     let fit = findings.clone();
-    findings.time += start.elapsed();
+    findings.time += looked + start.elapsed();
     let fixable = audited.iter().any(|done| done.check.is_bad() && !done.fixes.is_empty());
     findings.checks.extend(audited.into_iter().map(|done| done.check));
     let code = code(&findings.checks, args.fail_on);
@@ -98,6 +102,22 @@ fn tell(host: &Host, args: &cli::Check) -> Result<Code> {
     };
     console::out(report::closing(&fit, &findings, next));
     Ok(code)
+}
+
+/// Whether what others set up here stands in the way of what a first `up` would make.
+fn up_is_refused(scene: &Scene) -> bool {
+    plan::plan(&scene.wanted(Consent::default()), &scene.facts).is_err()
+}
+
+/// Where that is so, what is to be set up here is first to be taken over.
+fn with_cure(mut check: Check, taken: bool) -> Check {
+    if let Finding::Fail { cure, .. } | Finding::Unknown { cure, .. } = &mut check.finding {
+        let sets_up = ["redis-tp up", "redis-tp apply", "redis-tp adopt", "redis-tp replica add"];
+        if taken && sets_up.iter().any(|command| cure.starts_with(command)) {
+            "redis-tp adopt".clone_into(cure);
+        }
+    }
+    check
 }
 
 /// What is looked at, for one of both.

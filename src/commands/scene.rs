@@ -78,7 +78,10 @@ impl Wish {
                     "nothing is set up here yet: there is no {}",
                     topology::file().display()
                 ))
-                .hint("set up a master and a replica:\nredis-tp up")
+                .hint(match layout::here().login {
+                    None => "set up a master and a replica, or take over a Redis that is here:\nredis-tp up\nredis-tp adopt",
+                    Some(_) => "set up a master and a replica:\nredis-tp up",
+                })
                 .into())
             }
         }

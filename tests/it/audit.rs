@@ -241,9 +241,16 @@ fn a_cure_of_what_was_taken_over_names_what_its_section_can_say() {
     for cure in [
         "cure:  redis-tp adopt && redis-tp check --fix    # binds it to this machine alone",
         "cure:  redis-cli -p 6379 CONFIG SET maxmemory-policy volatile-lru    # if it is a cache",
+        "cure:  redis-tp adopt\n",
+        "cure:  chmod o-rwx /var/lib/redis-slave\n",
     ] {
         assert!(by_hand.contains(cure), "{cure}: {by_hand}");
     }
+    for refused in ["cure:  redis-tp up", "cure:  redis-tp apply", "redis-tp replica add"] {
+        assert!(!by_hand.contains(refused), "{refused}: {by_hand}");
+    }
+    let fix = machine.run("redis-tp check --fix").exits(5);
+    assert!(fix.stderr.contains("redis-tp adopt"), "{fix}");
     machine.run("redis-tp adopt").ok();
     let taken_over = machine.run("redis-tp check").stdout;
     assert!(taken_over.contains("[master]: bind = 127.0.0.1, or TLS"), "{taken_over}");

@@ -190,6 +190,15 @@ pub const CASES: &[Case] = &[
         "redis-tp cli -- ACL SETUSER bob on '>something-long' resetchannels -@all '(~* +config|set)'",
         Typed("redis-tp cli master -- ACL SETUSER bob clearselectors"),
     ),
+    case(
+        "users",
+        "high",
+        "cd /etc/redis-tp && chmod 600 topology.ini && sed -i '/^.master]/a user = bob on >something-long ~* +@all' topology.ini && redis-tp apply",
+        TypedThen(
+            "sed -i 's/^user = bob.*/& -@dangerous/' /etc/redis-tp/topology.ini && redis-tp apply && redis-tp check --fix --fail-on high",
+            "sed -i '/^user = bob/d' /etc/redis-tp/topology.ini && redis-tp apply",
+        ),
+    ),
     case("users", "high", "redis-tp cli -- ACL SETUSER app +@read", Fix),
     case(
         "users",
@@ -212,6 +221,7 @@ pub const CASES: &[Case] = &[
         "chmod 755 /etc/redis && chmod 644 /etc/redis/redis.conf",
         TypedThen("redis-tp check --fix", "chmod 2770 /etc/redis"),
     ),
+    case("config-mode", "high", "chmod o+rwx /etc/redis", TypedThen("redis-tp check --fix", "chmod 2770 /etc/redis")),
     case("data-mode", "medium", "chmod 755 /var/lib/redis-slave", Fix),
     case(
         "data-mode",
@@ -260,6 +270,13 @@ pub const CASES: &[Case] = &[
         "high",
         "echo \"export REDISCLI_AUTH=$(cat /etc/redis-tp/password)\" > /etc/default/redis-client && chmod 644 /etc/default/redis-client",
         Fix,
+    ),
+    // It was closed to the group, too, and no other check minds.
+    case(
+        "secrets-files",
+        "high",
+        "chmod 644 /etc/redis-tp/password",
+        Typed("redis-tp check --fix --fail-on critical && test $(stat -c %a /etc/redis-tp/password) = 600"),
     ),
     case(
         "secrets-files",

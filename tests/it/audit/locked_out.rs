@@ -75,6 +75,26 @@ fn whoever_is_in_is_not_locked_out_by_a_fix() {
     }
 }
 
+#[test]
+fn no_fix_of_something_else_undoes_a_failover() {
+    let Some(machine) = bare(Release::Bookworm, Init::Systemd) else { return };
+    machine.run("redis-tp up --no-app").ok();
+    machine
+        .run(
+            "redis-tp cli slave -- REPLICAOF NO ONE && redis-tp cli slave -- CONFIG REWRITE
+            redis-tp cli master -- REPLICAOF 127.0.0.1 6380 && redis-tp cli master -- CONFIG REWRITE
+            redis-tp cli slave -- CONFIG SET protected-mode no",
+        )
+        .ok();
+    let refused = machine.run("redis-tp check --fix").exits(5);
+    assert!(refused.stderr.contains("slave was promoted"), "{refused}");
+    assert!(refused.stderr.contains("redis-tp apply --adopt"), "{refused}");
+    let role = || machine.run("redis-tp cli slave -- ROLE").ok().stdout;
+    assert!(role().starts_with("master"), "{}", role());
+    machine.run("redis-tp apply --adopt && redis-tp check --fix --fail-on medium").ok();
+    assert!(role().starts_with("master"), "{}", role());
+}
+
 fn refused(machine: &Machine, Case { machine: makes, client, fix, said }: &Case) {
     machine.run(makes).ok();
     let login = "env REDISCLI_AUTH=$(cat /etc/redis-tp/password)";

@@ -265,6 +265,7 @@ pub const STANDING: &[Case] = &[
     Case::new("a password that is no text", "redis-tp install --password-file /root/p", 5, &["/root/p is not UTF-8"])
         .given("printf '\\377\\n' >/root/p", "rm /root/p"),
     Case::new("a password on the command line", "redis-tp install --set requirepass=x", 2, &["everybody on this machine can read a command line", "--password-file"]),
+    Case::new("a user on the command line", "redis-tp install --set 'user=bob on >x'", 2, &["'user' is a secret", "editor /etc/redis-tp/topology.ini"]),
     Case::topology(
         "a password of two words",
         "[master]\nport = 6379\nrequirepass = a b\n",
