@@ -39,6 +39,7 @@ mod memory;
 mod note;
 mod record;
 pub mod refuse;
+mod renamed;
 pub mod restore;
 mod whole;
 

@@ -23,6 +23,25 @@ pub struct Held {
 /// (rdb.c, aof.c). A setting of a program may be called `REDIS_URL`, and a time of cron(8) `*/5`.
 const BEGINNINGS: [&[u8]; 4] = [b"REDIS", b"VALKEY", b"*", b"#TS:"];
 
+type Names = &'static [(&'static str, &'static str)];
+
+/// The directives that name what a server reads at its start, by `appendonly`, and their defaults (config.c).
+pub fn names(appendonly: bool) -> Names {
+    match appendonly {
+        true => &[("appenddirname", "appendonlydir"), ("appendfilename", "appendonly.aof")],
+        false => &[("dbfilename", "dump.rdb")],
+    }
+}
+
+/// What an instance would read at its start.
+pub(super) fn to_read(instance: &Instance) -> Vec<PathBuf> {
+    let lines = instance.plain.as_ref().unwrap_or(&instance.directives);
+    let word = |name: &str| lines.iter().rev().find(|line| line.name == name)?.args.first();
+    let names = [true, false].into_iter().flat_map(names);
+    let files = names.map(|(name, default)| word(name).map_or(*default, String::as_str));
+    instance.store.path().map(|dir| files.map(|file| dir.join(file)).collect()).unwrap_or_default()
+}
+
 /// The dump, the append only file, and the directory of its parts.
 pub fn named(instance: &Instance) -> Option<[PathBuf; 3]> {
     let dir = instance.store.path()?;

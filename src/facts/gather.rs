@@ -185,6 +185,7 @@ fn files(host: &Host, question: &Question<'_>, facts: &mut Facts) -> Result<()> 
         paths.extend(certificates.iter().chain(&their_way).cloned());
         texts.extend(certificates);
         paths.extend(data::files(host, instance, facts.user));
+        paths.extend(data::to_read(instance));
     }
     let (of_app, app_texts) = web::files(question.app);
     paths.extend(of_app);

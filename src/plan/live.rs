@@ -4,7 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::change::Change;
-use super::{Consent, Note, Plan, as_it_runs, memory};
+use super::{Consent, Note, Plan, as_it_runs, memory, renamed};
 use crate::conf::{self, Conf, LIMITS};
 use crate::directives;
 use crate::engine::Version;
@@ -107,7 +107,7 @@ pub fn divide(
 }
 
 /// Whether we can speak to it, and it knows CONFIG by this name.
-fn can_be_told(running: &Running) -> bool {
+pub(super) fn can_be_told(running: &Running) -> bool {
     running.auth != Auth::Unknown && !running.config.is_empty()
 }
 
@@ -233,6 +233,7 @@ pub fn move_data(
     let parsed = |text: &str| Conf::parse(text).unwrap_or_default();
     let Some(wanted) = text.map(|text| parsed(text.expose())) else { return Ok(()) };
     let there = parsed(facts.text(&instance.conf).unwrap_or_default());
+    renamed::resting(facts, instance, &wanted, &there)?;
     let running = facts.running.get(&instance.name).filter(|running| can_be_told(running));
     let said = running.and_then(|running| running.config.get("appendonly").map(String::as_str));
     let on = wanted.is_on("appendonly");
@@ -394,11 +395,8 @@ pub fn refuse_loss(plan: &Plan, facts: &Facts, consent: Consent) -> Result<(), F
             })
             .unwrap_or_default()
     };
-    for step in &plan.steps {
-        let (Step::Restart { target, .. } | Step::End { target, .. }) = step else { continue };
-        if let Some(fault) = starts_without(plan, facts, target, told(&target.name)) {
-            return Err(fault);
-        }
+    if let Some(fault) = renamed::running(plan, facts) {
+        return Err(fault);
     }
     let ends = plan.steps.iter().filter_map(|step| match step {
         Step::Restart { target, .. } | Step::Stop { target, lose: false } => Some(&target.name),
@@ -425,32 +423,6 @@ pub fn refuse_loss(plan: &Plan, facts: &Facts, consent: Consent) -> Result<(), F
         }
     }
     Ok(())
-}
-
-/// A server that was told `appendonly no` saves a snapshot at its end; by a file that says yes it starts with the
-/// append only file of the time before.
-fn starts_without(plan: &Plan, facts: &Facts, target: &Target, told: &[Setting]) -> Option<Fault> {
-    let name = &target.name;
-    let running = facts.running.get(name).filter(|it| it.role == Role::Master && it.keys > 0)?;
-    let path = target.conf();
-    let written = plan.steps.iter().find_map(|step| match step {
-        Step::Write { path: to, body, .. } if *to == path => Some(body.expose()),
-        _ => None,
-    });
-    let file = Conf::parse(written.or_else(|| facts.text(&path))?).ok()?;
-    let is_told = told.iter().any(|setting| setting.directive == "appendonly");
-    let off = running.config.get("appendonly").is_some_and(|now| now == "no") && !is_told;
-    let way = match facts.state.instances.contains_key(name) {
-        true => format!("redis-tp cli {name} --"),
-        false => format!("redis-cli -p {}", target.address.port),
-    };
-    (off && file.is_on("appendonly")).then(|| {
-        Fault::refused(format!(
-            "{name} was told appendonly no, and {} says yes: it would start without what it saves at its end",
-            path.display()
-        ))
-        .hint(format!("let it write its append only file again:\n{way} CONFIG SET appendonly yes"))
-    })
 }
 
 /// Whether an instance is a replica by its file.

@@ -172,3 +172,35 @@ fn a_server_that_saves_elsewhere_than_its_file_says_is_not_ended() {
     machine.run("redis-cli -p 7000 CONFIG SET dir /data/redis-x && redis-tp adopt").ok();
     assert_eq!(machine.run("redis-tp cli x -- GET precious").ok().stdout, "data\n");
 }
+
+#[test]
+fn data_are_not_left_behind_under_the_name_of_before() {
+    let Some(machine) = bare(Release::Bookworm, Init::Systemd) else { return };
+    machine.run("redis-tp install && redis-tp cli -- SET precious data").ok();
+    for (setting, from, to) in
+        [("dbfilename", "dump.rdb", "x.rdb"), ("appenddirname", "appendonlydir", "parts")]
+    {
+        let change = format!("redis-tp install --set {setting}={to}");
+        let refused = machine.run(&change).exits(5);
+        assert!(refused.stderr.contains(&format!("its data is in {from}, not in {to}")), "{refused}");
+        machine.run("redis-tp service stop master").ok();
+        let refused = machine.run(&change).exits(5);
+        let copy = format!("cp -a /var/lib/redis/{from} /var/lib/redis/{to}");
+        assert!(refused.stderr.contains(&copy), "{refused}");
+        machine.run(&format!("{copy} && {change} && redis-tp plan | grep 'No changes'")).ok();
+        assert_eq!(machine.run("redis-tp cli -- GET precious").ok().stdout, "data\n");
+        machine.run("redis-tp install --set appendonly=yes").ok();
+    }
+    let refused = machine.run("redis-tp install --set appendfilename=other.aof").exits(5);
+    assert!(refused.stderr.contains("let [master] keep appendfilename = appendonly.aof"), "{refused}");
+
+    let conf = "port 7000\nbind 127.0.0.1\ndir /srv/redis-x\nenable-protected-configs yes\n";
+    machine.write("/etc/redis/redis-x.conf", conf);
+    machine.run("mkdir /srv/redis-x && redis-server /etc/redis/redis-x.conf --daemonize yes").ok();
+    machine.run("until redis-cli -p 7000 CONFIG SET dbfilename other.rdb; do sleep 0.05; done").ok();
+    machine.run("redis-cli -p 7000 SET precious data").ok();
+    let refused = machine.run("redis-tp adopt").exits(5);
+    assert!(refused.stderr.contains("redis-cli -p 7000 CONFIG SET dbfilename dump.rdb"), "{refused}");
+    machine.run("redis-cli -p 7000 CONFIG SET dbfilename dump.rdb && redis-tp adopt").ok();
+    assert_eq!(machine.run("redis-tp cli x -- GET precious").ok().stdout, "data\n");
+}
