@@ -56,15 +56,25 @@ fn run(process: &Path, port: u16, client: Client, ended: &AtomicBool) -> Result<
     let network = File::open(process.join("ns/net")).map_err(|error| error.to_string())?;
     setns(network, CloneFlags::CLONE_NEWNET).map_err(|error| error.to_string())?;
     let at = Address::plain("127.0.0.1", port);
-    let open = || {
-        let text = fs::read_to_string(process.join("root").join(&PASSWORD[1..])).unwrap_or_default();
-        let password = Secret::parse(&text).ok();
+    let read = || fs::read_to_string(process.join("root").join(&PASSWORD[1..])).unwrap_or_default();
+    let open_with = |text: &str| {
+        let password = Secret::parse(text).ok();
         let mut wire = Wire::open(&Host::at("/"), &at, None).map_err(|trouble| trouble.to_string())?;
         // By hand: the server's user is one of the machine, and nobody that this one knows.
         if let Some(password) = password {
             wire.ask::<()>(&["AUTH", password.expose()]).map_err(|trouble| format!("AUTH: {trouble}"))?;
         }
         Ok::<_, String>(wire)
+    };
+    // Who read the former one and comes when it is withdrawn has taken too long on the way.
+    let open = || {
+        loop {
+            let text = read();
+            let wire = open_with(&text);
+            if wire.is_ok() || read() == text {
+                return wire;
+            }
+        }
     };
     let mut wire = open()?;
     let key = format!("load-{:?}", thread::current().id());
