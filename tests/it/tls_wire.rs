@@ -227,10 +227,11 @@ fn an_answer_that_comes_too_late_is_not_taken_for_that_of_the_next_question() {
     let client = authority.sign("client");
     let Some(plain) = Redis::start(&[]) else { return };
     let Some(secure) = Redis::start_tls(&authority.sign("server"), &client, &[]) else { return };
-    for (port, tls) in [(plain.port, None), (secure.port, Some(&client))] {
-        let mut wire = ping("127.0.0.1", port, tls).unwrap();
-        let late = wire.ask::<Option<String>>(&["BLPOP", "nothing", "30"]);
+    for (redis, tls) in [(&plain, None), (&secure, Some(&client))] {
+        let mut wire = ping("127.0.0.1", redis.port, tls).unwrap();
+        let late = wire.ask::<Option<String>>(&["BLPOP", "queue", "0"]);
         assert_eq!(late, Err(Trouble::Other("it did not answer in time".into())));
+        redis.ask::<()>(&["RPUSH", "queue", "late"]);
         assert_eq!(wire.ping(), Ok(()), "{tls:?}");
     }
 }
