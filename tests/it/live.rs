@@ -9,6 +9,7 @@ use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
 use nix::sched::{CloneFlags, setns};
+use nix::sys::signal::Signal;
 use redis_tp::host::Host;
 use redis_tp::secret::Secret;
 use redis_tp::wire::{Address, Wire};
@@ -189,6 +190,27 @@ fn the_proof_of_a_replica_takes_no_copy_of_the_live_masters_data() {
         let out = machine.run("redis-tp install --password-file /root/password").ok();
         assert!(out.elapsed > Duration::from_secs(2), "the proof was not held up: {out}");
         assert_eq!(identity(&machine), before, "the scratch server was a replica of the live master");
+    }
+}
+
+/// Nobody answers a process that does not run, and the server's own time was no more.
+#[test]
+fn a_machine_that_stood_still_has_no_server_that_does_not_answer() {
+    let Some(machine) = bare(Release::Bookworm, Init::None) else { return };
+    machine.run("redis-tp install").ok();
+    for _ in 0..3 {
+        machine.run("pkill -STOP redis-server").ok();
+        let mut status = machine.spawn("redis-tp status");
+        machine
+            .run("until ss -Htn state established sport = :6379 | grep -qv '^0 '; do sleep 0.02; done")
+            .ok();
+        assert!(status.signal(Signal::SIGSTOP));
+        thread::sleep(Wire::TIMEOUT + Duration::from_millis(500));
+        assert!(status.signal(Signal::SIGCONT));
+        // That it was asked once more.
+        thread::sleep(Duration::from_millis(200));
+        machine.run("pkill -CONT redis-server").ok();
+        status.wait().ok();
     }
 }
 
