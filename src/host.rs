@@ -218,7 +218,7 @@ impl Host {
     }
 
     /// Asks again and again, at growing intervals from 1 to 25 ms, until there is an answer or the
-    /// deadline has passed (none).
+    /// deadline has passed (none). Time in which the whole machine stood still does not count.
     ///
     /// # Errors
     /// What `ask` returns, and an interruption.
@@ -227,7 +227,7 @@ impl Host {
         deadline: Duration,
         mut ask: impl FnMut() -> Result<Option<T>>,
     ) -> Result<Option<T>> {
-        let end = Instant::now() + deadline;
+        let mut end = Instant::now() + deadline;
         let mut pause = Duration::from_millis(1);
         loop {
             if let Some(answer) = ask()? {
@@ -239,7 +239,9 @@ impl Host {
             if Instant::now() >= end {
                 return Ok(None);
             }
+            let asleep = Instant::now();
             std::thread::sleep(pause);
+            end += standstill(asleep.elapsed(), pause);
             pause = (pause * 2).min(Duration::from_millis(25));
         }
     }
@@ -372,6 +374,13 @@ impl Host {
     }
 }
 
+/// For how long a machine stood still (it was suspended, or had no processor for us) while a process meant to sleep
+/// for `pause` and slept for `slept`: its servers had no time to answer, either.
+fn standstill(slept: Duration, pause: Duration) -> Duration {
+    let over = slept.saturating_sub(pause);
+    if over < Duration::from_millis(100) { Duration::ZERO } else { over }
+}
+
 /// Does something under an umask, alone.
 fn with_umask<T>(mask: nix::libc::mode_t, act: impl FnOnce() -> T) -> T {
     use nix::sys::stat::{Mode, umask};
@@ -380,4 +389,17 @@ fn with_umask<T>(mask: nix::libc::mode_t, act: impl FnOnce() -> T) -> T {
     let done = act();
     umask(before);
     done
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_machine_that_stood_still_had_no_time_to_answer() {
+        let ms = Duration::from_millis;
+        assert_eq!(standstill(ms(30), ms(25)), Duration::ZERO, "a busy machine is late now and then");
+        assert_eq!(standstill(ms(5025), ms(25)), ms(5000));
+        assert_eq!(standstill(ms(24), ms(25)), Duration::ZERO);
+    }
 }

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use anyhow::Result;
 use rustls::{ClientConnection, StreamOwned};
 
-use super::Host;
+use super::{Host, standstill};
 use crate::certificates;
 use crate::secret::Secret;
 use crate::tls::client::{self, Expired};
@@ -67,8 +67,17 @@ impl Stream {
     }
 }
 
-impl Read for Stream {
-    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+impl Stream {
+    fn limit(&self) -> io::Result<Duration> {
+        let limit = match self {
+            Self::Plain(stream) => stream.read_timeout(),
+            Self::Socket(stream) => stream.read_timeout(),
+            Self::Tls(stream) => stream.sock.read_timeout(),
+        };
+        Ok(limit?.unwrap_or(Duration::MAX))
+    }
+
+    fn read_once(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         match self {
             Self::Plain(stream) => stream.read(buffer),
             Self::Socket(stream) => stream.read(buffer),
@@ -78,6 +87,22 @@ impl Read for Stream {
                 Err(error) => Err(in_words(error, client::later_words)),
                 read => read,
             },
+        }
+    }
+}
+
+impl Read for Stream {
+    /// What comes within the limit; once more so long where the machine stood still meanwhile.
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let began = Instant::now();
+        let read = self.read_once(buffer);
+        // One that was stopped is interrupted when it goes on (signal(7)).
+        let vain = |error: &io::Error| is_silence(error) || error.kind() == ErrorKind::Interrupted;
+        match read {
+            Err(error) if vain(&error) && !standstill(began.elapsed(), self.limit()?).is_zero() => {
+                self.read_once(buffer)
+            }
+            read => read,
         }
     }
 }

@@ -52,8 +52,9 @@ fn lab(machine: &Machine, invented: &str) {
                 s#^logfile .*#logfile /var/log/redis/redis-slave.log#' redis-slave.conf
             printf '# mine\\nreplicaof 127.0.0.1 6379\\nmasterauth s3cret\\n{invented}\\n' >> redis-slave.conf
             mkdir /var/lib/redis-slave
-            (redis-server /etc/redis/redis-slave.conf >/dev/null 2>&1 &)
-            sleep 0.5; redis-cli --no-auth-warning -a s3cret SET precious data"
+            until redis-cli -p 6379 PING; do sleep 0.05; done
+            redis-server /etc/redis/redis-slave.conf >/dev/null 2>&1 && until redis-cli -p 6380 PING; do sleep 0.05; done
+            redis-cli --no-auth-warning -a s3cret SET precious data"
         ))
         .ok();
 }
@@ -213,12 +214,12 @@ fn what_cannot_be_taken_over_is_refused_with_its_cure_and_nothing_changes() {
         (format!("printf 'port 7000\\ninclude /etc/redis/more\\n' > {own}"), "includes /etc/redis/more,"),
         (
             format!(
-                "rm -f {own}; printf 'port 7000\\ndaemonize yes\\n' > /root/7000.conf; redis-server /root/7000.conf; sleep 0.3"
+                "rm -f {own}; printf 'port 7000\\ndaemonize yes\\n' > /root/7000.conf; redis-server /root/7000.conf; until redis-cli -p 7000 PING; do sleep 0.05; done"
             ),
             "runs by /root/7000.conf",
         ),
         (
-            "redis-cli -p 7000 SHUTDOWN NOSAVE; redis-cli CONFIG SET requirepass s3cret".into(),
+            "redis-cli -p 7000 SHUTDOWN NOSAVE; while pgrep -f '[r]edis-server.*:7000'; do sleep 0.05; done; redis-cli CONFIG SET requirepass s3cret".into(),
             "--password-file",
         ),
     ] {

@@ -18,7 +18,7 @@ const OWN: &str = "cache:bonjour";
 const TRY: &str = r#"cd /var/empty 2>/dev/null || cd /; set -f
 export REDISCLI_AUTH="$(cat /etc/redis-tp/$1.password)"
 while IFS= read -r line; do
-    answer=$(eval "timeout 5 redis-cli --no-auth-warning --user $1 -h $2 -p 6379 $line" 2>&1 | head -c 200 | tr '\n' ' ')
+    answer=$(eval "timeout 30 redis-cli --no-auth-warning --user $1 -h $2 -p 6379 $line" 2>&1 | head -c 200 | tr '\n' ' ')
     printf '%s => %s\n' "$line" "$answer"
 done < /root/attempts
 "#;
@@ -174,7 +174,7 @@ fn whoever_names_no_user_is_nobody_on_this_machine_and_on_another() {
             for (login, command) in logins.iter().flat_map(|login| commands.map(|command| (login, command))) {
                 // With the right password, too.
                 let cli =
-                    format!("{from} timeout 5 redis-cli --no-auth-warning -h {address} {login} {command}");
+                    format!("{from} timeout 30 redis-cli --no-auth-warning -h {address} {login} {command}");
                 let out = machine.run(&cli);
                 assert!(out.stdout.contains("NOAUTH"), "{out}");
             }
@@ -367,7 +367,7 @@ const CLAIM: &str = r#"exec 3<>/dev/tcp/127.0.0.1/6379
 for line in "AUTH replica $(cat /etc/redis-tp/replica.password)" "REPLCONF ip-address $1" \
     "REPLCONF listening-port $2" "PSYNC ? -1"; do
     # An answer that is under way forbids PSYNC.
-    printf '%s\r\n' "$line" >&3; sleep 0.3
+    printf '%s\r\n' "$line" >&3; read -r <&3
 done
 exec cat <&3 >/dev/null"#;
 
@@ -391,9 +391,17 @@ fn whoever_says_he_is_a_replica_does_not_hear_the_apps_password() {
             .ok();
         // A port of the topology's is not any address's.
         let beside = ["127.0.0.2 6380", "::1 6382"].map(|at| (listen(at), claim(at)));
-        let app = machine.spawn("bash -c 'exec 3<>/dev/tcp/127.0.0.1/5000 && printf \"GET /events HTTP/1.0\\r\\n\\r\\n\" >&3 && timeout 8 cat <&3'");
-        let seen = app.wait().stdout;
-        for at in ["127.0.0.1:7777", "127.0.0.2:6380", "::1"] {
+        let claimed = ["127.0.0.1:7777", "127.0.0.2:6380", "::1"];
+        let app = machine.spawn("bash -c 'exec 3<>/dev/tcp/127.0.0.1/5000 && printf \"GET /events HTTP/1.0\\r\\n\\r\\n\" >&3 && exec cat <&3 >/tmp/events'");
+        let told = |at| {
+            format!("grep -F '{at}' /tmp/events | tail -n1 | grep -q 'without TLS it hears no password'")
+        };
+        machine.run(&format!("until {}; do sleep 0.1; done", claimed.map(told).join(" && "))).ok();
+        // And some looks more, at which it could be heard.
+        machine.run("sleep 3; ls /tmp/heard.::1.6382").ok();
+        drop(app);
+        let seen = machine.read("/tmp/events");
+        for at in claimed {
             let last = seen.lines().rfind(|line| line.contains(at)).unwrap_or_else(|| panic!("{at}: {seen}"));
             assert!(last.contains("without TLS it hears no password"), "{last}");
         }
@@ -410,7 +418,8 @@ fn a_promotion_with_a_replicas_password_is_told() {
     let Some(machine) = exposed(Release::Bookworm, Init::Systemd) else { return };
     machine.run("redis-tp verify").ok();
     let promote = "id=$(redis-tp cli slave -- INFO replication | sed -n 's/^master_replid:\\([0-9a-f]*\\).*/\\1/p')
-        REDISCLI_AUTH=$(cat /etc/redis-tp/replica.password) timeout 3 redis-cli --user replica -p 6380 PSYNC $id -1 FAILOVER";
+        REDISCLI_AUTH=$(cat /etc/redis-tp/replica.password) timeout 60 redis-cli --user replica -p 6380 PSYNC $id -1 FAILOVER >/dev/null 2>&1 & asker=$!
+        for try in $(seq 100); do redis-tp cli slave -- ROLE | grep -q master && break; sleep 0.1; done; kill $asker";
     machine.run(promote);
     let role = "redis-tp cli slave -- ROLE | head -1";
     assert_eq!(machine.run(role).ok().stdout.trim(), "master", "it is refused: the README says otherwise");

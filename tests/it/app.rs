@@ -1,10 +1,12 @@
 //! The web app in front of real Redis servers: what it answers while they are well, and while they are
 //! not.
 
+use std::collections::BTreeSet;
 use std::io::{Read, Write};
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use nix::sys::signal::Signal;
 use redis_tp::app::{Node, Running, Settings};
@@ -16,7 +18,9 @@ use redis_tp::wire::Address;
 
 pub mod lab;
 
-use lab::{Ear, Process, Redis, app, connect, eventually, free_port, get, herd, metric, send, send_too_much};
+use lab::{
+    Answer, Ear, Process, Redis, app, connect, eventually, free_port, get, herd, metric, send, send_too_much,
+};
 
 const COLD: &str = "database (slow)";
 const WARM: &str = "cache";
@@ -27,25 +31,32 @@ const SLOW_READS: &str = "redis_tp_app_slow_reads_total";
 #[test]
 fn a_value_is_cold_then_warm_until_its_time_is_up() {
     let Some(redis) = Redis::start(&[]) else { return };
-    let app = app(vec![redis.node("master")], |section| section.ttl = Duration::from_secs(1));
+    let at_once = app(vec![redis.node("master")], |section| section.ttl = Duration::from_secs(1));
+    let app = app(vec![redis.node("master")], |section| section.ttl = Duration::from_secs(60));
+    let began = Instant::now();
     let cold = get(app.address(), "/data/bonjour");
     assert_eq!(cold.body, r#"{"key":"bonjour","value":"BONJOUR","source":"database (slow)"}"#);
     assert!(cold.took >= Duration::from_millis(200), "{:?}", cold.took);
     assert_eq!((cold.header("x-cache"), cold.header("age")), (Some("MISS"), Some("0")));
     assert_eq!(cold.header("content-type"), Some("application/json"));
-    assert!(cold.header("server-timing").unwrap().contains("database;dur=2"), "{cold:?}");
+    let timing = cold.header("server-timing").unwrap().split("database;dur=").nth(1).unwrap();
+    let database: f64 = timing.split([',', ';']).next().unwrap().trim().parse().unwrap();
+    assert!(database >= 200.0 && database <= cold.took.as_secs_f64() * 1e3, "{cold:?}");
     let left: i64 = redis.ask(&["PTTL", "bonjour"]);
-    assert!((1..=1000).contains(&left), "{left}");
+    assert!((1..=60_000).contains(&left), "{left}");
 
     let warm = get(app.address(), "/data/bonjour");
     assert_eq!(warm.body, r#"{"key":"bonjour","value":"BONJOUR","source":"cache"}"#);
-    assert_eq!((warm.header("x-cache"), warm.header("age")), (Some("HIT"), Some("0")));
+    assert_eq!(warm.header("x-cache"), Some("HIT"));
+    let age: u64 = warm.header("age").unwrap().parse().unwrap();
+    assert!(age <= began.elapsed().as_secs(), "{warm:?}");
     let told: f64 = warm.header("x-cache-ttl").unwrap().parse().unwrap();
-    assert!((0.0..=1.0).contains(&told), "{told}");
+    assert!((0.0..=60.0).contains(&told), "{told}");
     assert_eq!(redis.ask::<String>(&["GET", "bonjour"]), "BONJOUR");
 
-    eventually("the key is gone", || redis.ask::<i64>(&["TTL", "bonjour"]) == -2);
-    assert_eq!(get(app.address(), "/data/bonjour").source(), COLD);
+    assert_eq!(get(at_once.address(), "/data/soir").source(), COLD);
+    eventually("the key is gone", || redis.ask::<i64>(&["TTL", "soir"]) == -2);
+    assert_eq!(get(at_once.address(), "/data/soir").source(), COLD);
 }
 
 #[test]
@@ -62,9 +73,12 @@ fn a_hundred_at_once_make_one_read_of_the_database_with_a_cache_and_without() {
     );
 
     redis.kill();
+    let began = Instant::now();
     let answers = herd(app.address(), "/data/two", 100);
     assert!(answers.iter().all(|answer| answer.source() == AWAY), "{answers:?}");
-    assert_eq!(metric(app.address(), SLOW_READS), 2);
+    // Who comes when the first has its answer makes a read of its own: never two at a time.
+    let reads = metric(app.address(), SLOW_READS) - 1;
+    assert!(reads >= 1 && reads <= began.elapsed().as_secs(), "{reads} reads");
     assert_eq!(metric(app.address(), "redis_tp_app_in_flight"), 0);
 }
 
@@ -114,7 +128,7 @@ fn no_request_fails_while_the_master_is_killed_and_started_again() {
     let load = |worker: usize| {
         let (stop, asked) = (Arc::clone(&stop), Arc::clone(&asked));
         std::thread::spawn(move || {
-            let mut sources = std::collections::BTreeSet::new();
+            let mut sources = BTreeSet::new();
             while !stop.load(Relaxed) {
                 sources.insert(get(at, &format!("/data/key-{}", worker % 3)).source());
                 asked.fetch_add(1, Relaxed);
@@ -135,10 +149,8 @@ fn no_request_fails_while_the_master_is_killed_and_started_again() {
         eventually("the cache is back by itself", || get(at, "/data/key-1").source() == WARM);
     }
     stop.store(true, Relaxed);
-    for worker in workers {
-        let sources = worker.join().unwrap();
-        assert!(sources.contains(WARM) && sources.contains(AWAY), "{sources:?}");
-    }
+    let sources: BTreeSet<_> = workers.into_iter().flat_map(|worker| worker.join().unwrap()).collect();
+    assert!(sources.contains(WARM) && sources.contains(AWAY), "{sources:?}");
     let heard = ear.await_word("master-back");
     assert!(heard.contains("\"master-away\""), "{heard}");
     assert_eq!(get(at, "/readyz").json()["master"], "master");
@@ -216,27 +228,46 @@ fn a_server_that_goes_by_two_addresses_is_one() {
     let two = Redis::start(&two).unwrap();
     two.await_link();
     let app = app(vec![one.node("one"), two.node("two")], |_| {});
-    let mut ear = Ear::listen(app.address());
-    // The master tells of its replica under the other name only.
-    let heard = ear.await_word("\"lag_bytes\":0").to_owned();
-    let nodes = |line: &str| line.matches("\"address\"").count();
-    let last = heard.lines().rfind(|line| line.contains("\"lag_bytes\":0")).unwrap();
-    assert_eq!(nodes(last), 2, "{last}");
+    // The master tells of its replica under the other name only; that they are one is known when it has answered.
+    eventually("both names are one server's", || {
+        let mut ear = Ear::listen(app.address());
+        let heard = ear.await_word("\"lag_bytes\":0");
+        let last = heard.lines().rfind(|line| line.contains("\"lag_bytes\":0")).unwrap();
+        last.matches("\"address\"").count() == 2
+    });
+}
+
+/// Does something while the database is read, and hands over the answer. What took so long that the read may have
+/// ended before is done once more, during another.
+fn during_a_read(at: SocketAddr, slow: Duration, act: impl Fn(&str)) -> Answer {
+    for number in 0..10 {
+        let key = format!("late-{number}");
+        let (path, before) = (format!("/data/{key}"), metric(at, SLOW_READS));
+        let began = Instant::now();
+        let answer = std::thread::spawn(move || get(at, &path));
+        eventually("the read is under way", || metric(at, SLOW_READS) > before);
+        act(&key);
+        let in_time = began.elapsed() < slow;
+        let answer = answer.join().unwrap();
+        if in_time {
+            return answer;
+        }
+    }
+    panic!("this machine is too slow");
 }
 
 #[test]
 fn a_write_to_a_master_that_was_demoted_is_taken_to_the_new_one() {
     let Some(one) = Redis::start(&[]) else { return };
     let two = one.replica();
-    let app =
-        app(vec![one.node("one"), two.node("two")], |section| section.slow = Duration::from_millis(100));
+    let app = app(vec![one.node("one"), two.node("two")], |section| section.slow = Duration::from_secs(1));
     let at = app.address();
-    let answer = std::thread::spawn(move || get(at, "/data/late"));
-    eventually("the read is under way", || metric(at, SLOW_READS) == 1);
-    two.ask::<()>(&["REPLICAOF", "NO", "ONE"]);
-    one.ask::<()>(&["REPLICAOF", "127.0.0.1", &two.port.to_string()]);
-    assert_eq!(answer.join().unwrap().source(), COLD);
-    assert_eq!(two.ask::<i64>(&["EXISTS", "late"]), 1);
+    let answer = during_a_read(at, Duration::from_secs(1), |_| {
+        two.ask::<()>(&["REPLICAOF", "NO", "ONE"]);
+        one.ask::<()>(&["REPLICAOF", "127.0.0.1", &two.port.to_string()]);
+    });
+    assert_eq!(answer.source(), COLD);
+    assert_eq!(two.ask::<i64>(&["EXISTS", &answer.member("key")]), 1);
 }
 
 #[test]
@@ -357,34 +388,34 @@ fn what_is_no_http_ends_the_connection_and_nothing_else() {
 fn who_does_not_say_what_it_wants_is_not_waited_for_long() {
     let Some(redis) = Redis::start(&[]) else { return };
     let app = app(vec![redis.node("master")], |_| {});
-    let began = std::time::Instant::now();
+    let began = Instant::now();
     let clients = [&b""[..], b"GET /data/slowly HTTP/1.1\r\nHost: "].map(|bytes| {
         let mut client = connect(app.address());
         client.write_all(bytes).unwrap();
-        client.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
+        client.set_read_timeout(Some(Duration::from_secs(60))).unwrap();
         client
     });
     for mut client in clients {
         client.read_to_end(&mut Vec::new()).expect("the connection is closed");
     }
-    assert!(began.elapsed() < Duration::from_secs(15), "{:?}", began.elapsed());
+    assert!(began.elapsed() < Duration::from_secs(60), "{:?}", began.elapsed());
 }
 
 #[test]
 fn what_somebody_else_has_put_there_is_not_overwritten() {
     let Some(redis) = Redis::start(&[]) else { return };
-    let app = app(vec![redis.node("master")], |_| {});
+    let app = app(vec![redis.node("master")], |section| section.slow = Duration::from_secs(1));
     redis.ask::<()>(&["RPUSH", "list", "theirs"]);
     assert_eq!(get(app.address(), "/data/list").source(), REFUSED);
     assert_eq!(redis.ask::<Vec<String>>(&["LRANGE", "list", "0", "-1"]), ["theirs"]);
 
     // Put there while the database was read.
-    let at = app.address();
-    let answer = std::thread::spawn(move || get(at, "/data/late"));
-    eventually("the read is under way", || metric(at, SLOW_READS) == 2);
-    redis.ask::<()>(&["RPUSH", "late", "theirs"]);
-    assert_eq!(answer.join().unwrap().source(), REFUSED);
-    assert_eq!(redis.ask::<i64>(&["LLEN", "late"]), 1);
+    let answer = during_a_read(app.address(), Duration::from_secs(1), |key| {
+        redis.ask::<()>(&["DEL", key]);
+        redis.ask::<()>(&["RPUSH", key, "theirs"]);
+    });
+    assert_eq!(answer.source(), REFUSED);
+    assert_eq!(redis.ask::<i64>(&["LLEN", &answer.member("key")]), 1);
 
     redis.ask::<()>(&["SET", "forever", "theirs"]);
     let forever = get(app.address(), "/data/forever");
@@ -505,6 +536,16 @@ fn the_page_hears_each_step_of_its_own_request_and_no_other() {
     let ears: Vec<_> = (0..63).map(|_| Ear::listen(app.address())).collect();
     assert_eq!(get(app.address(), "/events").status, 503);
     drop(ears);
+    // That they have gone, it hears a moment later.
+    let free = || {
+        let mut stream = connect(app.address());
+        write!(stream, "GET /events HTTP/1.1\r\nHost: lab\r\n\r\n").unwrap();
+        let mut head = [0; 12];
+        stream.read_exact(&mut head).unwrap();
+        head.ends_with(b"200")
+    };
+    eventually("there is room again", free);
+    eventually("that one has gone, too", free);
     let mut late = Ear::listen(app.address());
     late.await_word("\"slow_reads\":2");
 }

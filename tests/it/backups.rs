@@ -1,13 +1,13 @@
 //! Backups where something stands in the way: hostile files, names that are taken, servers that do not answer
 //! as they should, and runs that fail afterwards.
 
-use std::thread;
 use std::time::{Duration, Instant};
 
 use nix::sys::signal::Signal;
 use serde_json::Value;
 
-use crate::backup::{FILL, keys, only};
+use crate::backup::{ASKED, FILL, keys, only};
+use crate::hardening::REWRITTEN;
 use crate::machine::{Init, Machine, Release};
 use crate::story::bare;
 
@@ -146,14 +146,14 @@ fn a_place_that_cannot_take_a_backup_is_refused() {
 #[test]
 fn a_backup_that_waits_ends_when_it_is_told_to_and_a_killed_one_leaves_no_setting() {
     let Some(machine) = up(Release::Bookworm, Init::None) else { return };
-    machine.run("redis-tp cli -- CONFIG SET repl-diskless-sync-delay 60 repl-diskless-sync no").ok();
+    machine.run("redis-tp cli -- CONFIG SET repl-diskless-sync-delay 600 repl-diskless-sync no").ok();
     for signal in [Signal::SIGINT, Signal::SIGKILL] {
-        let start = Instant::now();
         let mut running = machine.spawn("redis-tp backup");
-        thread::sleep(Duration::from_millis(800));
+        machine.run(ASKED).ok();
+        let start = Instant::now();
         assert!(running.signal(signal), "the backup had ended before");
         running.wait();
-        assert!(start.elapsed() < Duration::from_secs(20), "it went on after {signal}");
+        assert!(start.elapsed() < Duration::from_secs(60), "it went on after {signal}");
         machine.run("redis-tp service start").ok();
         let said = machine.run("redis-tp cli -- CONFIG GET repl-diskless-sync").ok().stdout;
         assert!(said.ends_with("no\n"), "after {signal}: {said}");
@@ -195,7 +195,8 @@ fn data_that_an_uninstall_left_are_backed_up_before_a_purge_whatever_they_are_ca
     assert!(out.stderr.contains("redis-tp up"), "{out}");
     machine.run("redis-tp up --no-app").ok();
     assert_eq!(machine.run("redis-tp cli -- GET precious").ok().stdout, "data\n");
-    machine.run("redis-tp cli -- FLUSHALL && redis-tp cli -- BGREWRITEAOF && sleep 1").ok();
+    machine.run("redis-tp cli -- FLUSHALL && redis-tp cli -- BGREWRITEAOF").ok();
+    machine.run(REWRITTEN).ok();
     // One with nothing in it is in nobody's way.
     machine.run("redis-tp uninstall && redis-tp uninstall --purge").ok();
     assert_eq!(machine.run("ls -A /var/backups/redis-tp").ok().stdout, "");

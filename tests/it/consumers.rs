@@ -107,7 +107,10 @@ fn a_server_takes_every_value_as_the_topology_has_it() {
                 format!("REDISCLI_AUTH=\"$(cat /tmp/password)\" redis-cli -e --user admin -p {port} {words}");
             machine.run(&cli)
         };
-        machine.run("sleep 0.5").ok();
+        for port in [7000, 7001] {
+            let up = format!("until redis-cli -p {port} PING; do sleep 0.05; done");
+            machine.run(&up).ok();
+        }
         for (port, directive, value) in READ_BACK {
             let said = ask(port, &format!("CONFIG GET {directive}")).ok().stdout;
             let expected = format!("{directive}\n{value}\n");

@@ -151,9 +151,10 @@ fn a_password_changed_everywhere_by_hand_becomes_ours() {
 fn a_failover_by_sentinel_is_understood_and_taken_into_the_topology() {
     let Some(machine) = pair() else { return };
     machine
-        .run("printf 'port 26379\\nsentinel monitor lab 127.0.0.1 6379 1\\nsentinel auth-pass lab %s\\nsentinel down-after-milliseconds lab 1000\\nsentinel failover-timeout lab 3000\\ndir /tmp\\ndaemonize yes\\n' \"$(cat /etc/redis-tp/password)\" > /tmp/sentinel.conf
-            redis-server /tmp/sentinel.conf --sentinel; sleep 2
-            redis-cli -p 26379 SENTINEL FAILOVER lab
+        .run("printf 'port 26379\\nsentinel monitor lab 127.0.0.1 6379 1\\nsentinel auth-pass lab %s\\nsentinel down-after-milliseconds lab 60000\\nsentinel failover-timeout lab 3000\\ndir /tmp\\ndaemonize yes\\n' \"$(cat /etc/redis-tp/password)\" > /tmp/sentinel.conf
+            redis-server /tmp/sentinel.conf --sentinel
+            # It has to hear of the replica first.
+            until redis-cli -p 26379 SENTINEL FAILOVER lab | grep -q OK; do sleep 0.1; done
             for i in $(seq 300); do
                 redis-tp cli master -- INFO replication | grep -q link_status:up && exit 0; sleep 0.1
             done; exit 1")

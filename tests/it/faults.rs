@@ -86,16 +86,40 @@ fn lasting(machine: &Machine) -> Snapshot {
 
 /// How many effects the run in progress, or one that was killed, has announced; none when it came to its end.
 pub fn announced(machine: &Machine) -> usize {
-    let runs = machine.root().join("var/lib/redis-tp/runs");
-    let names = std::fs::read_dir(runs).into_iter().flatten().flatten();
-    let Some(last) = names.map(|entry| entry.path()).max() else { return 0 };
-    let text = std::fs::read_to_string(last.join("journal")).unwrap_or_default();
-    if text.contains("{\"end\"") { 0 } else { text.lines().count() }
+    let open = last_journal(machine).filter(|text| !text.contains(END));
+    open.map_or(0, |text| text.lines().count())
 }
 
-/// Runs a command, and sends it a signal when it has announced `lines` effects. False if it had ended before;
-/// a killed one was only hit if it died of that: one that has ended but is not waited for takes any signal.
-pub fn disturb(machine: &Machine, command: &str, lines: usize, signal: Signal) -> (bool, Out) {
+/// How the last line of a journal begins.
+const END: &str = "{\"end\"";
+
+fn last_journal(machine: &Machine) -> Option<String> {
+    let runs = machine.root().join("var/lib/redis-tp/runs");
+    let last = std::fs::read_dir(runs).ok()?.flatten().map(|entry| entry.path()).max()?;
+    std::fs::read_to_string(last.join("journal")).ok()
+}
+
+/// What came of a signal to a run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Struck {
+    /// It met the run. A killed one died of it: one that has ended but is not waited for takes any signal.
+    Hit,
+    /// The run was at its end before anybody had looked: this machine was slow.
+    Missed,
+    /// The run has no so many effects.
+    Over,
+}
+
+impl Struck {
+    /// Of a run that came to its end by itself.
+    fn not(machine: &Machine, lines: usize) -> Self {
+        let last = last_journal(machine).filter(|text| text.contains(END));
+        if last.is_some_and(|text| text.lines().count() > lines) { Self::Missed } else { Self::Over }
+    }
+}
+
+/// Runs a command, and sends it a signal when it has announced `lines` effects.
+pub fn disturb(machine: &Machine, command: &str, lines: usize, signal: Signal) -> (Struck, Out) {
     disturb_later(machine, command, lines, signal, Duration::ZERO)
 }
 
@@ -106,7 +130,7 @@ pub fn disturb_later(
     lines: usize,
     signal: Signal,
     pause: Duration,
-) -> (bool, Out) {
+) -> (Struck, Out) {
     let mut running = machine.spawn(command);
     let end = Instant::now() + Duration::from_secs(60);
     while running.is_running() && Instant::now() < end {
@@ -114,11 +138,13 @@ pub fn disturb_later(
             thread::sleep(pause);
             let sent = running.signal(signal);
             let out = running.wait();
-            return (sent && (signal != Signal::SIGKILL || out.status == 137), out);
+            let hit = sent && (signal != Signal::SIGKILL || out.status == 137);
+            return (if hit { Struck::Hit } else { Struck::not(machine, lines) }, out);
         }
         thread::sleep(Duration::from_micros(200));
     }
-    (false, running.wait())
+    let out = running.wait();
+    (Struck::not(machine, lines), out)
 }
 
 /// Disturbs each case at every effect, until a run ends undisturbed.
@@ -133,13 +159,13 @@ fn at_every_effect(init: Init, signal: Signal, check: impl Fn(&Machine, &Case, &
         let mut hits = 0;
         for lines in 1..60 {
             machine.run(&format!("{FIXED}\n{}", case.prepare)).ok();
-            let (hit, out) = disturb(&machine, case.command, lines, signal);
-            if hit {
+            let (struck, out) = disturb(&machine, case.command, lines, signal);
+            if struck == Struck::Hit {
                 hits += 1;
                 check(&machine, case, &out, [&before, &after]);
             }
             machine.run("redis-tp uninstall --purge").ok();
-            if !hit {
+            if struck == Struck::Over {
                 break;
             }
         }
@@ -193,7 +219,7 @@ const JUST_STARTED: &str = r#"
     sleep PAUSE; kill -9 $run; wait $run; [ $? = 137 ] && echo killed
     # What it was about to start keeps its lock until it is another program.
     until redis-tp uninstall --purge; do [ $? = 6 ] || exit 1; done
-    sleep 0.3; ! pgrep -a redis-server"#;
+    sleep 0.3; for try in $(seq 100); do pgrep -a redis-server || exit 0; sleep 0.05; done; exit 1"#;
 
 #[test]
 fn a_server_that_was_just_started_does_not_outlive_its_killed_run() {

@@ -58,7 +58,7 @@ pub fn serve(machine: &Machine, server: Server, dir: &str, env: &[(&str, &str)])
         vec![("REDIS_PASSWORD", password.trim()), ("PYTHONDONTWRITEBYTECODE", "1"), ("HOME", "/nonexistent")];
     all.extend_from_slice(env);
     let mut app = machine.spawn_beside(&argv, &all);
-    for _ in 0..1000 {
+    for _ in 0..3000 {
         if !machine.run("ss -Hltn 'sport = :5000'").stdout.is_empty() {
             return app;
         }
@@ -122,7 +122,7 @@ fn the_labs_sixty_seconds_are_not_waited_for_unless_asked() {
     let out = machine.run("redis-tp verify --json --url http://127.0.0.1:5000").ok();
     passes_all_but(&out, &["app-herd", "app-gone", "app-again"]);
     assert!(out.stdout.contains("--ttl 60, or --lab"), "{out}");
-    assert!(out.elapsed < Duration::from_secs(20), "{out}");
+    assert!(out.elapsed < Duration::from_secs(55), "{out}");
     end(app);
 }
 

@@ -154,7 +154,7 @@ fn no_fix_closes_a_directory_that_only_a_server_says_is_its_own() {
     let before = machine.run(modes).ok().stdout;
     for (port, dir) in [(7001, "/"), (7002, "/srv/shared"), (7003, "/etc")] {
         machine
-            .run(&format!("cd {dir} && redis-server --port {port} --daemonize yes --save '' && sleep 0.2"))
+            .run(&format!("cd {dir} && redis-server --port {port} --daemonize yes --save '' && until redis-cli -p {port} PING; do sleep 0.05; done"))
             .ok();
     }
     let out = machine.run("redis-tp check --fix --fail-on critical");

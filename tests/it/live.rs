@@ -9,6 +9,7 @@ use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
 use nix::sched::{CloneFlags, setns};
+use nix::sys::signal::Signal;
 use redis_tp::host::Host;
 use redis_tp::secret::Secret;
 use redis_tp::wire::{Address, Wire};
@@ -56,15 +57,25 @@ fn run(process: &Path, port: u16, client: Client, ended: &AtomicBool) -> Result<
     let network = File::open(process.join("ns/net")).map_err(|error| error.to_string())?;
     setns(network, CloneFlags::CLONE_NEWNET).map_err(|error| error.to_string())?;
     let at = Address::plain("127.0.0.1", port);
-    let open = || {
-        let text = fs::read_to_string(process.join("root").join(&PASSWORD[1..])).unwrap_or_default();
-        let password = Secret::parse(&text).ok();
+    let read = || fs::read_to_string(process.join("root").join(&PASSWORD[1..])).unwrap_or_default();
+    let open_with = |text: &str| {
+        let password = Secret::parse(text).ok();
         let mut wire = Wire::open(&Host::at("/"), &at, None).map_err(|trouble| trouble.to_string())?;
         // By hand: the server's user is one of the machine, and nobody that this one knows.
         if let Some(password) = password {
             wire.ask::<()>(&["AUTH", password.expose()]).map_err(|trouble| format!("AUTH: {trouble}"))?;
         }
         Ok::<_, String>(wire)
+    };
+    // Who read the former one and comes when it is withdrawn has taken too long on the way.
+    let open = || {
+        loop {
+            let text = read();
+            let wire = open_with(&text);
+            if wire.is_ok() || read() == text {
+                return wire;
+            }
+        }
     };
     let mut wire = open()?;
     let key = format!("load-{:?}", thread::current().id());
@@ -179,6 +190,27 @@ fn the_proof_of_a_replica_takes_no_copy_of_the_live_masters_data() {
         let out = machine.run("redis-tp install --password-file /root/password").ok();
         assert!(out.elapsed > Duration::from_secs(2), "the proof was not held up: {out}");
         assert_eq!(identity(&machine), before, "the scratch server was a replica of the live master");
+    }
+}
+
+/// Nobody answers a process that does not run, and the server's own time was no more.
+#[test]
+fn a_machine_that_stood_still_has_no_server_that_does_not_answer() {
+    let Some(machine) = bare(Release::Bookworm, Init::None) else { return };
+    machine.run("redis-tp install").ok();
+    for _ in 0..3 {
+        machine.run("pkill -STOP redis-server").ok();
+        let mut status = machine.spawn("redis-tp status");
+        machine
+            .run("until ss -Htn state established sport = :6379 | grep -qv '^0 '; do sleep 0.02; done")
+            .ok();
+        assert!(status.signal(Signal::SIGSTOP));
+        thread::sleep(Wire::TIMEOUT + Duration::from_millis(500));
+        assert!(status.signal(Signal::SIGCONT));
+        // That it was asked once more.
+        thread::sleep(Duration::from_millis(200));
+        machine.run("pkill -CONT redis-server").ok();
+        status.wait().ok();
     }
 }
 

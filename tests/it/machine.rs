@@ -381,7 +381,12 @@ impl Running {
     pub fn signal(&mut self, signal: Signal) -> bool {
         while self.is_running() {
             if let Some(pid) = self.pid() {
-                return kill(pid, signal).is_ok();
+                let sent = kill(pid, signal).is_ok();
+                // It stops with its child, and would see nothing of what comes after.
+                if signal != Signal::SIGSTOP {
+                    let _ = kill(Pid::from_raw(self.nsenter.id().cast_signed()), Signal::SIGCONT);
+                }
+                return sent;
             }
             sleep(Duration::from_millis(1));
         }

@@ -3,7 +3,7 @@
 
 use std::env;
 use std::io::{self, Write};
-use std::net::{TcpListener, TcpStream};
+use std::net::TcpStream;
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::thread::sleep;
@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 
 use tempfile::TempDir;
 
+use crate::app::lab::free_port;
 use crate::browser::{Browser, ENTER, TAB};
 
 /// A child that ends with the test.
@@ -50,7 +51,14 @@ impl Lab {
 
     fn start(server: PathBuf) -> Self {
         let dir = tempfile::tempdir().unwrap();
-        let mut lab = Self { server, dir, ports: free_ports(), master: None, replica: None, app: None };
+        let mut lab = Self {
+            server,
+            dir,
+            ports: [(); 3].map(|()| free_port()),
+            master: None,
+            replica: None,
+            app: None,
+        };
         lab.start_master();
         lab.start_replica();
         lab.start_app();
@@ -77,7 +85,7 @@ impl Lab {
     fn start_app(&mut self) {
         let [master, replica, port] = self.ports;
         let mut command = Command::new(env!("CARGO_BIN_EXE_redis-tp"));
-        command.args(["app", "serve", "--slow", "1", "--ttl", "3", "--port", &port.to_string()]);
+        command.args(["app", "serve", "--slow", "2", "--ttl", "8", "--port", &port.to_string()]);
         command.args(["--redis", &format!("127.0.0.1:{master}"), "--redis", &format!("127.0.0.1:{replica}")]);
         self.app = Some(answering(command, port));
     }
@@ -106,12 +114,6 @@ fn server() -> Option<PathBuf> {
     let named = env::var_os("REDIS_TP_TEST_SERVER").map(PathBuf::from);
     let path = env::var_os("PATH").unwrap_or_default();
     named.or_else(|| env::split_paths(&path).map(|dir| dir.join("redis-server")).find(|file| file.exists()))
-}
-
-/// All are held until all are known, so that none is given twice.
-fn free_ports() -> [u16; 3] {
-    let held = [(); 3].map(|()| TcpListener::bind("127.0.0.1:0").unwrap());
-    held.map(|listener| listener.local_addr().unwrap().port())
 }
 
 /// Starts a child, and waits until it listens.
@@ -162,7 +164,7 @@ fn a_request_is_seen_on_its_way_cold_then_warm_then_cold_again() {
     browser.picture("cold-at-work");
     answered(&browser, "MISS");
     let read = number(&browser, "#hop-database", "ms");
-    assert!((1000.0..3000.0).contains(&read), "{read} ms");
+    assert!((2000.0..20_000.0).contains(&read), "{read} ms");
     assert_eq!(browser.data("#hop-cache", "outcome"), "miss");
     assert_eq!(browser.data("#hop-store", "outcome"), "stored");
     assert!(browser.text("#json").contains(r#""source":"database (slow)""#), "{}", browser.text("#json"));
@@ -171,17 +173,17 @@ fn a_request_is_seen_on_its_way_cold_then_warm_then_cold_again() {
     browser.press(ENTER);
     answered(&browser, "HIT");
     let warm = number(&browser, "#total", "ms");
-    assert!(warm < 100.0, "{warm} ms");
+    assert!(warm < 500.0, "{warm} ms");
     assert_eq!(browser.data("#hop-cache", "outcome"), "hit");
     assert_eq!(browser.data("#hop-database", "state"), "skipped");
     assert_eq!(browser.data("#ring", "state"), "running");
-    browser.wait("document.querySelector('#factor').dataset.factor > 5");
+    browser.wait("document.querySelector('#factor').dataset.factor > 3");
     browser.wait("document.querySelector('#ratio-all').dataset.ratio === '0.5'");
     assert_eq!(browser.data("#ratio-page", "ratio"), "0.5");
-    assert!(number(&browser, "#cold", "ms") >= 1000.0 && number(&browser, "#warm", "ms") < 100.0);
+    assert!(number(&browser, "#cold", "ms") >= 2000.0 && number(&browser, "#warm", "ms") < 500.0);
     let wide = |bar: &str| browser.js(&format!("return document.querySelector('{bar} i').clientWidth"));
     browser.wait("document.querySelector('#cold i').clientWidth > 300");
-    assert!(wide("#warm").as_u64() < Some(60), "{}", wide("#warm"));
+    assert!(wide("#warm").as_u64() < Some(150), "{}", wide("#warm"));
     browser.picture("warm");
 
     browser.wait("document.querySelector('#ring').dataset.state === 'expired'");

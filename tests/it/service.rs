@@ -37,13 +37,13 @@ fn run_ids(machine: &Machine) -> String {
 }
 
 fn wait_until(what: &str, probe: impl Fn() -> bool) {
-    for _ in 0..200 {
+    for _ in 0..1200 {
         if probe() {
             return;
         }
         std::thread::sleep(Duration::from_millis(50));
     }
-    panic!("not in 10 s: {what}");
+    panic!("not in a minute: {what}");
 }
 
 fn with_app(machine: &Machine) {

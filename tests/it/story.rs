@@ -232,7 +232,7 @@ fn instances_come_back_after_a_reboot() {
         machine.run("redis-tp cli -- SET bonjour monde").ok();
         machine.reboot();
         // "Ready" is the machine's word; a replica asks for its master once a second.
-        machine.run("for try in $(seq 50); do redis-tp status >/dev/null && break; sleep 0.1; done").ok();
+        machine.run("for try in $(seq 300); do redis-tp status >/dev/null && break; sleep 0.1; done").ok();
         machine.run("redis-tp verify").ok();
         contains(&machine.run("redis-tp cli slave -- GET bonjour").ok(), "monde");
         contains(&machine.run("redis-tp up").ok(), "No changes");
@@ -280,7 +280,7 @@ fn a_replica_of_another_machines_master_links_with_its_password() {
     // The other machine: a server of somebody else's, on an address of its own.
     machine.run("ip addr add 10.9.8.7/32 dev lo").ok();
     let other = "cd /tmp && setpriv --reuid=redis --regid=redis --clear-groups redis-server --port 6379 \
-                 --bind 10.9.8.7 --requirepass elsewhere --daemonize yes --save '' --dir /tmp";
+                 --bind 10.9.8.7 --requirepass elsewhere --daemonize yes --save '' --dir /tmp; until redis-cli -h 10.9.8.7 PING; do sleep 0.05; done";
     machine.run(other).ok();
     let add = "redis-tp replica add --port 6380 --of 10.9.8.7:6379 --password-file -";
     machine.run_with_input(add, "wrong\n").exits(5);

@@ -7,7 +7,7 @@ use redis_tp::host::Host;
 use redis_tp::secret::Secret;
 use redis_tp::tls::issue::{Authority, Holder};
 
-use crate::faults::{announced, disturb_later};
+use crate::faults::{Struck, announced, disturb_later};
 use crate::machine::{Alike, Init, Machine, Release, differences};
 use crate::story::{bare, places};
 use crate::user::{ann, with_ann};
@@ -129,19 +129,19 @@ fn a_promoted_server_that_is_to_speak_tls_loses_nothing_when_that_is_killed() {
     machine.run("redis-tp cli slave -- REPLICAOF NO ONE && redis-tp cli slave -- SET only here").ok();
     let mut hits = 0;
     for lines in 12..40 {
-        let (hit, out) = disturb_later(
+        let (struck, out) = disturb_later(
             &machine,
             "redis-tp install --tls",
             lines,
             Signal::SIGKILL,
             Duration::from_millis(lines as u64 % 3 * 20),
         );
-        hits += usize::from(hit);
+        hits += usize::from(struck == Struck::Hit);
         // The next run undoes it; it tells of the promotion.
         machine.run("redis-tp install --no-tls");
         let kept = machine.run("redis-tp cli slave -- GET only");
         assert_eq!(kept.stdout, "here\n", "killed at line {lines}: {out}{kept}");
-        if !hit {
+        if struck == Struck::Over {
             break;
         }
     }
@@ -175,7 +175,7 @@ fn a_rotation_breaks_no_link_and_cuts_no_client_off() {
     machine.write(
         "/root/load",
         format!(
-            "#!/bin/sh\nmkfifo /tmp/say; {cli} < /tmp/say > /tmp/lasting 2>&1 &\nexec 3> /tmp/say\nwhile [ ! -e /tmp/enough ]; do\n{cli} INCR fresh >/dev/null 2>>/tmp/lost || echo lost >> /tmp/lost\necho INCR lasting >&3\ndone\n"
+            "#!/bin/sh\nmkfifo /tmp/say; {cli} < /tmp/say > /tmp/lasting 2>&1 &\nexec 3> /tmp/say\nwhile [ ! -e /tmp/enough ]; do\n{cli} INCR fresh >/dev/null 2>>/tmp/lost || echo lost >> /tmp/lost\necho INCR lasting >&3\ndone\nexec 3>&-\nwait\n"
         ),
     );
     let load = machine.spawn("sh /root/load");
@@ -208,15 +208,16 @@ fn a_rotation_that_is_killed_is_undone_and_everybody_speaks() {
     for (lines, pause) in (1..40).flat_map(|lines| [(lines, 0), (lines, 5)]) {
         let before = machine.read("/etc/redis-tp/tls/ca.crt");
         let pause = Duration::from_millis(pause);
-        let (hit, out) = disturb_later(&machine, "redis-tp tls rotate --ca", lines, Signal::SIGKILL, pause);
-        hits += usize::from(hit);
+        let (struck, out) =
+            disturb_later(&machine, "redis-tp tls rotate --ca", lines, Signal::SIGKILL, pause);
+        hits += usize::from(struck == Struck::Hit);
         // Killed behind its last line, it is not undone.
-        let undone = hit && announced(&machine) > 0;
+        let undone = struck == Struck::Hit && announced(&machine) > 0;
         machine.run("redis-tp apply").ok();
         let after = machine.read("/etc/redis-tp/tls/ca.crt");
         assert_eq!(before == after, undone, "killed at line {lines}, the authority is another: {out}");
         machine.run("redis-tp verify").ok();
-        if !hit {
+        if struck == Struck::Over {
             break;
         }
     }

@@ -7,6 +7,7 @@ use std::os::unix::fs::{PermissionsExt, chown, symlink};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
 use std::time::Duration;
 
 use nix::unistd::{Gid, Uid};
@@ -101,7 +102,7 @@ impl Lab {
         self.facts.pids.insert(instance.name.clone(), child.id());
         self.children.push(child);
         let ready = || Ok(Wire::open(&self.host, &instance.address(), instance.requirepass.as_ref()).ok());
-        self.host.poll(Duration::from_secs(10), ready).unwrap().expect("the server starts");
+        self.host.poll(Duration::from_secs(60), ready).unwrap().expect("the server starts");
     }
 
     fn await_links(&self) {
@@ -110,7 +111,7 @@ impl Lab {
                 let info = self.wire(instance).info("replication").unwrap();
                 Ok(info.get("master_link_status").is_some_and(|status| status == "up").then_some(()))
             };
-            self.host.poll(Duration::from_secs(10), up).unwrap().expect("the link comes up");
+            self.host.poll(Duration::from_secs(60), up).unwrap().expect("the link comes up");
         }
     }
 
@@ -125,7 +126,7 @@ impl Lab {
             let info = self.wire(instance).info("replication").unwrap();
             Ok(info.get("master_link_status").is_some_and(|status| status == "down").then_some(()))
         };
-        self.host.poll(Duration::from_secs(10), down).unwrap().expect("the loss is noticed");
+        self.host.poll(Duration::from_secs(60), down).unwrap().expect("the loss is noticed");
     }
 
     pub fn ask(&self, name: &str, words: &[&str]) {
@@ -186,13 +187,21 @@ fn user() -> Ids {
 }
 
 fn with_ports(topology: &str) -> String {
-    // All are held until all are known, so that none is given twice.
-    let mut held = Vec::new();
     let mut text = topology.to_owned();
     while text.contains("PORT") {
-        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-        text = text.replacen("PORT", &listener.local_addr().unwrap().port().to_string(), 1);
-        held.push(listener);
+        text = text.replacen("PORT", &free_port().to_string(), 1);
     }
     text
+}
+
+/// A port that nobody has, and that nobody gets by chance until it is used: the kernel takes those of connections from
+/// 32768 on (ip_local_port_range), and no other test is given it.
+fn free_port() -> u16 {
+    static NEXT: AtomicU32 = AtomicU32::new(0);
+    // Other runs of the tests on this machine begin elsewhere.
+    let first = std::process::id() * 64;
+    (0..10_000)
+        .map(|_| 10_000 + u16::try_from((first + NEXT.fetch_add(1, Relaxed)) % 10_000).unwrap())
+        .find(|port| TcpListener::bind(("127.0.0.1", *port)).is_ok())
+        .expect("a port is free")
 }

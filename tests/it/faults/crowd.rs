@@ -97,9 +97,9 @@ fn a_lock_that_outlives_its_killed_run_is_waited_for() {
     // One that lives is not waited for.
     let held = r#"
         perl -e 'use Fcntl ":flock"; $| = 1; open F, ">>", "/var/lib/redis-tp/lock"; flock F, LOCK_EX or die;
-            print "held\n"; sleep 3' >/root/held &
-        until grep -q held /root/held; do sleep 0.01; done
-        redis-tp up --no-app"#;
+            print "held\n"; sleep 600' >/root/held &
+        holder=$!; until grep -q held /root/held; do sleep 0.01; done
+        redis-tp up --no-app; code=$?; kill $holder; exit $code"#;
     let out = machine.run(held).exits(6);
     assert!(out.stderr.contains("another redis-tp is at work on this machine (pid "), "{out}");
 }

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use nix::sys::signal::Signal;
 
-use super::disturb_later;
+use super::{Struck, disturb_later};
 use crate::machine::{Init, Release};
 use crate::story::bare;
 
@@ -77,12 +77,15 @@ fn killed_at_every_effect(init: Init, prepare: &str, command: &str, code: i32) {
         let mut hits = 0;
         for lines in 1..60 {
             machine.run(&prepare).ok();
-            let (hit, out) = disturb_later(&machine, command, lines, Signal::SIGKILL, pause);
-            if !hit {
-                out.exits(code);
-                break;
+            let (struck, out) = disturb_later(&machine, command, lines, Signal::SIGKILL, pause);
+            if struck != Struck::Hit {
+                out.clone().exits(code);
             }
-            hits += 1;
+            match struck {
+                Struck::Hit => hits += 1,
+                Struck::Missed => continue,
+                Struck::Over => break,
+            }
             let again = machine.run(command).exits(code);
             let story = format!("killed at {lines}, {pause:?} later:\n{out}\n{again}");
             assert_eq!(machine.run(JUDGE).ok().stdout, after, "{story}");

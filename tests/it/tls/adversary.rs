@@ -247,8 +247,10 @@ fn follows(machine: &Machine) -> usize {
     let replica = |shown: &str| {
         let more = "--masteruser replica --masterauth $(cat /etc/redis-tp/replica.password) --replicaof 10.9.1.1 6379";
         machine.run(&format!("sh /root/rogue {shown} \"{more}\"")).ok();
+        // Whose link does not come up has had its time.
+        let tries = if shown == "ours" { 300 } else { 25 };
         let wait = format!(
-            "for n in $(seq 25); do {ROGUE_SAYS} INFO replication | grep -q link_status:up && break; sleep 0.1; done"
+            "for n in $(seq {tries}); do {ROGUE_SAYS} INFO replication | grep -q link_status:up && break; sleep 0.1; done"
         );
         machine.run(&wait).ok();
         let out = machine.run(&format!("{ROGUE_SAYS} INFO replication | grep link_status; {ROGUE_SAYS} GET precious; {ROGUE_SAYS} DBSIZE; cat /tmp/rogue/log; {ROGUE_SAYS} SHUTDOWN NOSAVE"));
@@ -272,7 +274,8 @@ fn is_followed(machine: &Machine) -> usize {
     let follow = |shown: &str| {
         machine.run(&format!("sh /root/rogue {shown}")).ok();
         machine.run("redis-tp cli slave -- REPLICAOF 10.9.1.2 6390").ok();
-        machine.run("for n in $(seq 25); do redis-tp cli slave -- INFO replication | grep -q link_status:up && break; sleep 0.1; done").ok();
+        let tries = if shown == "ours" { 300 } else { 25 };
+        machine.run(&format!("for n in $(seq {tries}); do {ROGUE_SAYS} INFO commandstats | grep -q cmdstat_auth && break; redis-tp cli slave -- INFO replication | grep -q link_status:up && break; sleep 0.1; done")).ok();
         let out = machine.run(&format!("redis-tp cli slave -- INFO replication | grep link_status; redis-tp cli slave -- GET precious; {ROGUE_SAYS} INFO commandstats | grep -Ev 'cmdstat_(ping|info)'; {ROGUE_SAYS} SHUTDOWN NOSAVE"));
         machine.run("redis-tp cli slave -- REPLICAOF 127.0.0.1 6379").ok();
         machine

@@ -7,7 +7,7 @@ use redis_tp::tls::issue::{Authority, Holder};
 
 use super::cases::{OWN, root_and_below};
 use super::{key, now, run_ids};
-use crate::faults::disturb_later;
+use crate::faults::{Struck, disturb_later};
 use crate::machine::{Init, Machine, Release};
 use crate::story::bare;
 
@@ -68,15 +68,15 @@ fn a_change_to_another_authority_that_is_killed_is_undone_and_a_promoted_server_
     for lines in 2..40 {
         let (to, pause) = (["own", "ours"][lines % 2], Duration::from_millis(lines as u64 % 3 * 20));
         let command = format!("redis-tp apply -f /root/{to}.ini");
-        let (hit, out) = disturb_later(&machine, &command, lines, Signal::SIGKILL, pause);
-        hits += usize::from(hit);
+        let (struck, out) = disturb_later(&machine, &command, lines, Signal::SIGKILL, pause);
+        hits += usize::from(struck == Struck::Hit);
         // The next run undoes it, and tells of the promotion.
         machine.run("redis-tp apply").exits(3);
         for (instance, name, value) in [("slave", "only", "here"), ("master", "kept", "yes")] {
             let kept = machine.run(&format!("redis-tp cli {instance} -- GET {name}"));
             assert_eq!(kept.stdout, format!("{value}\n"), "killed at line {lines}: {out}{kept}");
         }
-        if lines > 20 && !hit {
+        if lines > 20 && struck == Struck::Over {
             break;
         }
     }
