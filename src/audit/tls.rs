@@ -64,7 +64,7 @@ pub(super) fn certificate(_: &Seen, server: &Server) -> Verdict {
     match &certified.judged {
         None => Finding::unknown(
             format!("{file}, its key or its authority cannot be read here"),
-            format!("ls -l {file}"),
+            if ours { "redis-tp apply".to_owned() } else { format!("ls -l {file}") },
         )
         .into(),
         Some(Err(flaw)) => bad(format!("{file} {}", flaw.words()), "clients that look at it speak to nobody"),

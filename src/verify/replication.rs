@@ -13,6 +13,9 @@ use crate::wire::Trouble;
 /// How long a write may take to a replica.
 const ARRIVAL: Duration = Duration::from_secs(1);
 
+/// The ways out of roles that are not the topology's. A role alone, by hand, could make a second master.
+const SETTLE: &str = "redis-tp apply --adopt\nor have it as the topology says: redis-tp apply --overwrite";
+
 pub fn did_info(_: &Proof<'_>, instance: &Instance) -> String {
     format!("INFO replication on {}", instance.name)
 }
@@ -21,7 +24,6 @@ pub fn did_info(_: &Proof<'_>, instance: &Instance) -> String {
 pub fn role(proof: &mut Proof<'_>, instance: &Instance) -> Look {
     let info = proof.servers.info(&Place::of(instance), "replication")?;
     let wanted = instance.upstream.as_ref().map(|of| &of.address);
-    let follow = |host: &str, port: u16| format!("{} REPLICAOF {host} {port}", cli(instance));
     Ok(match (parse::role(&info), wanted) {
         (Role::Master, None) => {
             Finding::pass(format!("master, followed by {}", field(&info, "connected_slaves")))
@@ -29,7 +31,7 @@ pub fn role(proof: &mut Proof<'_>, instance: &Instance) -> Look {
         (Role::Master, Some(wanted)) => Finding::fail(
             format!("master, and not a replica of {wanted}"),
             "it was promoted, by hand or by a failover, and now goes its own way",
-            format!("{}\nor accept it: redis-tp apply --adopt", follow(&wanted.host, wanted.port)),
+            SETTLE,
         ),
         (Role::Replica { host, port, .. }, Some(wanted)) if (&host, port) == (&wanted.host, wanted.port) => {
             Finding::pass(format!("replica of {wanted}"))
@@ -37,12 +39,12 @@ pub fn role(proof: &mut Proof<'_>, instance: &Instance) -> Look {
         (Role::Replica { host, port, .. }, Some(wanted)) => Finding::fail(
             format!("replica of {host} {port}, and not of {wanted}"),
             "it was told to follow another, by hand or by a failover",
-            format!("{}\nor accept it: redis-tp apply --adopt", follow(&wanted.host, wanted.port)),
+            SETTLE,
         ),
         (Role::Replica { host, port, .. }, None) => Finding::fail(
             format!("replica of {host} {port}, and not a master"),
             "it was told to follow another, by hand or by a failover",
-            format!("{} REPLICAOF NO ONE\nor accept it: redis-tp apply --adopt", cli(instance)),
+            SETTLE,
         ),
         (Role::Unknown, _) => Finding::unknown(
             "INFO tells no role that redis-tp knows",
