@@ -33,12 +33,12 @@ pub fn names(appendonly: bool) -> Names {
     }
 }
 
-/// What an instance would read at its start.
+/// What an instance would read at its start, and what it would by the defaults.
 pub(super) fn to_read(instance: &Instance) -> Vec<PathBuf> {
     let lines = instance.plain.as_ref().unwrap_or(&instance.directives);
     let word = |name: &str| lines.iter().rev().find(|line| line.name == name)?.args.first();
     let names = [true, false].into_iter().flat_map(names);
-    let files = names.map(|(name, default)| word(name).map_or(*default, String::as_str));
+    let files = names.flat_map(|(name, default)| [Some(*default), word(name).map(String::as_str)]).flatten();
     instance.store.path().map(|dir| files.map(|file| dir.join(file)).collect()).unwrap_or_default()
 }
 

@@ -116,6 +116,8 @@ pub fn resting(facts: &Facts, instance: &Instance, wanted: &Conf, there: &Conf) 
         let [before, then] = [there, wanted].map(|conf| conf.word(directive).unwrap_or(default));
         let hint = match instance.store.path().filter(|_| *directive != "appendfilename") {
             Some(dir) if facts.path(&dir.join(then)).is_some() => return None,
+            // Something else lies there.
+            Some(dir) if before == *default && facts.path(&dir.join(before)).is_none() => return None,
             Some(dir) => format!("take it along, and run this again:\n{}", copy_of(dir, before, then)),
             None => keep(&target, directive, before),
         };

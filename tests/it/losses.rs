@@ -176,7 +176,10 @@ fn a_server_that_saves_elsewhere_than_its_file_says_is_not_ended() {
 #[test]
 fn data_are_not_left_behind_under_the_name_of_before() {
     let Some(machine) = bare(Release::Bookworm, Init::Systemd) else { return };
-    machine.run("redis-tp install && redis-tp cli -- SET precious data").ok();
+    // Something lies there, and no data.
+    machine.run("redis-tp install && redis-tp service stop && rm -f /var/lib/redis/dump.rdb").ok();
+    machine.run("touch /var/lib/redis/notes && redis-tp install --set dbfilename=y.rdb").ok();
+    machine.run("redis-tp install --set dbfilename=dump.rdb && redis-tp cli -- SET precious data").ok();
     for (setting, from, to) in
         [("dbfilename", "dump.rdb", "x.rdb"), ("appenddirname", "appendonlydir", "parts")]
     {
