@@ -29,8 +29,9 @@ pub fn running(plan: &Plan, facts: &Facts) -> Option<Fault> {
         let next = written.as_ref().unwrap_or(&there);
         let told = told(plan, target);
         full.then(|| {
-            switched_off(facts, target, running, next, told)
-                .or_else(|| elsewhere(facts, target, running, [&there, next]))
+            let off = switched_off(facts, target, running, next, told);
+            // One that stops for now is where its data can be taken along.
+            off.or_else(|| elsewhere(facts, target, running, [&there, next]).filter(|_| starts))
         })?
     })
 }
@@ -80,14 +81,20 @@ fn elsewhere(facts: &Facts, target: &Target, running: &Running, [there, next]: [
     data::names(next.is_on("appendonly")).iter().find_map(|(directive, default)| {
         let now = running.config.get(*directive)?;
         let [before, then] = [there, next].map(|conf| conf.word(directive).unwrap_or(default));
-        let hint = match (before == now, &target.runtime, *directive) {
-            (false, ..) => format!(
+        let managed = facts.state.instances.contains_key(&target.name);
+        // Since 7.0 that is forbidden unless the file allows it; the other names are never changed live.
+        let protected = running.config.get("enable-protected-configs").is_some_and(|is| is == "no");
+        let hint = match (&target.runtime, *directive) {
+            (_, "dbfilename") if before != now && !protected => format!(
                 "let it save where it will look for them:\n{} CONFIG SET {directive} {before}",
                 cli(facts, target)
             ),
+            _ if !managed => {
+                format!("let {} say what it saves to: {directive} {now}", target.conf().display())
+            }
             // A file of that name is named in others, and a volume is entered by its engine.
-            (true, Runtime::Container(_), _) | (true, _, "appendfilename") => keep(target, directive, now),
-            (true, ..) => {
+            (Runtime::Container(_), _) | (_, "appendfilename") => keep(target, directive, now),
+            _ => {
                 let dir = running.config.get("dir")?;
                 format!(
                     "take it along, and run this again:\nredis-tp service stop {}\n{}",

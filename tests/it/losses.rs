@@ -197,6 +197,16 @@ fn data_are_not_left_behind_under_the_name_of_before() {
     let refused = machine.run("redis-tp install --set appendfilename=other.aof").exits(5);
     assert!(refused.stderr.contains("let [master] keep appendfilename = appendonly.aof"), "{refused}");
 
+    // The file was edited, and the server not started anew.
+    machine.run("redis-tp install --set appendonly=no && redis-tp cli -- SET late data").ok();
+    machine.run("echo 'dbfilename z.rdb' >> /etc/redis/redis.conf").ok();
+    let refused = machine.run("redis-tp service restart master").exits(5);
+    let copy = "cp -a /var/lib/redis/x.rdb /var/lib/redis/z.rdb";
+    assert!(refused.stderr.contains(copy), "{refused}");
+    machine.run(&format!("redis-tp service stop master && {copy} && redis-tp service start master")).ok();
+    assert_eq!(machine.run("redis-tp cli -- GET late").ok().stdout, "data\n");
+    machine.run("redis-tp apply --adopt").ok();
+
     let conf = "port 7000\nbind 127.0.0.1\ndir /srv/redis-x\nenable-protected-configs yes\n";
     machine.write("/etc/redis/redis-x.conf", conf);
     machine.run("mkdir /srv/redis-x && redis-server /etc/redis/redis-x.conf --daemonize yes").ok();
