@@ -69,7 +69,12 @@ const STATE: &str = r#"
     case $1 in
     save)
         : >/root/ran
-        servers | while read name port unit; do ! runs $port || { echo $name >>/root/ran; ask $port SAVE; }; done
+        servers | while read name port unit; do
+            runs $port || continue
+            echo $name >>/root/ran
+            # Not while a child of its own saves, or sends a replica its data.
+            until ask $port SAVE | grep -q OK; do sleep 0.02; done
+        done
         end $2
         rm -f /run/redis*/*.pid
         tar -C / --ignore-failed-read -cf /root/state.tar PLACES 2>/dev/null || :
