@@ -392,11 +392,8 @@ fn saves_elsewhere(site: &Site, dir: &Path, now: &Path) -> Fault {
         now.display(),
         dir.display()
     ))
-    .hint(format!(
-        "let it save where it will look for them:\nredis-cli -p {} CONFIG SET dir {}",
-        site.port(),
-        dir.display()
-    ))
+    // Since 7.0 the directory is not changed live unless the file allows it, and never goes with an append only file.
+    .hint(format!("let {file} say where they are: dir {}", now.display()))
 }
 
 enum Follows {

@@ -253,7 +253,7 @@ fn rewrite(lab: &mut Lab) {
 }
 
 fn death(lab: &mut Lab) {
-    lab.run("until redis-tp cli -- SAVE | grep -q OK; do sleep 0.05; done").ok();
+    lab.until("redis-tp cli -- SAVE");
     let master = lab.pids()[0];
     lab.machine.run(&format!("kill -9 {master}")).ok();
     // Whoever has no one to start it again needs a word.
