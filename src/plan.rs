@@ -14,6 +14,7 @@ use crate::facts::{Facts, Role, Upstream};
 use crate::host::Kind;
 use crate::instance::{Instance, Target};
 use crate::layout;
+use crate::live::Setting;
 use crate::runtime::{Runtime, process, systemd};
 use crate::secrets::Secrets;
 use crate::software;
@@ -124,6 +125,23 @@ impl Plan {
     /// Whether somebody's hand made the machine differ from the topology.
     pub fn has_drift(&self) -> bool {
         self.notes.iter().any(Note::is_drift)
+    }
+
+    /// What a running server is told.
+    fn told(&self, name: &Name) -> &[Setting] {
+        let told = self.steps.iter().find_map(|step| match step {
+            Step::Set { target, settings } if target.name == *name => Some(settings.as_slice()),
+            _ => None,
+        });
+        told.unwrap_or_default()
+    }
+
+    /// What becomes of a file.
+    fn written(&self, file: &Path) -> Option<&str> {
+        self.steps.iter().find_map(|step| match step {
+            Step::Write { path, body, .. } if path == file => Some(body.expose()),
+            _ => None,
+        })
     }
 }
 

@@ -7,12 +7,11 @@ use super::reach::{roleless, set, unasked, unheard};
 use super::seen::{Seen, Server};
 use super::{Severity, Verdict, put_right};
 use crate::commands::shell_word;
-use crate::conf;
 use crate::engine::Version;
 use crate::facts::Role;
 use crate::finding::{Finding, visible};
 use crate::secret::Secret;
-use crate::users::{ADMIN, APP, DEFAULT, Listed, REPLICA};
+use crate::users::{self, ADMIN, APP, DEFAULT, Listed, REPLICA};
 
 /// The least that a password is worth, in bits: what nobody tries out at a server that answers 10 000 times a
 /// second.
@@ -144,7 +143,7 @@ pub(super) fn others(_: &Seen, server: &Server) -> Verdict {
             // As it is shown it cannot be typed.
             Some(_) if !typed => "redis-tp apply --overwrite".into(),
             // Told to the server alone it would be back with its next start, or the next fix.
-            Some(instance) if named(server, &name) => format!(
+            Some(instance) if users::names(&server.conf, &name) => format!(
                 "editor {}    # [{instance}]: {rule} at the end of `user = {name} …`; then redis-tp apply",
                 crate::topology::file().display()
             ),
@@ -185,13 +184,6 @@ pub(super) fn others(_: &Seen, server: &Server) -> Verdict {
         count => format!("{count} beside `default`, none that may do everything but `admin`"),
     })
     .into()
-}
-
-/// Whether a user stands in the server's file.
-fn named(server: &Server, user: &str) -> bool {
-    let is =
-        |line: &&conf::Directive| line.name == "user" && line.args.first().is_some_and(|name| name == user);
-    server.conf.directives.iter().any(|line| is(&line))
 }
 
 /// The web app has its own keys and no others.

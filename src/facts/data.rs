@@ -23,36 +23,30 @@ pub struct Held {
 /// (rdb.c, aof.c). A setting of a program may be called `REDIS_URL`, and a time of cron(8) `*/5`.
 const BEGINNINGS: [&[u8]; 4] = [b"REDIS", b"VALKEY", b"*", b"#TS:"];
 
-type Names = &'static [(&'static str, &'static str)];
+/// A directive that names what a server reads at its start, and its default (config.c).
+type Named = (&'static str, &'static str);
 
-/// The directives that name what a server reads at its start, by `appendonly`, and their defaults (config.c).
-pub fn names(appendonly: bool) -> Names {
-    match appendonly {
-        true => &[("appenddirname", "appendonlydir"), ("appendfilename", "appendonly.aof")],
-        false => &[("dbfilename", "dump.rdb")],
-    }
+const DUMP: Named = ("dbfilename", "dump.rdb");
+const LOG: Named = ("appendfilename", "appendonly.aof");
+const PARTS: Named = ("appenddirname", "appendonlydir");
+
+/// What a server reads at its start, by `appendonly`.
+pub fn names(appendonly: bool) -> &'static [Named] {
+    if appendonly { &[PARTS, LOG] } else { &[DUMP] }
 }
 
 /// What an instance would read at its start, and what it would by the defaults.
 pub(super) fn to_read(instance: &Instance) -> Vec<PathBuf> {
-    let lines = instance.plain.as_ref().unwrap_or(&instance.directives);
-    let word = |name: &str| lines.iter().rev().find(|line| line.name == name)?.args.first();
-    let names = [true, false].into_iter().flat_map(names);
-    let files = names.flat_map(|(name, default)| [Some(*default), word(name).map(String::as_str)]).flatten();
+    let names = [DUMP, LOG, PARTS];
+    let files = names.into_iter().flat_map(|(name, default)| [Some(default), word(instance, name)]).flatten();
     instance.store.path().map(|dir| files.map(|file| dir.join(file)).collect()).unwrap_or_default()
 }
 
-/// The dump, the append only file, and the directory of its parts.
+/// The dump, the append only file, and the directory of its parts, of an instance that was set up by hand.
 pub fn named(instance: &Instance) -> Option<[PathBuf; 3]> {
     let dir = instance.store.path()?;
-    let file = |name: &str, default: &str| dir.join(word(instance, name).unwrap_or(default));
-    instance.plain.as_ref().map(|_| {
-        [
-            file("dbfilename", "dump.rdb"),
-            file("appendfilename", "appendonly.aof"),
-            file("appenddirname", "appendonlydir"),
-        ]
-    })
+    let file = |(name, default)| dir.join(word(instance, name).unwrap_or(default));
+    instance.plain.as_ref().map(|_| [DUMP, LOG, PARTS].map(file))
 }
 
 /// The files that an instance keeps its data in, where they may be another's.
@@ -169,6 +163,6 @@ fn head(host: &Host, path: &Path) -> Option<Vec<u8>> {
 
 /// The last value of a directive that is a name.
 fn word<'a>(instance: &'a Instance, name: &str) -> Option<&'a str> {
-    let lines = instance.plain.as_ref()?;
+    let lines = instance.plain.as_ref().unwrap_or(&instance.directives);
     lines.iter().rev().find(|line| line.name == name)?.args.first().map(String::as_str)
 }

@@ -386,15 +386,6 @@ pub fn refuse_loss(plan: &Plan, facts: &Facts, consent: Consent) -> Result<(), F
     if let Some(shortage) = memory::shortages(plan, facts).first() {
         return Err(shortage.refusal());
     }
-    let told = |name: &Name| {
-        plan.steps
-            .iter()
-            .find_map(|step| match step {
-                Step::Set { target, settings } if target.name == *name => Some(settings.as_slice()),
-                _ => None,
-            })
-            .unwrap_or_default()
-    };
     if let Some(fault) = renamed::running(plan, facts) {
         return Err(fault);
     }
@@ -408,7 +399,7 @@ pub fn refuse_loss(plan: &Plan, facts: &Facts, consent: Consent) -> Result<(), F
         if closed && follows(facts, name) {
             return Err(perhaps_promoted(name, running));
         }
-        if saves(facts, name, running, told(name)) {
+        if saves(facts, name, running, plan.told(name)) {
             continue;
         }
         if closed {

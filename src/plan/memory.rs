@@ -6,7 +6,6 @@ use crate::conf::{self, Conf};
 use crate::exit::Fault;
 use crate::facts::{Facts, Role};
 use crate::live::{Setting, Value};
-use crate::step::{Body, Step};
 use crate::topology::Name;
 
 /// What a master holds is more than it is to have.
@@ -66,19 +65,10 @@ pub fn shortages(plan: &Plan, facts: &Facts) -> Vec<Shortage> {
 
 /// What a directive becomes, by what the server is told or by its new file.
 fn wanted(plan: &Plan, facts: &Facts, name: &Name, directive: &str) -> Option<String> {
-    let told = plan.steps.iter().find_map(|step| match step {
-        Step::Set { target, settings } if target.name == *name => plain(settings, directive),
-        _ => None,
-    });
-    told.or_else(|| {
+    plain(plan.told(name), directive).or_else(|| {
         let kept = facts.state.instances.get(name)?;
-        let file = kept.engine.conf(name.as_str());
-        plan.steps.iter().find_map(|step| match step {
-            Step::Write { path, body: Body::Conf(text), .. } if *path == file => {
-                Conf::parse(text.expose()).ok()?.word(directive).map(str::to_owned)
-            }
-            _ => None,
-        })
+        let text = plan.written(&kept.engine.conf(name.as_str()))?;
+        Conf::parse(text).ok()?.word(directive).map(str::to_owned)
     })
 }
 

@@ -22,34 +22,17 @@ pub fn running(plan: &Plan, facts: &Facts) -> Option<Fault> {
             _ => return None,
         };
         let running = facts.running.get(&target.name)?;
-        let full = running.role == Role::Master && running.keys > 0 && can_be_told(running);
+        if running.role != Role::Master || running.keys == 0 || !can_be_told(running) {
+            return None;
+        }
         let conf = target.conf();
         let there = Conf::parse(facts.text(&conf)?).ok()?;
-        let written = written(plan, &conf).filter(|_| starts).and_then(|text| Conf::parse(text).ok());
+        let written = plan.written(&conf).filter(|_| starts).and_then(|text| Conf::parse(text).ok());
         let next = written.as_ref().unwrap_or(&there);
-        let told = told(plan, target);
-        full.then(|| {
-            let off = switched_off(facts, target, running, next, told);
-            // One that stops for now is where its data can be taken along.
-            off.or_else(|| elsewhere(facts, target, running, [&there, next]).filter(|_| starts))
-        })?
+        let off = switched_off(facts, target, running, next, plan.told(&target.name));
+        // One that stops for now is where its data can be taken along.
+        off.or_else(|| elsewhere(facts, target, running, [&there, next]).filter(|_| starts))
     })
-}
-
-/// What a plan makes of a configuration.
-fn written<'a>(plan: &'a Plan, conf: &Path) -> Option<&'a str> {
-    plan.steps.iter().find_map(|step| match step {
-        Step::Write { path, body, .. } if path == conf => Some(body.expose()),
-        _ => None,
-    })
-}
-
-fn told<'a>(plan: &'a Plan, target: &Target) -> &'a [Setting] {
-    let told = plan.steps.iter().find_map(|step| match step {
-        Step::Set { target: to, settings } if to.name == target.name => Some(settings.as_slice()),
-        _ => None,
-    });
-    told.unwrap_or_default()
 }
 
 /// A server that was told `appendonly no` saves a snapshot at its end; by a file that says yes it starts with the

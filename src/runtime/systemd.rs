@@ -92,10 +92,7 @@ pub fn needed(instance: &Instance, facts: &Facts) -> Result<Option<(PathBuf, Str
     };
     if let Some(server) = server.filter(|_| facts.package.is_none() || own) {
         let libraries = software::unpacked(instance.engine).filter(|_| unpacked);
-        let mut context = unit_context(instance, &server, libraries.as_deref())?;
-        if own {
-            context.hardening = Some(user_hardening(instance, facts.namespaces)?.lines()?);
-        }
+        let context = unit_context(instance, &server, libraries.as_deref(), own.then_some(facts.namespaces))?;
         let text = templates::unit(&context, own)?;
         return Ok(Some((own_unit(&instance.unit), text)));
     }
@@ -124,16 +121,13 @@ pub fn hardening(instance: &Instance) -> Hardening {
     Hardening { local: instance.is_local(), low_port: instance.port < 1024 }
 }
 
-/// How far a unit of a user's own can be closed.
-fn user_hardening(instance: &Instance, namespaces: bool) -> Result<UserHardening> {
-    let (etc, run) = (instance.engine.etc(), instance.pidfile.parent());
-    let paths = [Some(instance.dir.as_path()), instance.log_dir(), Some(&etc), run];
-    let mut paths: Vec<&str> =
-        paths.into_iter().flatten().map(|path| path.to_str().unwrap_or_default()).collect();
+/// How far a unit of a user's own can be closed, whose server writes to its pid file's directory, too.
+fn user_hardening(instance: &Instance, mut paths: Vec<String>, namespaces: bool) -> UserHardening {
+    paths.extend(instance.pidfile.parent().map(|run| run.display().to_string()));
     paths.dedup();
     // systemd.exec(5) has no way to write every path here, as a command line has.
     let namespaces = namespaces && instance.harden && paths.iter().all(|path| word(path) == *path);
-    Ok(UserHardening { namespaces, paths: paths.into_iter().map(str::to_owned).collect() })
+    UserHardening { namespaces, paths }
 }
 
 /// Whether the user's systemd gives its units namespaces: one that runs has them; or the machine lets users
@@ -151,11 +145,21 @@ pub fn has_namespaces(host: &Host, facts: &Facts) -> bool {
     version.is_some_and(|version| version >= 252) && done(probe).is_some()
 }
 
-fn unit_context(instance: &Instance, server: &Path, unpacked: Option<&Path>) -> Result<UnitContext> {
+/// What a whole unit names; a user's own by whether that user's systemd gives it namespaces.
+fn unit_context(
+    instance: &Instance,
+    server: &Path,
+    unpacked: Option<&Path>,
+    own: Option<bool>,
+) -> Result<UnitContext> {
     let run = instance.pidfile.parent().and_then(Path::file_name).unwrap_or_default();
     let etc = instance.engine.etc();
     let paths = [instance.dir.as_path()].into_iter().chain(instance.log_dir()).chain([etc.as_path()]);
-    let hardening = instance.harden.then(|| hardening(instance).lines()).transpose()?;
+    let paths: Vec<String> = paths.map(|path| path.display().to_string()).collect();
+    let hardening = match own {
+        Some(namespaces) => Some(user_hardening(instance, paths.clone(), namespaces).lines()?),
+        None => instance.harden.then(|| hardening(instance).lines()).transpose()?,
+    };
     Ok(UnitContext {
         unit: instance.unit.clone(),
         engine: instance.engine.to_string(),
@@ -165,7 +169,7 @@ fn unit_context(instance: &Instance, server: &Path, unpacked: Option<&Path>) -> 
         libraries: unpacked.map(|root| word(&software::libraries(root).to_string_lossy())),
         user: instance.engine.user(),
         run: run.to_string_lossy().into_owned(),
-        paths: paths.map(|path| path.display().to_string()).collect(),
+        paths,
         hardening,
         low_port: instance.port < 1024,
     })
