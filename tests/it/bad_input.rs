@@ -10,6 +10,8 @@ use crate::machine::{Alike, FileState, Init, Machine, Out, Release, Running, Sna
 use crate::story::{PROGRAM, bare};
 
 mod cases;
+
+pub use cases::HOLD_APTS_LOCK;
 mod states;
 
 /// One way to go wrong.
@@ -252,7 +254,7 @@ pub fn until_it_says(running: &Running, words: &str) {
 #[test]
 fn apts_lock_is_waited_for_and_said() {
     let Some(machine) = bare(Release::Trixie, Init::Systemd) else { return };
-    let mut apt = machine.spawn(cases::HOLD_APTS_LOCK);
+    let mut apt = machine.spawn(HOLD_APTS_LOCK);
     machine.run("until [ -e /run/held ]; do sleep 0.02; done").ok();
     let install = machine.spawn("redis-tp install");
     until_it_says(&install, "waiting for apt: perl (pid ");

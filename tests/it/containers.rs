@@ -181,7 +181,7 @@ fn a_master_that_is_killed_comes_back_with_its_data() {
     with_each_engine(|machine, engine| {
         up(machine, engine);
         machine.run("redis-tp cli -- SET bonjour monde").ok();
-        machine.run("until redis-tp cli -- SAVE | grep -q OK; do sleep 0.05; done").ok();
+        machine.run(saved!()).ok();
         // By its own death: its restart policy is enough.
         let process = engine.inspect(machine, "redis-master", ".State.Pid");
         machine.run(&format!("kill -9 {process}")).ok();

@@ -72,7 +72,7 @@ fn secrets_that_were_set_on_a_running_server_are_told_and_put_back_by_name() {
     // With one password for everybody it locks us out.
     machine.run("redis-tp install --plain").ok();
     for (set, told) in [("''", "master: asks for no password"), ("s3cret", "master: takes no password")] {
-        machine.run("redis-tp cli -- SET precious data && until redis-tp cli -- SAVE | grep -q OK; do sleep 0.05; done").ok();
+        machine.run(concat!("redis-tp cli -- SET precious data && ", saved!())).ok();
         machine.run(&format!("redis-tp cli -- CONFIG SET requirepass {set}")).ok();
         let plan = machine.run("redis-tp plan --detailed-exitcode").exits(3);
         assert!(plan.stderr.contains(told), "{plan}");

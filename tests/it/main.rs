@@ -15,6 +15,13 @@
     missing_docs
 )]
 
+/// Has the master save, once no child of its own saves or sends a replica its data.
+macro_rules! saved {
+    () => {
+        "until redis-tp cli -- SAVE | grep -q OK; do sleep 0.05; done"
+    };
+}
+
 mod adopt;
 mod adversary;
 mod app;
@@ -45,6 +52,7 @@ mod model;
 mod page;
 mod plan_cases;
 mod planted;
+mod ports;
 mod properties;
 mod readme;
 mod runtimes;

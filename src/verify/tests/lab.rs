@@ -2,12 +2,10 @@
 
 use std::fs;
 use std::io::Write as _;
-use std::net::TcpListener;
 use std::os::unix::fs::{PermissionsExt, chown, symlink};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
-use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
 use std::time::Duration;
 
 use nix::unistd::{Gid, Uid};
@@ -24,6 +22,9 @@ use crate::store::Store;
 use crate::topology::Topology;
 use crate::verify::{App, Curves, Options, Subject, verify};
 use crate::wire::Wire;
+
+#[path = "../../../tests/it/ports.rs"]
+mod ports;
 
 /// An instance that does not run.
 pub fn instance(name: &str, port: u16) -> Instance {
@@ -189,19 +190,7 @@ fn user() -> Ids {
 fn with_ports(topology: &str) -> String {
     let mut text = topology.to_owned();
     while text.contains("PORT") {
-        text = text.replacen("PORT", &free_port().to_string(), 1);
+        text = text.replacen("PORT", &ports::free_port(10_000).to_string(), 1);
     }
     text
-}
-
-/// A port that nobody has, and that nobody gets by chance until it is used: the kernel takes those of connections from
-/// 32768 on (ip_local_port_range), and no other test is given it.
-fn free_port() -> u16 {
-    static NEXT: AtomicU32 = AtomicU32::new(0);
-    // Other runs of the tests on this machine begin elsewhere.
-    let first = std::process::id() * 64;
-    (0..10_000)
-        .map(|_| 10_000 + u16::try_from((first + NEXT.fetch_add(1, Relaxed)) % 10_000).unwrap())
-        .find(|port| TcpListener::bind(("127.0.0.1", *port)).is_ok())
-        .expect("a port is free")
 }

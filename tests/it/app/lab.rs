@@ -2,10 +2,9 @@
 //! HTTP than the wire.
 
 use std::io::{Read, Write};
-use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::net::{SocketAddr, TcpStream};
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
-use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 
 use nix::sys::signal::{Signal, kill};
@@ -18,6 +17,7 @@ use redis_tp::tls::Tls;
 use redis_tp::topology::AppSection;
 use redis_tp::wire::{Address, Trouble, Wire};
 
+use crate::ports;
 use crate::tls_wire::authority;
 
 /// How long a test waits for what comes by itself; only a broken program takes as long.
@@ -146,16 +146,9 @@ pub fn program() -> Option<PathBuf> {
     found
 }
 
-/// A port that nobody has, and that nobody gets by chance until it is used: the kernel takes those of connections from
-/// 32768 on (ip_local_port_range), and no other test is given it.
+/// A free port; those of the unit tests are others.
 pub fn free_port() -> u16 {
-    static NEXT: AtomicU32 = AtomicU32::new(0);
-    // Other runs of the tests on this machine begin elsewhere.
-    let first = std::process::id() * 64;
-    (0..10_000)
-        .map(|_| 20_000 + u16::try_from((first + NEXT.fetch_add(1, Relaxed)) % 10_000).unwrap())
-        .find(|port| TcpListener::bind(("127.0.0.1", *port)).is_ok())
-        .expect("a port is free")
+    ports::free_port(20_000)
 }
 
 /// Waits until something is so.

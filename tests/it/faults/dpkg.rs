@@ -1,7 +1,7 @@
 //! A package manager that was killed, is at work, or knows an old index; and an `/etc/redis` that is broken.
 //! Each ends in convergence, or in an error that says what was found and what to type, with nothing changed.
 
-use crate::bad_input::until_it_says;
+use crate::bad_input::{HOLD_APTS_LOCK, until_it_says};
 use crate::machine::{Alike, Init, Machine, Release, differences};
 use crate::story::{bare, places};
 
@@ -64,14 +64,13 @@ fn a_dpkg_that_was_killed_is_gone_on_with() {
 #[test]
 fn a_lock_of_apt_is_waited_for_and_its_holder_named() {
     let Some(machine) = bare(Release::Bookworm, Init::None) else { return };
-    let hold = "perl -e 'use Fcntl; open F, q(>>), q(/var/lib/dpkg/lock-frontend);
-        my $p = pack(q(s s x4 l! l! i x4), F_WRLCK, 0, 0, 0, 0); fcntl(F, F_SETLK, $p) or die; $| = 1; print qq(held\\n); select undef, undef, undef, 0.05 until -e q(/root/enough)'";
-    machine.run(&format!("({hold} >/root/held &) ; until grep -q held /root/held; do sleep 0.01; done")).ok();
+    let _holder = machine.spawn(HOLD_APTS_LOCK);
+    machine.run("until [ -e /run/held ]; do sleep 0.02; done").ok();
     let mut up = machine.spawn("redis-tp up --no-app");
     until_it_says(&up, "waiting for apt: perl (pid ");
     machine.run("sleep 1").ok();
     assert!(up.is_running(), "it did not wait: {}", up.wait());
-    machine.run("touch /root/enough").ok();
+    machine.run("touch /run/enough").ok();
     up.wait().ok();
     converges(&machine, "the lock is free again");
 }
